@@ -1,0 +1,84 @@
+# make demo   decode behaviour from generated spikes: a table, and a figure in demo.png
+# make test   the tests
+# make lint   ruff, codespell, mypy
+# make clean  remove what tools and the demo write; make distclean: .venv too
+#
+# Each works alone on a fresh clone: it makes .venv and installs pinned versions first.
+
+# The first interpreter that is new enough and can make a virtual environment (Debian ships
+# a Python without ensurepip). It is run, not only looked up: a version manager's shim may
+# exist for a version that does not. Another one: make test PYTHON=/path/to/python
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	>/dev/null 2>&1 && echo $$python && break; done)
+# Two: the tests fit small networks and gain little from more; raise it on a large machine.
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Packages of another environment must not leak into this one.
+unexport PYTHONPATH PYTHONHOME
+
+# Figures go to files; there may be no screen.
+export MPLBACKEND = Agg
+
+.DEFAULT_GOAL := help
+# Two installations into one environment would collide, under -j.
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+.PHONY: help demo test lint clean distclean venv
+
+help:
+	@sed -n '/^# make/s/^# //p' Makefile
+
+demo: $(VENV)/.installed-plot
+	$(BIN)/python examples/plot_demo.py
+
+# One thread a worker: with more, workers fight over the cores, and sums that are split
+# over threads round differently from machine to machine.
+test: export OMP_NUM_THREADS = 1
+test: export MKL_NUM_THREADS = 1
+test: export OPENBLAS_NUM_THREADS = 1
+# worksteal starts each worker on one stretch of the files, so that fixtures of a module are
+# mostly built once, and still evens out a file that takes long.
+test: $(VENV)/.installed-test-plot
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev-plot
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+venv: $(VENV)/.created
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { \
+		echo "No Python 3.11 or newer with venv found: install one, or name it," \
+			"make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) does not run, or is older than Python 3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# One stamp for each set of extras, named after it (.installed-test-plot is "[test,plot]"): a
+# second call installs nothing, a change of what is wanted installs again. pip's words go to
+# a log, and are shown where it fails.
+comma := ,
+$(VENV)/.installed-%: pyproject.toml constraints.txt $(VENV)/.created
+	@echo "Installing sklearn-stndt[$(subst -,$(comma),$*)] into $(VENV): minutes, the first time" \
+		"(pip's log: $(VENV)/pip.log)"
+	@$(BIN)/python -m pip install --progress-bar off -c constraints.txt \
+		-e ".[$(subst -,$(comma),$*)]" >$(VENV)/pip.log 2>&1 || { \
+		tail -n 30 $(VENV)/pip.log >&2; exit 1; }
+	@touch $@
+
+clean:
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.png
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)

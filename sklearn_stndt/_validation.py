@@ -1,0 +1,208 @@
+"""Checks of user input; each error says what came, what was wanted and what to do."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils._set_output import _get_output_config
+from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+
+# kinds of values that the parameters of STNDTEstimator take
+STNDT_CONSTRAINTS: dict[str, list] = {
+    "n_layers": [Interval(Integral, 1, None, closed="left")],
+    "n_heads": [Interval(Integral, 1, None, closed="left")],
+    "d_model": [Interval(Integral, 1, None, closed="left"), None],
+    "dim_feedforward": [Interval(Integral, 1, None, closed="left"), None],
+    "dropout": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
+    "dropout_embedding": [Interval(Real, 0, 1, closed="left"), None],
+    "dropout_rates": [Interval(Real, 0, 1, closed="left"), None],
+    "attention": [StrOptions({"spatiotemporal", "temporal"})],
+    "context": ["array-like", None],
+    "spatial_layers": [StrOptions({"last", "all"})],
+    "n_spatial_heads": [Interval(Integral, 1, None, closed="left")],
+    "d_spatial": [Interval(Integral, 1, None, closed="left"), None],
+    "input_scaling": [StrOptions({"sqrt", "standardized", "counts"})],
+    "mask_ratio": [Interval(Real, 0, 1, closed="neither"), "array-like"],
+    "token_ratio": [Interval(Real, 0, 1, closed="both")],
+    "random_ratio": [Interval(Real, 0, 1, closed="both")],
+    "heldout_neurons": [
+        Interval(Integral, 1, None, closed="left"),
+        Interval(RealNotInt, 0, 1, closed="neither"),
+        "array-like",
+        None,
+    ],
+    "forecast_bins": [Interval(Integral, 0, None, closed="left")],
+    "contrastive_weight": [Interval(Real, 0, None, closed="left")],
+    "temperature": [Interval(Real, 0, None, closed="neither")],
+    "window": [Interval(Integral, 1, None, closed="left"), None],
+    "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "lr": [Interval(Real, 0, None, closed="neither")],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "device": [str],
+    "n_threads": [Interval(Integral, 1, None, closed="left")],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+    "warm_start": ["boolean"],
+    "callbacks": [list, None],
+    "net_params": [dict, None],
+}
+
+
+def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
+    """Check spike counts, 2D or 3D, NaN allowed; record or compare the neurons.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Gets `n_features_in_` and `feature_names_in_` if `reset`, is compared with them if not.
+    X : array-like of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
+        Counts per bin.
+    reset : bool
+        True in fit.
+
+    Returns
+    -------
+    ndarray, same shape
+        float32, float64, or an integer type as it came.
+    """
+    name = type(estimator).__name__
+    counts = check_array(
+        X,
+        dtype="numeric",
+        allow_nd=True,
+        ensure_all_finite="allow-nan",
+        estimator=estimator,
+        input_name="X",
+    )
+    if counts.ndim > 3:
+        raise ValueError(
+            f"{name} expects X of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons), "
+            f"got {counts.ndim} dimensions: {counts.shape}. Merge the leading axes into trials."
+        )
+    if 0 in counts.shape:
+        raise ValueError(
+            f"Found array with 0 sample(s) or bins or neurons (shape={counts.shape}) while a "
+            f"minimum of 1 of each is required by {name}."
+        )
+    # scikit-learn reads names and number of features from a table; a row is a bin here
+    validate_data(
+        estimator,
+        X if counts.ndim == 2 else counts.reshape(-1, counts.shape[-1]),
+        reset=reset,
+        skip_check_array=True,
+    )
+    if counts.dtype == np.float16:
+        counts = counts.astype(np.float32)
+    if counts.dtype.kind != "u" and counts.dtype.kind != "b":
+        smallest = np.fmin.reduce(counts, axis=None)
+        if np.isnan(smallest):
+            raise ValueError(
+                f"X is NaN everywhere, and NaN means hidden: {name} has nothing to infer rates "
+                "from. Pass at least one spike count."
+            )
+        if smallest < 0:
+            raise ValueError(
+                f"Negative values in data passed to {name}: the smallest is {smallest}, and spike "
+                "counts are at least 0. Pass counts that are not centred; mark what is missing "
+                "with NaN."
+            )
+    return counts
+
+
+def check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:
+    """Check the trial of each row of a 2D X."""
+    if groups is None:
+        return None
+    if X.ndim == 3:
+        raise ValueError(
+            "groups name the trial of each row of a 2D X, but X is 3D and its first axis is the "
+            f"trials already: {X.shape}. Leave groups out."
+        )
+    groups = column_or_1d(groups)
+    check_consistent_length(X, groups)
+    return groups
+
+
+def check_table_output(estimator: Any, X: NDArray) -> None:
+    """Refuse to put trials into a table."""
+    container = _get_output_config("transform", estimator)["dense"]
+    if X.ndim == 3 and container != "default":
+        raise ValueError(
+            f"{container} output is for a 2D X, got X of shape {X.shape}. Call "
+            "set_output(transform='default'), or pass rows and name their trials by `groups`."
+        )
+
+
+def check_mask_ratio(mask_ratio: Any) -> float | tuple[float, float]:
+    """Check a share of entries, or a range of shares."""
+    if isinstance(mask_ratio, Real):
+        if 0 < float(mask_ratio) < 1:
+            return float(mask_ratio)
+    elif isinstance(mask_ratio, list | tuple) and len(mask_ratio) == 2:
+        low, high = mask_ratio
+        if isinstance(low, Real) and isinstance(high, Real):
+            low, high = float(low), float(high)
+            if 0 <= low < high <= 1:
+                return low, high
+    raise ValueError(
+        "mask_ratio must be a number between 0 and 1, both excluded, or a range (low, high) with "
+        f"0 <= low < high <= 1, got {mask_ratio!r}."
+    )
+
+
+def check_context(context: Any) -> tuple[int, int] | None:
+    """Check bins back and ahead."""
+    if context is None:
+        return None
+    pair = isinstance(context, list | tuple) and len(context) == 2
+    if pair and all(isinstance(c, Integral) and int(c) >= 0 for c in context):
+        return int(context[0]), int(context[1])
+    raise ValueError(
+        f"context must be None or two numbers of bins (back, ahead), each >= 0, got {context!r}."
+    )
+
+
+def check_heldout_neurons(
+    heldout: Any, n_neurons: int, random_state: np.random.RandomState
+) -> NDArray:
+    """Turn a number, a fraction, a boolean mask or indices into sorted indices of neurons."""
+    if heldout is None:
+        return np.array([], dtype=np.intp)
+    if isinstance(heldout, Real) and not isinstance(heldout, bool | np.bool_):
+        if isinstance(heldout, Integral):
+            number = int(heldout)
+        else:
+            number = max(round(float(heldout) * n_neurons), 1)
+        if not 0 < number < n_neurons:
+            raise ValueError(
+                f"heldout_neurons={heldout!r} would hide {number} of {n_neurons} neurons; hold out "
+                "at least one and leave at least one."
+            )
+        return np.sort(random_state.permutation(n_neurons)[:number])
+    indices = np.asarray(heldout)
+    if indices.dtype == bool and indices.shape == (n_neurons,):
+        indices = np.flatnonzero(indices)
+    if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
+        raise ValueError(
+            "heldout_neurons must be None, a number, a fraction, a boolean mask of shape "
+            f"({n_neurons},) or a list of indices, got {heldout!r}."
+        )
+    if indices.size and not (indices.min() >= 0 and indices.max() < n_neurons):
+        raise ValueError(
+            f"heldout_neurons must lie between 0 and {n_neurons - 1}, for X has {n_neurons} "
+            f"neurons, got {indices.min()} to {indices.max()}."
+        )
+    indices = np.unique(indices).astype(np.intp)
+    if len(indices) == n_neurons:
+        raise ValueError(
+            f"heldout_neurons names all {n_neurons} neurons, so nothing is left to infer rates "
+            "from. Leave at least one out of the list."
+        )
+    return indices

@@ -1,0 +1,430 @@
+"""STNDTEstimator: spike counts in, single-trial firing rates out."""
+
+import warnings
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_stndt._scoring import infer_hidden
+from sklearn_stndt._validation import (
+    STNDT_CONSTRAINTS,
+    check_context,
+    check_counts,
+    check_groups,
+    check_heldout_neurons,
+    check_mask_ratio,
+    check_table_output,
+)
+from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.training.defaults import DEFAULT_WINDOW
+from sklearn_stndt.training.fitting import infer, train
+from sklearn_stndt.training.windows import as_segments
+
+
+class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Infer single-trial firing rates by a spatiotemporal transformer.
+
+    The network learns to predict counts that are hidden from it out of the counts around them, in
+    time (attention over bins) and across the population (attention over neurons). What can be
+    predicted is the rate; what cannot is noise. See [1]_ for STNDT and [2]_ for NDT, its temporal
+    half.
+
+    Parameters
+    ----------
+    n_layers : int, default=2
+        Transformer layers.
+    n_heads : int, default=4
+        Attention heads of a layer; they need not divide anything.
+    d_model : int or None, default=64
+        Width of the temporal stream. None: one channel a neuron, as published.
+    dim_feedforward : int or None, default=None
+        Width inside the feed-forward branches. None: twice the width of the stream.
+    dropout : float or "auto", default="auto"
+        Dropout in the layers. "auto": .4 for 5,000 bins of training data, down to .2 for 40,000.
+    dropout_embedding, dropout_rates : float or None, default=None
+        Dropout of the embedded input, and before the read-out. None: 3/4 of `dropout`.
+    attention : {"spatiotemporal", "temporal"}, default="spatiotemporal"
+        STNDT, or NDT, which is faster.
+    context : (int, int) or None, default=None
+        Bins back and ahead that may influence a bin by temporal attention, through all layers
+        together. None: the whole window.
+    spatial_layers : {"last", "all"}, default="last"
+        Mix neurons once after the last layer, or, as published, in every layer.
+    n_spatial_heads : int, default=1
+        Heads of the spatial attention, whose weights are averaged.
+    d_spatial : int or None, default=16
+        Width of spatial queries and keys. None: the window's bins, as published.
+    input_scaling : {"sqrt", "standardized", "counts"}, default="sqrt"
+        How counts enter: square roots on a common scale; square roots in standard deviations of
+        each neuron; or, as published, counts times the square root of the number of neurons.
+    mask_ratio : float or (float, float), default=(0.0, 0.8)
+        Share of the visible entries that a training step hides; of a range, each trial draws its
+        own share.
+    token_ratio, random_ratio : float, default=1.0 and 0.0
+        Of the masked entries, the share that is hidden; of the rest, the share that is replaced
+        by random counts.
+    heldout_neurons : None, int, float or array-like, default=None
+        Neurons that are always hidden as input and always predicted (co-smoothing): how many
+        (drawn at random), which fraction, indices, or a boolean mask.
+    forecast_bins : int, default=0
+        Bins at the end of a window that are always hidden and always predicted.
+    contrastive_weight : float, default=0.0
+        Weight of the contrastive loss between two further corrupted views of a trial.
+    temperature : float, default=0.07
+        Temperature of the contrastive loss.
+    window : int or None, default=None
+        Bins that the network sees at once. None: the longest trial; 64 for a continuous recording.
+    max_epochs : int or "auto", default="auto"
+        Longest training. "auto": so many that the number of updates grows with the square root of
+        the amount of data, about 800 for 100 trials and 3,000 for 1,500.
+    batch_size : int or "auto", default="auto"
+        Windows in a batch. "auto": 16 up to 500 windows, else 32.
+    lr : float, default=3e-3
+        Largest learning rate of AdamW, after the warm-up.
+    weight_decay : float, default=0.01
+        Weight decay of AdamW.
+    early_stopping : bool, default=True
+        Set windows aside, stop when their held-out bits per spike no longer improve, and keep the
+        best weights. With fewer than two windows training goes on to the end.
+    validation_fraction : float, default=0.1
+        Share of the windows set aside.
+    n_iter_no_change : int or "auto", default="auto"
+        Epochs without a better score until training stops. "auto": a third of `max_epochs`.
+    device : str, default="auto"
+        Torch device. "auto": a GPU where there is one.
+    n_threads : int, default=1
+        Threads of torch on a CPU. Results depend on it in their last bits, and several models
+        at once (`n_jobs`) do best with 1.
+    random_state : int, RandomState instance or None, default=None
+        Seed of weights, masks, dropout, validation split. An int makes every bit repeatable.
+    verbose : int, default=0
+        1: a progress bar with time left; 2: a line for each epoch too.
+    warm_start : bool, default=False
+        Go on from the present weights at the next `fit`.
+    callbacks : list of skorch callbacks or None, default=None
+        Copies of them join the training.
+    net_params : dict or None, default=None
+        Merged last into the parameters of the skorch net, e.g. ``{"optimizer": torch.optim.SGD}``.
+
+    Attributes
+    ----------
+    net_ : skorch.NeuralNet
+        The trained net, trimmed for prediction; ``net_.module_`` is the network.
+    history_ : skorch.history.History
+        Losses and held-out bits per spike (`valid_bits`) of each epoch.
+    n_iter_ : int
+        Epochs trained.
+    window_ : int
+        Bins that the network sees at once.
+    heldout_neurons_ : ndarray of int
+        Indices of the held-out neurons.
+    device_ : str
+        Device of the network.
+    n_features_in_ : int
+        Number of neurons.
+    feature_names_in_ : ndarray of str
+        Names of the neurons, where fit was given a table.
+
+    See Also
+    --------
+    BaggingEnsemble : The mean of many; more accurate, with a measure of disagreement.
+    BinwiseRegressor : Decode behaviour from the rates of trials.
+
+    Notes
+    -----
+    Every entry is hidden that is NaN: neurons, bins, the padding of short trials, artefacts. A
+    rate is returned for each of them, and what stands under a hidden entry influences nothing.
+
+    References
+    ----------
+    .. [1] T. Le, E. Shlizerman, "STNDT: Modeling neural population activity with a spatiotemporal
+       transformer", NeurIPS 2022, arXiv:2206.04727.
+    .. [2] J. Ye, C. Pandarinath, "Representation learning for neural population activity with
+       Neural Data Transformers", 2021, arXiv:2108.01210.
+
+    Examples
+    --------
+    >>> from sklearn_stndt import STNDTEstimator
+    >>> from sklearn_stndt.datasets import make_reaches
+    >>> spikes = make_reaches(n_trials=20, random_state=0).spikes
+    >>> rates = STNDTEstimator(max_epochs=2, random_state=0).fit_transform(spikes)
+    >>> rates.shape == spikes.shape
+    True
+    """
+
+    # trials of the rows are consumed wherever metadata is routed
+    __metadata_request__fit = {"groups": True}
+    __metadata_request__transform = {"groups": True}
+    __metadata_request__score = {"groups": True}
+
+    _parameter_constraints: dict = STNDT_CONSTRAINTS
+
+    def __init__(
+        self,
+        *,
+        n_layers=2,
+        n_heads=4,
+        d_model=64,
+        dim_feedforward=None,
+        dropout="auto",
+        dropout_embedding=None,
+        dropout_rates=None,
+        attention="spatiotemporal",
+        context=None,
+        spatial_layers="last",
+        n_spatial_heads=1,
+        d_spatial=16,
+        input_scaling="sqrt",
+        mask_ratio=(0.0, 0.8),
+        token_ratio=1.0,
+        random_ratio=0.0,
+        heldout_neurons=None,
+        forecast_bins=0,
+        contrastive_weight=0.0,
+        temperature=0.07,
+        window=None,
+        max_epochs="auto",
+        batch_size="auto",
+        lr=3e-3,
+        weight_decay=1e-2,
+        early_stopping=True,
+        validation_fraction=0.1,
+        n_iter_no_change="auto",
+        device="auto",
+        n_threads=1,
+        random_state=None,
+        verbose=0,
+        warm_start=False,
+        callbacks=None,
+        net_params=None,
+    ):
+        self.n_layers = n_layers
+        self.n_heads = n_heads
+        self.d_model = d_model
+        self.dim_feedforward = dim_feedforward
+        self.dropout = dropout
+        self.dropout_embedding = dropout_embedding
+        self.dropout_rates = dropout_rates
+        self.attention = attention
+        self.context = context
+        self.spatial_layers = spatial_layers
+        self.n_spatial_heads = n_spatial_heads
+        self.d_spatial = d_spatial
+        self.input_scaling = input_scaling
+        self.mask_ratio = mask_ratio
+        self.token_ratio = token_ratio
+        self.random_ratio = random_ratio
+        self.heldout_neurons = heldout_neurons
+        self.forecast_bins = forecast_bins
+        self.contrastive_weight = contrastive_weight
+        self.temperature = temperature
+        self.window = window
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.device = device
+        self.n_threads = n_threads
+        self.random_state = random_state
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.callbacks = callbacks
+        self.net_params = net_params
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> Self:
+        """Train the network on spike counts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin: trials, or one continuous recording in order of time. NaN where
+            hidden.
+        y : ignored
+            For compatibility with pipelines.
+        groups : array-like of shape (n_bins,), default=None
+            Trial of each row of a 2D X; a window never spans two trials.
+
+        Returns
+        -------
+        self : STNDTEstimator
+
+        Raises
+        ------
+        ValueError
+            If X holds negative or infinite values, no value at all, or a neuron without a single
+            value; or if a parameter does not fit the data.
+        """
+        previous = getattr(self, "net_", None) if self.warm_start else None
+        X = check_counts(self, X, reset=previous is None)
+        segments = as_segments(X, check_groups(X, groups))
+        params = self.get_params(deep=False)
+        params["context"] = check_context(self.context)
+        params["mask_ratio"] = check_mask_ratio(self.mask_ratio)
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        if previous is None:
+            self.heldout_neurons_ = check_heldout_neurons(
+                self.heldout_neurons, X.shape[-1], np.random.RandomState(seed)
+            )
+            self.window_ = self._choose_window(X, segments.longest, groups is not None)
+            self.device_ = self._choose_device()
+        self.net_ = train(
+            segments,
+            params,
+            window=self.window_,
+            heldout_neurons=self.heldout_neurons_,
+            device=self.device_,
+            seed=seed,
+            previous=previous,
+        )
+        self.history_ = self.net_.history
+        self.n_iter_ = len(self.history_)
+        if self.net_.interrupted_:
+            warnings.warn(
+                f"Training was interrupted in epoch {self.n_iter_} of {self.net_.max_epochs}. The "
+                "estimator can be used: it keeps the best weights so far.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def fit_transform(
+        self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
+    ) -> NDArray:
+        """Train on X, then return its rates; see `fit` and `transform`."""
+        return self.fit(X, groups=groups).transform(X, groups=groups)
+
+    def transform(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
+        """Infer firing rates.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin, NaN where hidden. Trials may be shorter or longer than in fit.
+        groups : array-like of shape (n_bins,), default=None
+            Trial of each row of a 2D X.
+
+        Returns
+        -------
+        rates : ndarray, same shape
+            Expected spikes per bin, everywhere; divide by the bin width for Hz. float64 if X is,
+            else float32.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, and if X has another number of neurons.
+        """
+        check_is_fitted(self)
+        X = check_counts(self, X, reset=False)
+        check_table_output(self, X)
+        return self._infer(X, groups)
+
+    def score(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> float:
+        """Bits per spike of entries that were hidden.
+
+        Of the held-out neurons where there are any (co-bps), else of all entries, hidden once
+        each by a fixed set of complementary speckled masks. 0 is each neuron's mean rate.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin, NaN where unknown.
+        y : ignored
+            For compatibility with pipelines.
+        groups : array-like of shape (n_bins,), default=None
+            Trial of each row of a 2D X.
+
+        Returns
+        -------
+        float
+            Higher is better.
+        """
+        check_is_fitted(self)
+        X = check_counts(self, X, reset=False)
+        spikes, rates = infer_hidden(
+            lambda counts: self._infer(counts, groups), X, self.heldout_neurons_
+        )
+        return bits_per_spike(spikes, rates)
+
+    def forecast(self, X: ArrayLike, n_bins: int) -> NDArray:
+        """Infer the rates of the bins after X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins_before, n_neurons) or (n_bins_before, n_neurons)
+            Spikes per bin; the last bins that fit into the window are used.
+        n_bins : int
+            Bins to forecast, fewer than the window has. Train with ``forecast_bins=n_bins``; what
+            goes beyond is a guess, and a warning says so.
+
+        Returns
+        -------
+        rates : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Expected spikes per bin.
+        """
+        check_is_fitted(self)
+        X = check_counts(self, X, reset=False)
+        if not (isinstance(n_bins, Integral) and 0 < n_bins < self.window_):
+            raise ValueError(
+                f"n_bins must be a whole number from 1 to {self.window_ - 1}, below the window of "
+                f"{self.window_} bins, got {n_bins!r}."
+            )
+        if n_bins > self.net_.forecast_bins:
+            warnings.warn(
+                f"The estimator was trained with forecast_bins={self.net_.forecast_bins}; the "
+                f"other {n_bins - self.net_.forecast_bins} of {n_bins} bins are a guess. Fit with "
+                f"forecast_bins={n_bins}.",
+                stacklevel=2,
+            )
+        # the network expects what it has to forecast at the end of its window
+        n_tail = max(n_bins, self.net_.forecast_bins)
+        before = X[..., -(self.window_ - n_tail) :, :]
+        if before.dtype.kind != "f":
+            before = before.astype(np.float32)
+        padding = [(0, 0)] * X.ndim
+        padding[-2] = (self.window_ - n_tail - before.shape[-2], n_tail)
+        rates = self._infer(np.pad(before, padding, constant_values=np.nan), None)
+        start = self.window_ - n_tail
+        return rates[..., start : start + n_bins, :]
+
+    def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
+        segments = as_segments(X, check_groups(X, groups))
+        rates = infer(self.net_, segments, self.window_, self.n_threads).reshape(X.shape)
+        return rates.astype(np.float64) if X.dtype == np.float64 else rates
+
+    def _choose_window(self, X: NDArray, longest: int, has_groups: bool) -> int:
+        """Bins of a window, never more than the longest trial has."""
+        window = self.window
+        if window is None:
+            window = longest if X.ndim == 3 or has_groups else DEFAULT_WINDOW
+        window = min(window, longest)
+        if self.forecast_bins >= window and self.forecast_bins > 0:
+            raise ValueError(
+                f"forecast_bins={self.forecast_bins} leaves nothing of a window of {window} bins "
+                "to forecast from. Lower forecast_bins, or pass longer trials."
+            )
+        return window
+
+    def _choose_device(self) -> str:
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.positive_only = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

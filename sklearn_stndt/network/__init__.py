@@ -1,0 +1,16 @@
+"""The network in pure torch: model, attention, masking, losses."""
+
+from sklearn_stndt.network.losses import info_nce, masked_modelling_loss, poisson_nll
+from sklearn_stndt.network.masking import corrupt, draw_mask, speckled_folds
+from sklearn_stndt.network.model import STNDT, NetworkOutput
+
+__all__ = [
+    "STNDT",
+    "NetworkOutput",
+    "corrupt",
+    "draw_mask",
+    "info_nce",
+    "masked_modelling_loss",
+    "poisson_nll",
+    "speckled_folds",
+]

@@ -1,0 +1,93 @@
+"""The objective: masked Poisson modelling and a contrast between corrupted views."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def poisson_nll(log_rates: Tensor, spikes: Tensor) -> Tensor:
+    r"""Poisson negative log-likelihood of each entry, without the term that has no gradient.
+
+    .. math:: \ell = e^{r} - s\,r
+
+    Parameters
+    ----------
+    log_rates : Tensor
+        Natural logarithm of the expected spikes per bin.
+    spikes : Tensor, same shape
+        Spikes per bin.
+
+    Returns
+    -------
+    Tensor, same shape
+    """
+    return torch.exp(log_rates) - spikes * log_rates
+
+
+def masked_modelling_loss(
+    log_rates: Tensor,
+    spikes: Tensor,
+    *,
+    masked: Tensor,
+    heldout: Tensor | None = None,
+    forecast: Tensor | None = None,
+) -> Tensor:
+    """Poisson loss of what the network did not see.
+
+    Masked held-in entries, held-out neurons and forecast bins are averaged each on their own and
+    then added with equal weight, so that a few held-out neurons count as much as the many held-in
+    entries.
+
+    Parameters
+    ----------
+    log_rates, spikes : Tensor, shape (batch, n_bins, n_neurons)
+        Inferred log-rates and counts (0 where missing).
+    masked : Tensor of bool, same shape
+        Held-in entries that were masked.
+    heldout : Tensor of bool, same shape, default=None
+        Entries of held-out neurons that have a known count.
+    forecast : Tensor of bool, same shape, default=None
+        Entries of forecast bins that have a known count.
+
+    Returns
+    -------
+    Tensor, shape ()
+        A group without entries adds 0.
+    """
+    nll = poisson_nll(log_rates, spikes)
+    groups = [group for group in (masked, heldout, forecast) if group is not None]
+    # where, not a product: a log-rate that is infinite under an unscored entry must not reach it
+    means = [torch.where(g, nll, 0.0).sum() / g.sum().clamp(min=1) for g in groups]
+    return torch.stack(means).sum()
+
+
+def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Contrast between two corrupted views of the same trials (NT-Xent).
+
+    Each view of a trial has to be told from all other views in the batch as the partner of the
+    trial's other view, by cosine similarity.
+
+    Parameters
+    ----------
+    first, second : Tensor, shape (batch, n_features)
+        Representations of the two views; row i of both is trial i.
+    temperature : float
+        Similarities are divided by it; small values look at the nearest neighbours only.
+
+    Returns
+    -------
+    Tensor, shape ()
+        Mean cross-entropy over both views.
+
+    References
+    ----------
+    T. Chen, S. Kornblith, M. Norouzi, G. Hinton, "A simple framework for contrastive learning of
+    visual representations", ICML 2020.
+    """
+    n = len(first)
+    views = F.normalize(torch.cat([first, second]), dim=-1)  # (2 batch, n_features)
+    similarity = views @ views.T / temperature  # (2 batch, 2 batch)
+    itself = torch.eye(2 * n, dtype=torch.bool, device=views.device)
+    similarity = similarity.masked_fill(itself, -torch.inf)
+    partner = torch.arange(2 * n, device=views.device).roll(n)
+    return F.cross_entropy(similarity, partner)

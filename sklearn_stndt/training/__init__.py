@@ -1,0 +1,1 @@
+"""Training of the network: windows of data, the skorch net, seeding."""

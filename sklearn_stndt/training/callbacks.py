@@ -1,0 +1,106 @@
+"""Callbacks of the skorch net: held-out bits per spike, learning rate, progress."""
+
+import math
+import time
+
+import torch
+from skorch.callbacks import Callback, EarlyStopping
+from tqdm.auto import tqdm
+
+
+class WarmupCosine:
+    """Factor of the learning rate: a linear warm-up, then half a cosine down to 0.
+
+    Parameters
+    ----------
+    n_updates : int
+        Updates of the whole training.
+    warmup : float, default=0.05
+        Share of them spent on the warm-up.
+    """
+
+    def __init__(self, n_updates: int, warmup: float = 0.05):
+        self.n_updates = n_updates
+        self.n_warmup = max(round(warmup * n_updates), 1)
+
+    def __call__(self, update: int) -> float:
+        if update < self.n_warmup:
+            return (update + 1) / self.n_warmup
+        done = (update - self.n_warmup) / max(self.n_updates - self.n_warmup, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+class HeldOutBits(Callback):
+    """Record bits per spike of the validation entries that were hidden, as `valid_bits`.
+
+    The reference is each neuron's mean rate over these entries, as in
+    :func:`sklearn_stndt.metrics.bits_per_spike`. Without a single spike there, the gain in
+    log-likelihood is recorded as it is, so that models can still be ranked.
+    """
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.nll_ = self.n_spikes_ = self.n_entries_ = torch.zeros(())
+
+    def on_batch_end(self, net, training=False, evaluated=None, **kwargs):
+        if training or evaluated is None:
+            return
+        nll, n_spikes, n_entries = evaluated
+        self.nll_ = self.nll_ + nll
+        self.n_spikes_ = self.n_spikes_ + n_spikes
+        self.n_entries_ = self.n_entries_ + n_entries
+
+    def on_epoch_end(self, net, dataset_valid=None, **kwargs):
+        if dataset_valid is None:
+            return
+        null_rates = self.n_spikes_ / self.n_entries_.clamp(min=1)
+        null = (self.n_spikes_ - torch.xlogy(self.n_spikes_, null_rates)).sum()
+        total = max(float(self.n_spikes_.sum()), 1.0)
+        net.history.record("valid_bits", float(null - self.nll_) / total / math.log(2))
+
+
+class BestWeights(EarlyStopping):
+    """Early stopping on held-out bits per spike that ends with the best weights.
+
+    It knows whether it was itself that ended the training, or a KeyboardInterrupt from outside.
+    """
+
+    def __init__(self, patience: int):
+        super().__init__(
+            monitor="valid_bits",
+            patience=patience,
+            lower_is_better=False,
+            threshold=0.0,
+            threshold_mode="abs",
+            load_best=True,
+        )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether patience ran out."""
+        return self.misses_ >= self.patience
+
+
+class Progress(Callback):
+    """A bar with updates per second, time left, and the latest scores."""
+
+    def __init__(self, n_updates: int):
+        self.n_updates = n_updates
+
+    def on_train_begin(self, net, **kwargs):
+        self.bar_ = tqdm(total=self.n_updates, unit=" updates", desc="fit")
+        self.began_ = time.monotonic()
+
+    def on_batch_end(self, net, training=False, **kwargs):
+        if training:
+            self.bar_.update()
+
+    def on_epoch_end(self, net, **kwargs):
+        last = net.history[-1]
+        scores = {"loss": f"{last['train_loss']:.4f}"}
+        if "valid_bits" in last:
+            scores["held-out bits/spike"] = f"{last['valid_bits']:.4f}"
+        self.bar_.set_postfix(scores, refresh=False)
+
+    def on_train_end(self, net, **kwargs):
+        self.bar_.close()
+        del self.bar_  # holds a stream, which cannot be pickled

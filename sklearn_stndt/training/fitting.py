@@ -1,0 +1,198 @@
+"""Train the network on segments, and infer the rates of segments by it."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sklearn_stndt.training import defaults
+from sklearn_stndt.training.net import MaskedModellingNet, build_net
+from sklearn_stndt.training.seeding import isolated_torch
+from sklearn_stndt.training.windows import Segments, Stitcher, cut, split
+
+# parameters of the estimator that are the network's, under the same name
+NETWORK_PARAMETERS = (
+    "n_layers",
+    "n_heads",
+    "d_model",
+    "attention",
+    "context",
+    "spatial_layers",
+    "n_spatial_heads",
+    "d_spatial",
+    "input_scaling",
+)
+# and those that are the objective's
+OBJECTIVE_PARAMETERS = (
+    "mask_ratio",
+    "token_ratio",
+    "random_ratio",
+    "forecast_bins",
+    "contrastive_weight",
+    "temperature",
+)
+
+
+def train(
+    segments: Segments,
+    params: dict[str, Any],
+    *,
+    window: int,
+    heldout_neurons: NDArray,
+    device: str,
+    seed: int,
+    previous: MaskedModellingNet | None = None,
+) -> MaskedModellingNet:
+    """Train a net on segments.
+
+    Parameters
+    ----------
+    segments : Segments
+        The data.
+    params : dict
+        Parameters of :class:`sklearn_stndt.STNDTEstimator`, checked.
+    window : int
+        Bins of a window.
+    heldout_neurons : ndarray of int
+        Neurons that are never shown.
+    device : str
+        Where to train.
+    seed : int
+        Decides everything that is random.
+    previous : MaskedModellingNet, default=None
+        Start from its weights and go on with its history.
+
+    Returns
+    -------
+    MaskedModellingNet
+        Trained, and trimmed for prediction.
+    """
+    statistics = known_statistics(segments.rows)
+    training, validation = segments, None
+    if params["early_stopping"]:
+        random_state = np.random.RandomState(seed)
+        parts = split(segments, window, params["validation_fraction"], random_state)
+        training, validation = parts or (segments, None)
+    observed = window - params["forecast_bins"]
+    windows = cut(training, window, max(observed // 2, 1))
+    n_bins = training.n_bins
+    batch_size = params["batch_size"]
+    if batch_size == "auto":
+        batch_size = defaults.auto_batch_size(len(windows))
+    max_epochs = params["max_epochs"]
+    if max_epochs == "auto":
+        max_epochs = defaults.auto_max_epochs(n_bins / window, len(windows), batch_size)
+    patience = params["n_iter_no_change"]
+    if patience == "auto":
+        patience = defaults.auto_patience(max_epochs)
+    dropout = params["dropout"]
+    if dropout == "auto":
+        dropout = defaults.auto_dropout(n_bins)
+
+    n_neurons = segments.rows.shape[1]
+    network = {name: params[name] for name in NETWORK_PARAMETERS}
+    network |= {"n_neurons": n_neurons, "n_bins": window, "dropout": dropout}
+    network["dim_feedforward"] = params["dim_feedforward"] or 2 * (params["d_model"] or n_neurons)
+    for name in ("dropout_embedding", "dropout_rates"):
+        network[name] = 0.75 * dropout if params[name] is None else params[name]
+
+    with isolated_torch(params["n_threads"], seed, device):
+        net = build_net(
+            network,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            n_train=len(windows),
+            validation=None if validation is None else cut(validation, window, observed),
+            patience=patience,
+            lr=params["lr"],
+            weight_decay=params["weight_decay"],
+            device=device,
+            verbose=int(params["verbose"]),
+            callbacks=params["callbacks"] or [],
+            net_params=params["net_params"] or {},
+            heldout_neurons=heldout_neurons,
+            **{name: params[name] for name in OBJECTIVE_PARAMETERS},
+        )
+        net.initialize()
+        net.module_.set_statistics(*(torch.as_tensor(s) for s in statistics))
+        if previous is not None:
+            net.module_.load_state_dict(previous.module_.state_dict())
+            net.history = previous.history
+        net.partial_fit(windows)
+    history = copy.copy(net.history)
+    net.trim_for_prediction()  # forgets the history, which is small and wanted
+    net.history = history
+    return net
+
+
+def infer(net: MaskedModellingNet, segments: Segments, window: int, n_threads: int) -> NDArray:
+    """Infer the rate of every row of the segments.
+
+    Segments longer than a window are seen through windows that overlap by half.
+
+    Parameters
+    ----------
+    net : MaskedModellingNet
+        A trained net.
+    segments : Segments
+        The data; NaN is hidden.
+    window : int
+        Bins of a window, as in training.
+    n_threads : int
+        Threads of torch on a CPU.
+
+    Returns
+    -------
+    ndarray of float32, shape (n_rows, n_neurons)
+        Spikes per bin.
+    """
+    observed = window - net.forecast_bins
+    windows = cut(segments, window, max(observed // 2, 1))
+    stitcher = Stitcher(windows, hidden_tail=net.forecast_bins)
+    with isolated_torch(n_threads, device=net.device):
+        for indices, rates in net.iterate_rates(windows):
+            stitcher.add(indices, rates)
+    return stitcher.result()
+
+
+def known_statistics(X: NDArray, chunk: int = 1 << 16) -> tuple[NDArray, NDArray, NDArray]:
+    """Statistics of each neuron over what is known, read in chunks of rows.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_rows, n_neurons)
+        Counts, NaN where missing; may be a memory map.
+    chunk : int, default=65536
+        Rows read at once.
+
+    Returns
+    -------
+    mean, mean_sqrt, std_sqrt : ndarray of float64, shape (n_neurons,)
+        Mean count, above 0 also for a silent neuron; mean and standard deviation of the square
+        root of the counts, 1 for a constant neuron.
+
+    Raises
+    ------
+    ValueError
+        If a neuron is never known.
+    """
+    n_known, total, roots = np.zeros((3, X.shape[1]))
+    for start in range(0, len(X), chunk):
+        rows = np.asarray(X[start : start + chunk], dtype=np.float64)
+        n_known += (~np.isnan(rows)).sum(0)
+        total += np.nansum(rows, axis=0)
+        roots += np.nansum(np.sqrt(rows), axis=0)
+    if not n_known.all():
+        unknown = np.flatnonzero(n_known == 0).tolist()
+        raise ValueError(
+            f"Neurons {unknown} are NaN everywhere in X, so nothing can be learned about them. "
+            "Remove them, or pass counts of at least some bins."
+        )
+    mean, mean_sqrt = total / n_known, roots / n_known
+    # the square of a square root is the count: its mean is known already
+    std_sqrt = np.sqrt(np.maximum(mean - mean_sqrt**2, 0))
+    std_sqrt[std_sqrt < 1e-6] = 1.0
+    # half a spike in the whole recording stands for none: its logarithm is finite
+    return np.maximum(mean, 0.5 / n_known), mean_sqrt, std_sqrt

@@ -1,0 +1,260 @@
+"""The skorch net that trains the network on what it hides."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skorch import NeuralNet
+from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
+from skorch.helper import predefined_split
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from sklearn_stndt.network import (
+    STNDT,
+    corrupt,
+    draw_mask,
+    info_nce,
+    masked_modelling_loss,
+    poisson_nll,
+    speckled_folds,
+)
+from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress, WarmupCosine
+from sklearn_stndt.training.windows import Windows
+
+N_FOLDS = 5  # complementary masks of a validation without held-out neurons
+MAX_INFERENCE_ENTRIES = 2**24  # of all activations of a batch, about: some hundred MB
+
+
+class MaskedModellingNet(NeuralNet):
+    """Learns to predict counts that it does not see.
+
+    Parameters
+    ----------
+    module : type
+        Network, called with counts and what is visible of them.
+    mask_ratio : float or (float, float)
+        Share of the visible entries that a training step masks; of a range, drawn per trial.
+    token_ratio, random_ratio : float
+        What becomes of masked entries, see :func:`sklearn_stndt.network.corrupt`.
+    heldout_neurons : ndarray of int
+        Neurons that are never shown.
+    forecast_bins : int
+        Bins at the end of a window that are never shown.
+    contrastive_weight, temperature : float
+        Weight of the contrastive loss between two further corrupted views, and its temperature.
+    **kwargs
+        Parameters of :class:`skorch.NeuralNet`.
+    """
+
+    def __init__(
+        self,
+        module,
+        *,
+        criterion=nn.Identity,  # skorch demands one; the objective is in `train_step_single`
+        mask_ratio=(0.0, 0.8),
+        token_ratio=1.0,
+        random_ratio=0.0,
+        heldout_neurons=(),
+        forecast_bins=0,
+        contrastive_weight=0.0,
+        temperature=0.07,
+        **kwargs,
+    ):
+        super().__init__(module, criterion=criterion, **kwargs)
+        self.mask_ratio = mask_ratio
+        self.token_ratio = token_ratio
+        self.random_ratio = random_ratio
+        self.heldout_neurons = heldout_neurons
+        self.forecast_bins = forecast_bins
+        self.contrastive_weight = contrastive_weight
+        self.temperature = temperature
+
+    def split_visible(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Split a batch, NaN where missing, into counts, what is known, and what may be shown."""
+        batch = batch.to(self.device)  # (batch, n_bins, n_neurons)
+        known = ~torch.isnan(batch)
+        spikes = batch.masked_fill(~known, 0.0)
+        visible = known.clone()
+        visible[:, :, self.heldout_neurons] = False
+        visible[:, batch.shape[1] - self.forecast_bins :] = False
+        return spikes, known, visible
+
+    def always_hidden(self, known: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Known entries of held-out neurons, and of forecast bins; None where there are none."""
+        heldout = forecast = None
+        observed = known.shape[1] - self.forecast_bins
+        if len(self.heldout_neurons):
+            heldout = torch.zeros_like(known)
+            heldout[:, :observed, self.heldout_neurons] = known[:, :observed, self.heldout_neurons]
+        if self.forecast_bins:
+            forecast = known.clone()
+            forecast[:, :observed] = False
+        return heldout, forecast
+
+    def corrupted_view(self, spikes: Tensor, visible: Tensor):
+        """Run the network on a corrupted view; return its output and the mask."""
+        masked = draw_mask(visible, self.mask_ratio)
+        output = self.module_(
+            *corrupt(spikes, visible, masked, self.token_ratio, self.random_ratio)
+        )
+        return output, masked
+
+    def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
+        """Mask, infer, and take the gradient of the loss of what was masked."""
+        self._set_training(True)
+        spikes, known, visible = self.split_visible(batch[0])
+        output, masked = self.corrupted_view(spikes, visible)
+        heldout, forecast = self.always_hidden(known)
+        loss = masked_modelling_loss(
+            output.log_rates, spikes, masked=masked, heldout=heldout, forecast=forecast
+        )
+        if self.contrastive_weight:
+            first, _ = self.corrupted_view(spikes, visible)
+            second, _ = self.corrupted_view(spikes, visible)
+            contrast = info_nce(first.encoded, second.encoded, self.temperature)
+            self.history.record_batch("train_nll", loss.item())
+            self.history.record_batch("train_contrast", contrast.item())
+            loss = loss + self.contrastive_weight * contrast
+        loss.backward()
+        return {"loss": loss, "y_pred": output.log_rates}
+
+    @torch.no_grad()
+    def validation_step(self, batch, **fit_params) -> dict[str, Any]:
+        """Score what is always hidden, or else every entry once, hidden fold after fold."""
+        self._set_training(False)
+        spikes, known, visible = self.split_visible(batch[0])
+        heldout, _ = self.always_hidden(known)
+        if heldout is not None:
+            hidden_sets = [heldout]
+        else:
+            folds = speckled_folds(tuple(spikes.shape), N_FOLDS, 0, spikes.device)
+            hidden_sets = [visible & (folds == fold) for fold in range(N_FOLDS)]
+        nll = torch.zeros(())
+        n_spikes, n_entries = torch.zeros(2, spikes.shape[2])
+        for hidden in hidden_sets:
+            log_rates = self.module_(spikes, visible & ~hidden).log_rates
+            nll += torch.where(hidden, poisson_nll(log_rates, spikes), 0.0).sum().cpu()
+            n_spikes += torch.where(hidden, spikes, 0.0).sum((0, 1)).cpu()
+            n_entries += hidden.sum((0, 1)).cpu()
+        loss = nll / n_entries.sum().clamp(min=1)
+        return {"loss": loss, "y_pred": log_rates, "evaluated": (nll, n_spikes, n_entries)}
+
+    @torch.no_grad()
+    def iterate_rates(self, windows: Windows) -> Iterator[tuple[NDArray, NDArray]]:
+        """Infer rates of windows, batch after batch, so that memory stays bounded.
+
+        Yields
+        ------
+        indices : ndarray of int, shape (batch,)
+        rates : ndarray of float32, shape (batch, window, n_neurons)
+        """
+        self._set_training(False)
+        size = inference_batch_size(self.module_, windows.window, windows.rows.shape[1])
+        for start in range(0, len(windows), size):
+            indices = np.arange(start, min(start + size, len(windows)))
+            spikes, _, visible = self.split_visible(windows.__getitems__(indices)[0])
+            yield indices, self.module_(spikes, visible).log_rates.exp().cpu().numpy()
+
+    def fit_loop(self, *args, **kwargs):
+        """Train; remember whether a KeyboardInterrupt from outside ended it."""
+        self.interrupted_ = False
+        try:
+            return super().fit_loop(*args, **kwargs)
+        except KeyboardInterrupt:
+            by_itself = any(isinstance(c, BestWeights) and c.stopped for _, c in self.callbacks_)
+            self.interrupted_ = not by_itself
+            raise
+
+
+def inference_batch_size(module: STNDT, n_bins: int, n_neurons: int) -> int:
+    """Windows that pass through the network at once within the memory bound."""
+    width = module.embed.out_features
+    a_window = n_bins * (4 * n_neurons + 12 * width) + 2 * n_neurons**2
+    a_window += module.n_heads * n_bins**2
+    return int(np.clip(MAX_INFERENCE_ENTRIES // a_window, 1, 256))
+
+
+def keep_batch(batch):
+    """Collate nothing: the windows come as a batch."""
+    return batch
+
+
+def build_net(
+    module_params: dict[str, Any],
+    *,
+    max_epochs: int,
+    batch_size: int,
+    n_train: int,
+    validation: Windows | None,
+    patience: int,
+    lr: float,
+    weight_decay: float,
+    device: str,
+    verbose: int,
+    callbacks: list[Callback],
+    net_params: dict[str, Any],
+    **objective,
+) -> MaskedModellingNet:
+    """Assemble the net with schedule, clipping, early stopping and progress.
+
+    Parameters
+    ----------
+    module_params : dict
+        Parameters of :class:`sklearn_stndt.network.STNDT`.
+    max_epochs, batch_size, n_train : int
+        Length of training, size of a batch, and number of training windows.
+    validation : Windows or None
+        Windows on which to stop early; None: train to the end.
+    patience : int
+        Epochs without a better score until training stops.
+    lr, weight_decay : float
+        Parameters of AdamW.
+    device : str
+        Where to train.
+    verbose : int
+        1: a progress bar; 2: skorch's table too.
+    callbacks : list of skorch callbacks
+        Added behind our own.
+    net_params : dict
+        Merged last into the parameters of the net.
+    **objective
+        Parameters of :class:`MaskedModellingNet`.
+    """
+    n_updates = max_epochs * -(-n_train // batch_size)
+    own: list[tuple[str, Callback]] = [
+        ("clipping", GradientNormClipping(1.0)),
+        (
+            "schedule",
+            LRScheduler(
+                torch.optim.lr_scheduler.LambdaLR,
+                lr_lambda=WarmupCosine(n_updates),
+                step_every="batch",
+            ),
+        ),
+        ("heldout_bits", HeldOutBits()),
+    ]
+    if validation is not None:
+        own.append(("early_stopping", BestWeights(patience)))
+    if verbose:
+        own.append(("progress", Progress(n_updates)))
+    params = {f"module__{name}": value for name, value in module_params.items()}
+    params |= {
+        "max_epochs": max_epochs,
+        "batch_size": batch_size,
+        "optimizer": torch.optim.AdamW,
+        "optimizer__lr": lr,
+        "optimizer__weight_decay": weight_decay,
+        "optimizer__fused": torch.device(device).type in ("cpu", "cuda"),
+        "iterator_train": DataLoader,
+        "iterator_train__shuffle": True,
+        "iterator_train__collate_fn": keep_batch,
+        "iterator_valid__collate_fn": keep_batch,
+        "train_split": None if validation is None else predefined_split(validation),
+        "device": device,
+        "verbose": max(verbose - 1, 0),
+        "callbacks": own + list(callbacks),
+    }
+    return MaskedModellingNet(STNDT, **objective, **(params | net_params))

@@ -1,0 +1,40 @@
+"""The same seed gives the same bits, and leaves no trace in global generators."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+# torch has one default generator and one thread count a process: who uses them must be alone
+_TORCH_STATE = threading.RLock()
+
+
+@contextmanager
+def isolated_torch(n_threads: int, seed: int | None = None, device: str = "cpu") -> Iterator[None]:
+    """Run torch with a thread count and a seed of its own, then put everything back.
+
+    The number of threads decides in which order a sum is formed, so it is part of what makes a
+    result repeatable. Calls from several Python threads wait for each other.
+
+    Parameters
+    ----------
+    n_threads : int
+        Threads of torch on the CPU inside the block.
+    seed : int or None, default=None
+        Seed of torch's default generators inside the block; None: none is needed.
+    device : str, default="cpu"
+        Device whose generator is used beside the CPU's.
+    """
+    with _TORCH_STATE:
+        threads_before = torch.get_num_threads()
+        torch.set_num_threads(n_threads)
+        kind = torch.device(device).type
+        devices = [torch.device(device)] if kind == "cuda" else []
+        try:
+            with torch.random.fork_rng(devices=devices, enabled=seed is not None):
+                if seed is not None:
+                    torch.manual_seed(seed)
+                yield
+        finally:
+            torch.set_num_threads(threads_before)

@@ -1,0 +1,216 @@
+"""From recordings to windows of equal length, and back."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Stretches of rows within which time is continuous.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_rows, n_neurons)
+        Counts, NaN where missing; all segments one below the other.
+    starts, stops : ndarray of int, shape (n_segments,)
+        First row of each segment, and the row behind its last.
+    """
+
+    rows: NDArray
+    starts: NDArray
+    stops: NDArray
+
+    @property
+    def n_bins(self) -> int:
+        """Bins of all segments together."""
+        return int((self.stops - self.starts).sum())
+
+    @property
+    def longest(self) -> int:
+        """Bins of the longest segment."""
+        return int((self.stops - self.starts).max())
+
+
+def as_segments(X: NDArray, groups: NDArray | None = None) -> Segments:
+    """See trials, or a recording and the trial of each of its rows, as segments.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+        Trials, or one continuous recording.
+    groups : ndarray of shape (n_bins,), default=None
+        Trial of each row of a 2D X; a segment is an unbroken run of rows of one trial.
+
+    Returns
+    -------
+    Segments
+    """
+    if X.ndim == 3:
+        edges = np.arange(len(X) + 1) * X.shape[1]
+        return Segments(X.reshape(-1, X.shape[2]), edges[:-1], edges[1:])
+    changes = np.array([], dtype=int)
+    if groups is not None:
+        changes = np.flatnonzero(groups[1:] != groups[:-1]) + 1
+    edges = np.concatenate([[0], changes, [len(X)]])
+    return Segments(X, edges[:-1], edges[1:])
+
+
+class Windows(torch.utils.data.Dataset):
+    """Windows of equal length, cut from segments when they are asked for.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, n_neurons)
+        Counts, NaN where missing. May be a memory map: it is read window by window.
+    starts : array-like of int, shape (n_windows,)
+        First row of each window.
+    lengths : array-like of int, shape (n_windows,)
+        Rows of each window that exist, at most `window`; the rest is padding.
+    window : int
+        Bins of a window.
+    """
+
+    def __init__(self, rows: NDArray, starts: ArrayLike, lengths: ArrayLike, window: int):
+        self.rows = rows
+        self.starts = np.asarray(starts, dtype=np.intp)
+        self.lengths = np.asarray(lengths, dtype=np.intp)
+        self.window = window
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        spikes, nothing = self.__getitems__([index])
+        return spikes[0], nothing
+
+    def __getitems__(self, indices: ArrayLike) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a batch at once, (len(indices), window, n_neurons), NaN where missing.
+
+        The second tensor is empty: skorch expects a target, and here there is none.
+        """
+        indices = np.asarray(indices, dtype=np.intp)
+        offsets = np.arange(self.window)
+        starts, lengths = self.starts[indices, None], self.lengths[indices, None]
+        batch = self.rows[starts + np.minimum(offsets, lengths - 1)]
+        batch = batch.astype(np.float32, copy=False)  # (batch, window, n_neurons)
+        batch[offsets >= lengths] = np.nan
+        return torch.from_numpy(batch), torch.empty(0)
+
+
+def cut(segments: Segments, window: int, stride: int) -> Windows:
+    """Cut segments into windows; none spans two segments, none is needlessly padded.
+
+    Parameters
+    ----------
+    segments : Segments
+        What to cut.
+    window, stride : int
+        Bins of a window, and bins from one window to the next. The last window of a segment is
+        moved back to end with it; a segment shorter than a window gives one, padded.
+
+    Returns
+    -------
+    Windows
+    """
+    starts, lengths = [], []
+    for start, stop in zip(segments.starts, segments.stops, strict=True):
+        n_bins = stop - start
+        first = np.arange(0, max(n_bins - window, 0), stride)
+        first = np.append(first, max(n_bins - window, 0)) + start
+        starts.append(first)
+        lengths.append(np.full(len(first), min(n_bins, window)))
+    return Windows(segments.rows, np.concatenate(starts), np.concatenate(lengths), window)
+
+
+def split(
+    segments: Segments, window: int, validation_fraction: float, random_state: np.random.RandomState
+) -> tuple[Segments, Segments] | None:
+    """Set blocks of whole windows aside for validation.
+
+    Segments longer than a window are first cut into blocks of a window's length, so that a
+    continuous recording can be split too. Neighbouring blocks of a segment that stay in the same
+    part are joined again.
+
+    Parameters
+    ----------
+    segments : Segments
+        What to split.
+    window : int
+        Bins of a window.
+    validation_fraction : float
+        Share of the blocks to set aside, at least one block.
+    random_state : RandomState
+        Draws the blocks.
+
+    Returns
+    -------
+    (training, validation) : pair of Segments, or None if there are fewer than two blocks
+    """
+    starts, stops, owners = [], [], []
+    for owner, (start, stop) in enumerate(zip(segments.starts, segments.stops, strict=True)):
+        n_blocks = max((stop - start) // window, 1)
+        edges = start + window * np.arange(n_blocks + 1)
+        edges[-1] = stop  # what is left over at the end goes to the last block
+        starts.append(edges[:-1])
+        stops.append(edges[1:])
+        owners.append(np.full(n_blocks, owner))
+    start, stop, owner = np.concatenate(starts), np.concatenate(stops), np.concatenate(owners)
+    n_blocks = len(start)
+    if n_blocks < 2:
+        return None
+    n_validation = min(max(round(validation_fraction * n_blocks), 1), n_blocks - 1)
+    validating = np.zeros(n_blocks, dtype=bool)
+    validating[random_state.permutation(n_blocks)[:n_validation]] = True
+
+    def joined(chosen: NDArray) -> Segments:
+        index = np.flatnonzero(chosen)
+        breaks = (np.diff(index) != 1) | (np.diff(owner[index]) != 0)
+        first = index[np.append(True, breaks)]
+        last = index[np.append(breaks, True)]
+        return Segments(segments.rows, start[first], stop[last])
+
+    return joined(~validating), joined(validating)
+
+
+class Stitcher:
+    """Puts windows of rates back in their place; where windows overlap, blends them.
+
+    A bin counts most in the window in whose middle it lies, for there the network sees most of
+    its surroundings.
+
+    Parameters
+    ----------
+    windows : Windows
+        The windows to be put back, which must cover every row.
+    hidden_tail : int, default=0
+        Bins at the end of each window that give way wherever another window covers them.
+    """
+
+    def __init__(self, windows: Windows, hidden_tail: int = 0):
+        n_rows, n_neurons = windows.rows.shape
+        self.windows = windows
+        self.sums = np.zeros((n_rows, n_neurons), dtype=np.float32)
+        self.weights = np.zeros((n_rows, 1), dtype=np.float32)
+        window = windows.window
+        bins = np.arange(window)
+        shown = window - hidden_tail
+        weight = np.minimum(bins + 1, shown - bins).astype(np.float32)
+        weight[shown:] = 1e-6
+        self.weight = weight
+
+    def add(self, indices: ArrayLike, rates: NDArray) -> None:
+        """Add rates of windows, array of shape (len(indices), window, n_neurons)."""
+        for index, window_rates in zip(np.asarray(indices), rates, strict=True):
+            n_bins = self.windows.lengths[index]
+            start = self.windows.starts[index]
+            weight = self.weight[:n_bins, None]
+            self.sums[start : start + n_bins] += weight * window_rates[:n_bins]
+            self.weights[start : start + n_bins] += weight
+
+    def result(self) -> NDArray:
+        """Return the rates, array of shape (n_rows, n_neurons)."""
+        self.sums /= self.weights
+        return self.sums
