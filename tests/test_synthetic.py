@@ -1,0 +1,445 @@
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+
+from sklearn_stndt.datasets import make_chaotic_rnn, make_lorenz, make_reaches
+from sklearn_stndt.datasets.synthetic import _integrate_lorenz
+
+GENERATORS = [make_chaotic_rnn, make_lorenz, make_reaches]
+BENCHMARKS = [make_chaotic_rnn, make_lorenz]
+SMALL = {
+    make_chaotic_rnn: {"n_conditions": 5, "n_repetitions": 4, "n_neurons": 7, "n_bins": 30},
+    make_lorenz: {"n_conditions": 5, "n_repetitions": 4, "n_neurons": 7, "n_bins": 30},
+    make_reaches: {"n_trials": 20, "n_neurons": 7, "n_bins": 30},
+}
+
+
+@pytest.fixture(scope="module")
+def chaotic():
+    return make_chaotic_rnn()
+
+
+@pytest.fixture(scope="module")
+def reaches():
+    return make_reaches(random_state=0)
+
+
+# All generators
+
+
+@pytest.mark.parametrize("make", GENERATORS)
+def test_shapes_and_types(make):
+    data = make(**SMALL[make], random_state=0)
+    assert data.spikes.shape == data.rates.shape == (20, 30, 7)
+    assert data.conditions.shape == (20,)
+    assert np.issubdtype(data.spikes.dtype, np.integer)
+    assert np.issubdtype(data.rates.dtype, np.floating)
+    assert data.spikes.flags.c_contiguous
+    assert (data.spikes >= 0).all()
+    assert np.isfinite(data.rates).all()
+    assert "Poisson" in data.DESCR
+    assert "30 bins" in data.DESCR
+
+
+@pytest.mark.parametrize("make", GENERATORS)
+def test_spikes_are_poisson_with_the_stated_rates(make):
+    data = make(random_state=0)
+    rates, noise = data.rates, data.spikes - data.rates
+    # Mean and variance of each neuron, in standard errors of a Poisson variable.
+    mean_error = noise.sum(axis=(0, 1)) / np.sqrt(rates.sum(axis=(0, 1)))
+    spread = (noise**2 - rates).sum(axis=(0, 1))
+    spread_error = spread / np.sqrt((rates + 2 * rates**2).sum(axis=(0, 1)))
+    assert np.abs(mean_error).max() < 4.5
+    assert np.abs(spread_error).max() < 4.5
+
+
+@pytest.mark.parametrize("make", GENERATORS)
+def test_same_seed_same_data_and_global_generator_untouched(make):
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    first, second = (make(**SMALL[make], random_state=3) for _ in range(2))
+    other = make(**SMALL[make], random_state=4)
+    assert set(first) == set(second)
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key])
+    assert not np.array_equal(first.rates, other.rates)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+
+
+@pytest.mark.parametrize("make", GENERATORS)
+def test_a_generator_given_as_random_state_moves_on(make):
+    rng = np.random.RandomState(3)
+    first, second = (make(**SMALL[make], random_state=rng) for _ in range(2))
+    np.testing.assert_array_equal(first.spikes, make(**SMALL[make], random_state=3).spikes)
+    assert not np.array_equal(first.spikes, second.spikes)
+
+
+@pytest.mark.parametrize("make", BENCHMARKS)
+def test_repetitions_share_rates_but_not_spikes(make):
+    data = make(n_conditions=3, n_repetitions=5, random_state=0)
+    for c in range(3):
+        rates = data.rates[data.conditions == c]
+        spikes = data.spikes[data.conditions == c]
+        assert len(rates) == 5
+        assert np.ptp(rates, axis=0).max() == 0
+        assert len(np.unique(spikes, axis=0)) == 5
+    assert not np.allclose(data.rates[0], data.rates[-1])
+
+
+@pytest.mark.parametrize(
+    ("make", "n_conditions", "n_repetitions", "n_train"),
+    [(make_chaotic_rnn, 130, 10, 8), (make_lorenz, 65, 20, 16)],
+)
+def test_default_benchmarks_have_the_published_design(make, n_conditions, n_repetitions, n_train):
+    data = make(random_state=5)
+    assert len(data.spikes) == n_conditions * n_repetitions
+    trained = np.bincount(data.conditions, weights=data.train)
+    np.testing.assert_array_equal(trained, np.full(n_conditions, n_train))
+
+
+@pytest.mark.parametrize(("fraction", "n_train"), [(0.01, 1), (0.5, 5), (0.29, 2), (1, 10)])
+def test_train_fraction_counts_whole_repetitions(fraction, n_train):
+    data = make_lorenz(2, 10, 3, train_fraction=fraction, random_state=0)
+    expected = [True] * n_train + [False] * (10 - n_train)
+    np.testing.assert_array_equal(data.train, 2 * expected)
+
+
+# Chaotic network
+
+
+def test_chaotic_network_is_the_published_one(chaotic):
+    assert chaotic.weights[0, 0] == pytest.approx(0.06239899, abs=1e-8)
+    assert chaotic.spikes.shape == (1300, 100, 50)
+    # Counted in the output of the published generator.
+    assert chaotic.spikes.sum() == 972577
+
+
+def test_chaotic_rates_follow_the_equation(chaotic):
+    rng = np.random.RandomState(5)
+    weights = rng.randn(50, 50) / np.sqrt(50)
+    rng.randn(100)
+    x = rng.randn(50)
+    path = []
+    for _ in range(100):
+        x = x + (0.01 / 0.025) * (-x + 1.5 * weights.dot(np.tanh(x)))
+        path.append(np.tanh(x))
+    lowest, highest = np.min(path, axis=0), np.max(path, axis=0)
+    expected = 0.3 * (path - lowest) / (highest - lowest)
+    np.testing.assert_allclose(chaotic.rates[0], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize(("max_rate", "bin_width"), [(30, 0.01), (80.0, 0.005)])
+def test_chaotic_rates_span_zero_to_the_maximum_in_each_trial(max_rate, bin_width):
+    data = make_chaotic_rnn(4, 2, max_rate=max_rate, bin_width=bin_width)
+    np.testing.assert_allclose(data.rates.min(axis=1), 0, atol=1e-12)
+    np.testing.assert_allclose(data.rates.max(axis=1), max_rate * bin_width)
+
+
+# Lorenz system
+
+
+def test_lorenz_integration_rests_on_the_fixed_point():
+    side = np.sqrt(8 / 3 * 27)
+    rest = np.array([[side, side, 27], [-side, -side, 27]])
+    path = _integrate_lorenz(rest, 100, 0.006)
+    np.testing.assert_allclose(path, np.repeat(rest[:, None], 100, axis=1), atol=1e-8)
+
+
+def test_lorenz_latents_obey_the_equations():
+    # One step a bin. Shifting and scaling a variable does not change its own decay.
+    data = make_lorenz(3, 1, 3, n_bins=1000, bin_width=0.001, random_state=0)
+    for path in data.latents:
+        x, y, z = path[:-1].T
+        constant = np.ones_like(x)
+        terms = [[x, y], [y, x, z, x * z], [z, x, y, x * y]]
+        for change, inputs, decay in zip(np.diff(path.T), terms, [10, 1, 8 / 3], strict=True):
+            inputs = np.column_stack([*inputs, constant])
+            weights, residual = np.linalg.lstsq(inputs, change, rcond=None)[:2]
+            assert residual[0] < 1e-12
+            assert weights[0] == pytest.approx(-0.006 * decay, rel=1e-4)
+
+
+def test_lorenz_rates_are_a_log_linear_read_out_of_scaled_latents():
+    data = make_lorenz(4, 1, 12, n_bins=1000, bin_width=0.001, base_rate=7, random_state=0)
+    np.testing.assert_allclose(data.latents.mean(axis=1), 0, atol=1e-12)
+    np.testing.assert_allclose(np.abs(data.latents).max(axis=1), 1)
+    expected = 7 * 0.001 * np.exp(data.latents @ data.weights.T)
+    np.testing.assert_allclose(data.rates, expected)
+    magnitude = np.abs(data.weights)
+    assert magnitude.min() >= 1
+    assert magnitude.max() <= 2
+    assert 0.2 < (data.weights > 0).mean() < 0.8
+
+
+def test_lorenz_bins_hold_the_sum_of_finer_bins():
+    coarse = make_lorenz(3, 1, 4, n_bins=10, bin_width=0.02, random_state=0)
+    fine = make_lorenz(3, 1, 4, n_bins=200, bin_width=0.001, random_state=0)
+    np.testing.assert_allclose(coarse.rates, fine.rates.reshape(3, 10, 20, 4).sum(axis=2))
+    np.testing.assert_allclose(coarse.latents, fine.latents.reshape(3, 10, 20, 3).mean(axis=2))
+
+
+# Reaches
+
+
+@pytest.mark.parametrize("mean_rate", [10, 18.0])
+@pytest.mark.parametrize("n_neurons", [30, 100])
+def test_mean_rates_have_a_heavy_tail(mean_rate, n_neurons):
+    data = make_reaches(100, n_neurons=n_neurons, mean_rate=mean_rate, random_state=1)
+    assert data.mean_rates.mean() == pytest.approx(mean_rate)
+    assert data.mean_rates.min() < 0.1 * mean_rate
+    assert data.mean_rates.max() > 4 * mean_rate
+    assert np.median(data.mean_rates) < 0.7 * mean_rate
+    empirical = data.rates.mean(axis=(0, 1)) / data.bin_width
+    assert empirical.mean() == pytest.approx(mean_rate, rel=0.05)
+    np.testing.assert_allclose(empirical, data.mean_rates, rtol=0.25)
+
+
+def test_rates_stay_physiological(reaches):
+    hz = reaches.rates / reaches.bin_width
+    assert hz.max() < 250
+    assert np.quantile(hz, 0.99) > 60
+
+
+def test_usual_reach_is_a_minimum_jerk_movement_to_the_target():
+    data = make_reaches(
+        16, 100, 2, bin_width=0.01, distance=8, duration=0.5, variability=0, random_state=0
+    )
+    speed = np.linalg.norm(data.velocity, axis=-1)
+    np.testing.assert_allclose(speed.max(axis=1), 1.875 * 8 / 0.5, rtol=1e-3)
+    np.testing.assert_allclose(data.position[:, -1], data.targets[data.conditions], atol=1e-3)
+    time = (np.arange(100) + 0.5) * 0.01
+    still = (time < data.onsets[:, None]) | (time > data.onsets[:, None] + 0.5)
+    assert not speed[still].any()
+    assert speed[~still].all()
+    np.testing.assert_allclose(time[speed.argmax(axis=1)], data.onsets + 0.25, atol=0.01)
+
+
+def test_single_reaches_vary_but_end_at_their_target(reaches):
+    speed = np.linalg.norm(reaches.velocity, axis=-1)
+    peak = speed.max(axis=1)
+    assert np.median(peak) == pytest.approx(47, rel=0.1)  # cm/s
+    assert 0.1 < peak.std() / peak.mean() < 0.4
+    assert 0.04 < reaches.onsets.std() < 0.07  # s
+    away = np.linalg.norm(reaches.position[:, -1, None] - reaches.targets, axis=-1)
+    np.testing.assert_array_equal(away.argmin(axis=1), reaches.conditions)
+    np.testing.assert_allclose(
+        reaches.position, np.cumsum(reaches.velocity, axis=1) * reaches.bin_width
+    )
+
+
+def test_averages_over_trials_explain_only_a_part(reaches):
+    for truth in (reaches.velocity, reaches.rates):
+        mean = np.stack([truth[reaches.conditions == c].mean(axis=0) for c in range(8)])
+        assert 0.3 < _r2(truth, mean[reaches.conditions]) < 0.8
+
+
+def test_without_variability_trials_of_a_condition_are_equal():
+    data = make_reaches(24, variability=0, random_state=0)
+    for c in range(8):
+        same = data.conditions == c
+        assert same.sum() == 3
+        np.testing.assert_allclose(np.ptp(data.rates[same], axis=0), 0, atol=1e-12)
+        np.testing.assert_allclose(np.ptp(data.velocity[same], axis=0), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "extreme",
+    [
+        {"n_bins": 1},
+        {"n_neurons": 1},
+        {"lag": 0},
+        {"lag": 2},
+        {"duration": 0.03},
+        {"duration": 5.0},
+        {"bin_width": 1},
+        {"variability": 5},
+        {"modulation": 10},
+    ],
+    ids=str,
+)
+def test_extreme_arguments_give_finite_data(extreme):
+    data = make_reaches(**{"n_trials": 9, "n_neurons": 5, "random_state": 0, **extreme})
+    for key in ("rates", "latents", "velocity", "loadings"):
+        assert np.isfinite(data[key]).all()
+    assert (data.rates <= np.maximum(500, 5 * data.mean_rates) * data.bin_width).all()
+
+
+@pytest.mark.parametrize(("n_trials", "n_conditions"), [(30, 8), (5, 8), (24, 3), (7, 1)])
+def test_conditions_are_balanced(n_trials, n_conditions):
+    data = make_reaches(n_trials, 5, 2, n_conditions=n_conditions, random_state=0)
+    assert np.ptp(np.bincount(data.conditions, minlength=n_conditions)) <= 1
+    assert data.targets.shape == (n_conditions, 2)
+
+
+def test_command_precedes_the_hand_by_the_lag():
+    data = make_reaches(20, lag=0.06, random_state=0)
+    names = data.latent_names
+    for axis, name in enumerate("xy"):
+        hand = data.velocity[..., axis]
+        command = data.latents[..., names.index(f"command_{name}")]
+        feedback = data.latents[..., names.index(f"feedback_{name}")]
+        assert np.corrcoef(command[:, :-3].ravel(), hand[:, 3:].ravel())[0, 1] > 1 - 1e-9
+        assert np.corrcoef(feedback.ravel(), hand.ravel())[0, 1] > 1 - 1e-9
+        assert np.corrcoef(command.ravel(), hand.ravel())[0, 1] < 0.97
+
+
+def test_plan_precedes_the_movement_and_rotations_turn(reaches):
+    names = reaches.latent_names
+    bins = (reaches.onsets / reaches.bin_width).astype(int)
+    trial = np.arange(len(bins))
+    plan = np.linalg.norm(
+        reaches.latents[..., [names.index("plan_x"), names.index("plan_y")]], axis=-1
+    )
+    assert (plan[trial, bins - 10] > 5 * plan[trial, bins + 5]).all()
+    for k, frequency in [(1, 1.2), (2, 2.2)]:
+        a, b = (names.index(f"rotation{k}_{axis}") for axis in "ab")
+        angle = np.unwrap(np.arctan2(reaches.latents[..., b], reaches.latents[..., a]))
+        turns = (angle[trial, bins + 10] - angle[trial, bins]) / (2 * np.pi)
+        np.testing.assert_allclose(np.median(turns) / 0.2, frequency, rtol=0.1)
+
+
+def test_shared_state_is_smooth_and_low_dimensional(reaches):
+    now, later = reaches.latents[:, :-1], reaches.latents[:, 1:]
+    for k in range(reaches.latents.shape[-1]):
+        assert np.corrcoef(now[..., k].ravel(), later[..., k].ravel())[0, 1] > 0.95
+    log_rates = np.log(reaches.rates).reshape(-1, 60)
+    variance = np.linalg.svd(log_rates - log_rates.mean(axis=0), compute_uv=False) ** 2
+    assert variance[:11].sum() / variance.sum() > 0.97
+    assert variance[:4].sum() / variance.sum() < 0.9
+
+
+@pytest.mark.parametrize("modulation", [0.1, 0.5])
+def test_modulation_scales_the_depth(modulation):
+    full, weak = (make_reaches(50, modulation=m, random_state=0) for m in (1, modulation))
+    np.testing.assert_allclose(weak.loadings, modulation * full.loadings)
+    depth = [np.median(np.log(d.rates).std(axis=(0, 1))) for d in (full, weak)]
+    assert depth[0] == pytest.approx(0.6, abs=0.15)
+    assert depth[1] / depth[0] == pytest.approx(modulation, rel=0.15)
+
+
+def test_without_modulation_rates_are_constant():
+    data = make_reaches(5, modulation=0, random_state=0)
+    expected = np.broadcast_to(data.mean_rates * data.bin_width, data.rates.shape)
+    np.testing.assert_allclose(data.rates, expected)
+
+
+@pytest.mark.parametrize("bin_width", [0.02, 0.5])
+def test_private_noise_is_slow_and_private(bin_width):
+    data = make_reaches(
+        400, 20, 6, modulation=0, private_noise=0.3, bin_width=bin_width, random_state=0
+    )
+    log_gain = np.log(data.rates / (data.mean_rates * bin_width))
+    assert log_gain.std() == pytest.approx(0.3, rel=0.05)
+    assert np.exp(log_gain).mean() == pytest.approx(1, abs=0.02)
+    between = np.corrcoef(log_gain[:, 10].T) - np.eye(6)
+    assert np.abs(between).max() < 0.2
+    if bin_width == 0.02:
+        assert np.corrcoef(log_gain[:, 10, 0], log_gain[:, 11, 0])[0, 1] > 0.95
+
+
+def test_a_seed_means_the_same_neurons_for_every_number_of_trials():
+    few, many = (make_reaches(n, random_state=7) for n in (10, 30))
+    np.testing.assert_array_equal(few.mean_rates, many.mean_rates)
+    np.testing.assert_array_equal(few.loadings, many.loadings)
+
+
+WEAK = {"n_trials": 140, "n_bins": 26, "n_neurons": 45, "mean_rate": 18, "modulation": 0.35}
+
+
+@pytest.mark.parametrize(("size", "counts"), [({}, 0.5), (WEAK, 0.35)], ids=["default", "weak"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_velocity_is_decoded_from_truth_better_than_from_smoothed_than_from_raw_counts(
+    size, counts, seed
+):
+    data = make_reaches(**size, random_state=seed)
+    smoothed = max(
+        _decode(gaussian_filter1d(data.spikes.astype(float), width, axis=1), data.velocity)
+        for width in (2, 3, 4)
+    )
+    from_truth = _decode(data.rates, data.velocity)
+    from_counts = _decode(data.spikes, data.velocity)
+    assert from_truth > 0.95
+    assert from_counts < counts
+    assert from_counts + 0.15 < smoothed < from_truth - 0.15
+
+
+def _decode(signal, velocity):
+    """Velocity R2 of a ridge regression without history, last fifth of the trials."""
+    n = len(signal) * 4 // 5
+    flat = [a.reshape(-1, a.shape[-1]) for a in (signal[:n], velocity[:n], signal[n:])]
+    scale = flat[0].std(axis=0) + 1e-9
+    model = RidgeCV(np.logspace(-2, 5, 8)).fit(flat[0] / scale, flat[1])
+    return r2_score(velocity[n:].reshape(-1, 2), model.predict(flat[2] / scale))
+
+
+def _r2(truth, estimate):
+    return r2_score(truth.reshape(-1, truth.shape[-1]), estimate.reshape(-1, truth.shape[-1]))
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("value", [0, -3])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [(m, n) for m in BENCHMARKS for n in ("n_conditions", "n_repetitions", "n_neurons", "n_bins")]
+    + [(make_reaches, n) for n in ("n_trials", "n_bins", "n_neurons", "n_conditions")],
+)
+def test_counts_must_be_positive(make, name, value):
+    with pytest.raises(ValueError, match=f"{name} must be at least [12], got {value}"):
+        make(**{name: value})
+
+
+@pytest.mark.parametrize("make", BENCHMARKS)
+def test_one_bin_has_no_range_to_scale(make):
+    with pytest.raises(ValueError, match="n_bins must be at least 2, got 1"):
+        make(n_bins=1)
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value", "wanted"),
+    [
+        (make_chaotic_rnn, "bin_width", 0.03, "above 0 and at most 0.025"),
+        (make_chaotic_rnn, "gain", -1, "at least 0"),
+        (make_chaotic_rnn, "tau", 0, "above 0"),
+        (make_chaotic_rnn, "x0_std", 0.0, "above 0"),
+        (make_chaotic_rnn, "max_rate", np.inf, "finite"),
+        (make_chaotic_rnn, "train_fraction", 1.2, "above 0 and at most 1"),
+        (make_lorenz, "bin_width", 0, "above 0"),
+        (make_lorenz, "base_rate", -5, "above 0"),
+        (make_lorenz, "speed", np.nan, "finite"),
+        (make_lorenz, "train_fraction", 0, "above 0 and at most 1"),
+        (make_reaches, "bin_width", -0.02, "above 0"),
+        (make_reaches, "mean_rate", 0, "above 0"),
+        (make_reaches, "modulation", -1, "at least 0"),
+        (make_reaches, "variability", -0.1, "at least 0"),
+        (make_reaches, "private_noise", np.nan, "at least 0"),
+        (make_reaches, "lag", -0.1, "at least 0"),
+        (make_reaches, "distance", 0, "above 0"),
+        (make_reaches, "duration", 0, "above 0"),
+    ],
+)
+def test_numbers_out_of_range(make, name, value, wanted):
+    with pytest.raises(ValueError, match=rf"{name} must be .*{wanted}.*, got"):
+        make(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "value"),
+    [
+        (make_chaotic_rnn, "n_bins", 100.0),
+        (make_lorenz, "n_conditions", True),
+        (make_reaches, "n_trials", "many"),
+        (make_reaches, "mean_rate", None),
+        (make_lorenz, "speed", "fast"),
+    ],
+)
+def test_arguments_of_the_wrong_type(make, name, value):
+    with pytest.raises(TypeError, match=rf"{name} must be an? (integer|number), got {value!r}"):
+        make(**{name: value})
+
+
+@pytest.mark.parametrize("make", GENERATORS)
+def test_numpy_numbers_are_numbers(make):
+    make(n_bins=np.int64(5), n_neurons=np.int32(3), bin_width=np.float32(0.01), random_state=0)
