@@ -1,0 +1,249 @@
+"""Plain baselines for inferred rates: Gaussian smoothing and the Poisson GLM, both tuned.
+
+Both read NaN as `STNDTEstimator` does, so that one and the same code scores all of them.
+"""
+
+from itertools import product
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.dummy import DummyRegressor
+from sklearn.linear_model import PoissonRegressor
+from sklearn.model_selection import KFold
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_stndt.metrics import bits_per_spike
+
+# The score of a rate of 0 where a spike falls is unbounded; no rate is predicted below this.
+_SMALLEST_RATE = 1e-9
+
+
+def co_bps(model, X, heldout):
+    """Bits per spike of the neurons `heldout`, which `model` sees as NaN at inference.
+
+    Parameters
+    ----------
+    model : fitted transformer from counts to rates
+        NaN in its input means hidden.
+
+    X : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+        Spike counts per bin that were not used in fit.
+
+    heldout : array-like of int
+        Indices of the held-out neurons.
+    """
+    hidden = np.array(X, dtype=float)
+    hidden[..., heldout] = np.nan
+    rates = np.asarray(model.transform(hidden))
+    return bits_per_spike(np.asarray(X)[..., heldout], rates[..., heldout])
+
+
+class GaussianSmoother(TransformerMixin, BaseEstimator):
+    """Gaussian smoothing of counts along bins, within trials.
+
+    The kernel is normalised over the bins that are visible: neither the edges of a trial nor NaN
+    pull a rate towards 0, and a hidden entry is filled from the visible bins around it.
+
+    Parameters
+    ----------
+    width : float, default=2.0
+        Standard deviation of the kernel, in bins. 0 leaves visible counts as they are.
+
+    prior : float, default=0.0
+        Weight of the neuron's mean count beside that of the visible bins, which is 1 for all bins
+        of a kernel together. Keeps rates above 0 where no spike fell within reach.
+
+    Attributes
+    ----------
+    mean_ : ndarray of shape (n_neurons,)
+        Mean count per bin over the visible entries; the rate where nothing is visible in reach.
+    """
+
+    def __init__(self, width=2.0, *, prior=0.0):
+        self.width = width
+        self.prior = prior
+
+    def fit(self, X, y=None):
+        """Remember each neuron's mean count; `y` is ignored."""
+        X = np.asarray(X, dtype=float)
+        X = X.reshape(-1, X.shape[-1])
+        visible = ~np.isnan(X)
+        # A neuron that is never visible has the mean 0 instead of a warning.
+        self.mean_ = np.where(visible, X, 0.0).sum(axis=0) / np.maximum(visible.sum(axis=0), 1)
+        return self
+
+    def transform(self, X):
+        """Return rates of the shape of `X`, in counts per bin, NaN nowhere."""
+        check_is_fitted(self)
+        X = np.asarray(X, dtype=float)
+        visible = ~np.isnan(X)
+        counts = self._filter(np.where(visible, X, 0.0))
+        weight = self._filter(visible.astype(float))
+        counts, weight = counts + self.prior * self.mean_, weight + self.prior
+        unreached = weight < _SMALLEST_RATE
+        return np.where(unreached, self.mean_, counts / np.where(unreached, 1.0, weight))
+
+    def _filter(self, values):
+        if self.width == 0:
+            return values
+        return gaussian_filter1d(values, self.width, axis=-2, mode="constant")
+
+
+def tune_smoother(X, widths=(1, 1.5, 2, 3, 4, 6, 8, 12), priors=(0.03, 0.1, 0.3, 1.0)):
+    """Choose the width and the prior of a `GaussianSmoother` by bits per spike of hidden entries.
+
+    Every entry is hidden once, in five fixed masks of single entries, and its rate taken from the
+    bins around it.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+        Spike counts per bin, NaN where missing.
+
+    widths, priors : sequences of float
+        What to try.
+
+    Returns
+    -------
+    smoother : GaussianSmoother
+        The best one, fitted to `X`.
+    """
+    X = np.asarray(X, dtype=float)
+    fold = np.random.default_rng(0).integers(5, size=X.shape)
+    best, best_score = None, -np.inf
+    for width, prior in product(widths, priors):
+        smoother = GaussianSmoother(width, prior=prior).fit(X)
+        rates = np.empty_like(X)
+        for k in range(5):
+            hidden = fold == k
+            rates[hidden] = smoother.transform(np.where(hidden, np.nan, X))[hidden]
+        score = bits_per_spike(X, rates)
+        if score > best_score:
+            best, best_score = smoother, score
+    return best
+
+
+class PoissonCoSmoother(TransformerMixin, BaseEstimator):
+    """Poisson GLM from smoothed held-in counts to each held-out neuron.
+
+    Width, features and penalty are chosen by the likelihood of the held-out neurons in validation
+    trials, in five folds of the training trials; then all is fitted to all of them. Each neuron
+    has a penalty of its own, as the best one depends on its rate.
+
+    Parameters
+    ----------
+    heldout_neurons : array-like of int
+        Indices of the neurons to predict.
+
+    widths, alphas : sequences of float
+        Standard deviations of the Gaussian, in bins, and L2 penalties to choose from.
+
+    features : sequence of transformers, default=None
+        What may become of the smoothed counts before the GLM, to choose from; None leaves them.
+
+    random_state : int, RandomState instance or None, default=None
+        Shuffles the trials into folds.
+
+    Attributes
+    ----------
+    smoother_, features_ : transformers
+        The chosen ones, fitted.
+
+    alphas_ : ndarray of shape (n_heldout,)
+        The chosen penalties.
+    """
+
+    def __init__(
+        self,
+        heldout_neurons,
+        *,
+        widths=(1.5, 2, 2.5, 3, 4, 6),
+        alphas=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+        features=None,
+        random_state=None,
+    ):
+        self.heldout_neurons = heldout_neurons
+        self.widths = widths
+        self.alphas = alphas
+        self.features = features
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        """Tune and fit to trials of shape (n_trials, n_bins, n_neurons); `y` is ignored."""
+        X = np.asarray(X, dtype=float)
+        if X.ndim != 3 or len(X) < 5:
+            raise ValueError(
+                f"X has shape {X.shape}; pass at least five trials, (n_trials, n_bins, n_neurons)."
+            )
+        heldin = np.delete(X, self.heldout_neurons, axis=-1)
+        heldout = X[..., self.heldout_neurons]
+        # Strong penalties first: each solution is a good start for the next weaker one.
+        alphas = np.sort(self.alphas)[::-1]
+        folds = list(KFold(5, shuffle=True, random_state=self.random_state).split(X))
+
+        best_loss = np.inf
+        for width in self.widths:
+            smoother = GaussianSmoother(width).fit(heldin)
+            smoothed = smoother.transform(heldin)
+            for candidate in self.features or [FunctionTransformer()]:
+                losses = sum(
+                    _validation_losses(clone(candidate), smoothed, heldout, alphas, *fold)
+                    for fold in folds
+                )  # (held-out neurons, alphas)
+                loss = losses.min(axis=1).sum()
+                if loss < best_loss:
+                    best_loss = loss
+                    self.alphas_ = alphas[losses.argmin(axis=1)]
+                    self.smoother_, self.features_ = smoother, clone(candidate)
+
+        bins = self.features_.fit_transform(_bins(self.smoother_.transform(heldin)))
+        self.glms_ = [
+            next(_glm_path(bins, counts, [alpha]))
+            for counts, alpha in zip(_bins(heldout).T, self.alphas_, strict=True)
+        ]
+        return self
+
+    def transform(self, X):
+        """Return rates of the shape of `X`: smoothed held-in counts, predicted held-out ones."""
+        check_is_fitted(self)
+        X = np.asarray(X, dtype=float)
+        rates = np.empty_like(X)
+        is_heldin = np.ones(X.shape[-1], dtype=bool)
+        is_heldin[self.heldout_neurons] = False
+        rates[..., is_heldin] = self.smoother_.transform(X[..., is_heldin])
+        bins = self.features_.transform(_bins(rates[..., is_heldin]))
+        predicted = np.column_stack([glm.predict(bins) for glm in self.glms_])
+        rates[..., self.heldout_neurons] = predicted.reshape(*X.shape[:-1], -1)
+        return np.maximum(rates, _SMALLEST_RATE)
+
+
+def _validation_losses(features, smoothed, heldout, alphas, train, validation):
+    """Poisson loss of validation trials, of shape (n_heldout, n_alphas)."""
+    X_train = features.fit_transform(_bins(smoothed[train]))
+    X_validation = features.transform(_bins(smoothed[validation]))
+    losses = np.empty((heldout.shape[-1], len(alphas)))
+    for neuron in range(heldout.shape[-1]):
+        counts = heldout[validation, :, neuron].ravel()
+        path = _glm_path(X_train, heldout[train, :, neuron].ravel(), alphas)
+        for i, glm in enumerate(path):
+            rates = np.maximum(glm.predict(X_validation), _SMALLEST_RATE)
+            losses[neuron, i] = np.nansum(rates - counts * np.log(rates))
+    return losses
+
+
+def _glm_path(X, counts, alphas):
+    """Yield the GLM of one neuron at one penalty after the other, each started from the last."""
+    known = ~np.isnan(counts)
+    if not counts[known].any():
+        # The logarithm of its mean rate, where a GLM would start, is not finite.
+        yield from [DummyRegressor().fit(X[known], counts[known])] * len(alphas)
+        return
+    glm = PoissonRegressor(solver="newton-cholesky", max_iter=300, warm_start=True)
+    for alpha in alphas:
+        yield glm.set_params(alpha=alpha).fit(X[known], counts[known])
+
+
+def _bins(trials):
+    return trials.reshape(-1, trials.shape[-1])  # (trials * bins, neurons)
