@@ -21,6 +21,7 @@ STNDT_CONSTRAINTS: dict[str, list] = {
     "dropout_rates": [Interval(Real, 0, 1, closed="left"), None],
     "attention": [StrOptions({"spatiotemporal", "temporal"})],
     "context": ["array-like", None],
+    "local_attention": ["boolean"],
     "spatial_layers": [StrOptions({"last", "all"})],
     "n_spatial_heads": [Interval(Integral, 1, None, closed="left")],
     "d_spatial": [Interval(Integral, 1, None, closed="left"), None],

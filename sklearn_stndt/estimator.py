@@ -55,6 +55,9 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     context : (int, int) or None, default=None
         Bins back and ahead that may influence a bin by temporal attention, through all layers
         together. None: the whole window.
+    local_attention : bool, default=True
+        Let each head of temporal attention start as a smoothing kernel, by a learned penalty on
+        the distance between bins; False: as published.
     spatial_layers : {"last", "all"}, default="last"
         Mix neurons once after the last layer, or, as published, in every layer.
     n_spatial_heads : int, default=1
@@ -178,6 +181,7 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         dropout_rates=None,
         attention="spatiotemporal",
         context=None,
+        local_attention=True,
         spatial_layers="last",
         n_spatial_heads=1,
         d_spatial=16,
@@ -214,6 +218,7 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.dropout_rates = dropout_rates
         self.attention = attention
         self.context = context
+        self.local_attention = local_attention
         self.spatial_layers = spatial_layers
         self.n_spatial_heads = n_spatial_heads
         self.d_spatial = d_spatial

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sklearn_stndt.network.dropout import Dropout
+
 
 def layer_bands(context: tuple[int, int] | None, n_layers: int) -> list[tuple[int, int] | None]:
     """Share the bins that a bin may look back and ahead among the layers.
@@ -57,7 +59,14 @@ def allowed_keys(bin_visible: Tensor, band: tuple[int, int] | None) -> Tensor | 
 
 
 class TemporalAttention(nn.Module):
-    """Multi-head attention over the bins of a trial.
+    r"""Multi-head attention over the bins of a trial.
+
+    Where `local_bins` is given, a learned penalty grows with the distance between bins,
+
+    .. math:: \mathrm{softmax}(Q K^T / \sqrt{w} - |t - t'| / \lambda_h)
+
+    with a length :math:`\lambda_h` of each head that starts between 2 bins and a third of the
+    window. So every head starts as a smoothing kernel, which is what few trials call for.
 
     Parameters
     ----------
@@ -67,16 +76,27 @@ class TemporalAttention(nn.Module):
         Number of heads, each of width ceil(d_model / n_heads).
     dropout : float
         Dropout of the attention weights.
+    local_bins : int or None, default=None
+        Bins of the window, if distance is to be penalised; None: it is not, as published.
+
+    References
+    ----------
+    O. Press, N. A. Smith, M. Lewis, "Train short, test long: attention with linear biases enables
+    input length extrapolation", ICLR 2022; there the lengths are fixed.
     """
 
-    def __init__(self, d_model: int, n_heads: int, dropout: float):
+    def __init__(self, d_model: int, n_heads: int, dropout: float, local_bins: int | None = None):
         super().__init__()
         self.n_heads = n_heads
         self.head_width = math.ceil(d_model / n_heads)
-        self.dropout = dropout
         inner = n_heads * self.head_width
         self.query_key_value = nn.Linear(d_model, 3 * inner)
         self.out = nn.Linear(inner, d_model)
+        self.drop = Dropout(dropout)
+        self.log_length = None
+        if local_bins is not None:
+            shortest, longest = math.log(2), math.log(max(local_bins / 3, 2))
+            self.log_length = nn.Parameter(torch.linspace(shortest, longest, n_heads))
 
     def forward(
         self, x: Tensor, allowed: Tensor | None, return_weights: bool = False
@@ -105,27 +125,35 @@ class TemporalAttention(nn.Module):
         if allowed is not None:
             has_key = allowed.any(-1, keepdim=True)  # (batch or 1, 1, n_bins or 1, 1)
             allowed = allowed | ~has_key  # a softmax over nothing would be NaN
+        penalty = self._penalty(n_bins, allowed)
         weights = None
-        if return_weights:
+        if return_weights or (self.training and self.drop.p > 0):
             scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width)
-            if allowed is not None:
-                scores = scores.masked_fill(~allowed, -torch.inf)
+            if penalty is not None:
+                scores = scores + penalty
             weights = scores.softmax(-1)  # (batch, n_heads, n_bins, n_bins)
             if has_key is not None:
                 weights = weights * has_key
-            attended = weights @ value
+            attended = self.drop(weights) @ value
         else:
-            attended = F.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=allowed,
-                dropout_p=self.dropout if self.training else 0.0,
-            )
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=penalty)
             if has_key is not None:
                 attended = attended * has_key
         attended = attended.transpose(1, 2).reshape(batch, n_bins, -1)  # (batch, n_bins, inner)
         return self.out(attended), weights
+
+    def _penalty(self, n_bins: int, allowed: Tensor | None) -> Tensor | None:
+        """What is added to the scores, (batch or 1, n_heads or 1, n_bins or 1, n_bins), or None."""
+        penalty = None
+        if self.log_length is not None:
+            bins = torch.arange(n_bins, device=self.log_length.device)
+            distance = (bins[:, None] - bins).abs()  # (n_bins, n_bins)
+            penalty = -distance * torch.exp(-self.log_length)[None, :, None, None]
+        if allowed is None:
+            return penalty
+        if penalty is None:
+            penalty = torch.zeros((), device=allowed.device)
+        return penalty.masked_fill(~allowed, -torch.inf)
 
 
 class SpatialAttention(nn.Module):
@@ -153,7 +181,7 @@ class SpatialAttention(nn.Module):
         self.n_heads = n_heads
         self.head_width = math.ceil(width / n_heads)
         self.query_key = nn.Linear(n_bins, 2 * n_heads * self.head_width)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
 
     def forward(self, courses: Tensor, neuron_visible: Tensor) -> Tensor:
         """Weights that each neuron gives to the others.

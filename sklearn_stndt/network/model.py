@@ -1,7 +1,7 @@
 """The spatiotemporal neural data transformer: counts in, log-rates out."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from sklearn_stndt.network.attention import (
     allowed_keys,
     layer_bands,
 )
+from sklearn_stndt.network.dropout import Dropout
 
 MAX_LOG_RATE = 15.0  # e^15 spikes per bin: no recording reaches it, and float32 holds its square
 
@@ -51,20 +52,27 @@ def feed_forward(d_model: int, width: int, dropout: float) -> nn.Sequential:
         nn.LayerNorm(d_model),
         nn.Linear(d_model, width),
         nn.GELU(),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(width, d_model),
-        nn.Dropout(dropout),
+        Dropout(dropout),
     )
 
 
 class TemporalLayer(nn.Module):
     """Pre-norm attention over bins, then a feed-forward: NDT's layer."""
 
-    def __init__(self, d_model: int, n_heads: int, dim_feedforward: int, dropout: float):
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        dim_feedforward: int,
+        dropout: float,
+        local_bins: int | None,
+    ):
         super().__init__()
         self.norm = nn.LayerNorm(d_model)
-        self.attention = TemporalAttention(d_model, n_heads, dropout)
-        self.drop = nn.Dropout(dropout)
+        self.attention = TemporalAttention(d_model, n_heads, dropout, local_bins)
+        self.drop = Dropout(dropout)
         self.feed_forward = feed_forward(d_model, dim_feedforward, dropout)
 
     def forward(
@@ -112,7 +120,7 @@ class SpatialMixing(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(n_neurons if d_model is None else d_model)
         self.attention = SpatialAttention(n_bins, n_heads, width, dropout)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Dropout(dropout)
         self.to_neurons: nn.Module = nn.Identity()
         self.from_neurons: nn.Module = nn.Identity()
         if d_model is not None:
@@ -153,7 +161,8 @@ class PublishedSpatialPart(nn.Module):
         if i == 0:
             courses = self.embed_courses(values.transpose(1, 2)) + self.positions
         else:
-            courses = self.mixings[i].to_neurons(x).transpose(1, 2)
+            mixing = cast(SpatialMixing, self.mixings[i])
+            courses = mixing.to_neurons(x).transpose(1, 2)
         return self.norms[i](courses, bin_visible)
 
     def forward(
@@ -188,6 +197,8 @@ class STNDT(nn.Module):
         STNDT, or NDT without the spatial part.
     context : (int, int) or None
         Bins back and ahead that temporal attention reaches through all layers; None: all.
+    local_attention : bool
+        Let temporal attention start local, by a learned penalty on distance; not published.
     spatial_layers : {"last", "all"}
         Mix neurons once after the last layer, by weights from the input's time courses, or, as
         published, in every layer, by weights from the stream's and with a feed-forward.
@@ -224,6 +235,7 @@ class STNDT(nn.Module):
         dropout_rates: float = 0.2,
         attention: str = "spatiotemporal",
         context: tuple[int, int] | None = None,
+        local_attention: bool = True,
         spatial_layers: str = "last",
         n_spatial_heads: int = 1,
         d_spatial: int | None = 16,
@@ -239,9 +251,11 @@ class STNDT(nn.Module):
         self.token = nn.Parameter(torch.zeros(n_neurons), requires_grad=input_scaling != "counts")
         self.embed = nn.Linear(n_neurons, width)
         self.positions = nn.Parameter(0.5 * sinusoids(n_bins, width))
-        self.drop_embedding = nn.Dropout(dropout_embedding)
+        self.drop_embedding = Dropout(dropout_embedding)
+        local_bins = n_bins if local_attention else None
         self.layers = nn.ModuleList(
-            TemporalLayer(width, n_heads, dim_feedforward, dropout) for _ in range(n_layers)
+            TemporalLayer(width, n_heads, dim_feedforward, dropout, local_bins)
+            for _ in range(n_layers)
         )
         self.mix_last: SpatialMixing | None = None
         self.mix_every: PublishedSpatialPart | None = None
@@ -253,7 +267,7 @@ class STNDT(nn.Module):
             else:
                 self.mix_every = PublishedSpatialPart(n_layers, shape, dim_feedforward)
         self.norm = nn.LayerNorm(width)
-        self.drop_rates = nn.Dropout(dropout_rates)
+        self.drop_rates = Dropout(dropout_rates)
         self.readout = nn.Linear(width, n_neurons)
         nn.init.uniform_(self.readout.weight, -0.05, 0.05)
 

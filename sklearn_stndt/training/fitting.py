@@ -19,6 +19,7 @@ NETWORK_PARAMETERS = (
     "d_model",
     "attention",
     "context",
+    "local_attention",
     "spatial_layers",
     "n_spatial_heads",
     "d_spatial",
