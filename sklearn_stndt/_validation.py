@@ -1,5 +1,6 @@
 """Checks of user input; each error says what came, what was wanted and what to do."""
 
+import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -8,7 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils._set_output import _get_output_config
-from sklearn.utils.validation import check_consistent_length, column_or_1d, validate_data
+from sklearn.utils.validation import check_consistent_length, validate_data
+
+_LARGEST_COUNT = float(np.finfo(np.float32).max)
 
 # kinds of values that the parameters of STNDTEstimator take
 STNDT_CONSTRAINTS: dict[str, list] = {
@@ -114,6 +117,11 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
                 "counts are at least 0. Pass counts that are not centred; mark what is missing "
                 "with NaN."
             )
+    if counts.dtype == np.float64 and np.fmax.reduce(counts, axis=None) > _LARGEST_COUNT:
+        raise ValueError(
+            f"X holds a value too large for float32: {np.fmax.reduce(counts, axis=None)}. "
+            "Pass spike counts per bin."
+        )
     return counts
 
 
@@ -126,17 +134,26 @@ def check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:
             "groups name the trial of each row of a 2D X, but X is 3D and its first axis is the "
             f"trials already: {X.shape}. Leave groups out."
         )
-    groups = column_or_1d(groups)
+    groups = np.asarray(groups)
+    if groups.ndim != 1:
+        raise ValueError(
+            f"groups must name the trial of each row of X, a 1d array of shape ({len(X)},), got "
+            f"shape {groups.shape}."
+        )
     check_consistent_length(X, groups)
+    if np.any(groups != groups):  # NaN alone differs from itself
+        raise ValueError(
+            "groups holds NaN, and a row without a trial cannot be placed. Name every row's trial."
+        )
     return groups
 
 
-def check_table_output(estimator: Any, X: NDArray) -> None:
+def check_table_output(estimator: Any, X: ArrayLike) -> None:
     """Refuse to put trials into a table."""
     container = _get_output_config("transform", estimator)["dense"]
-    if X.ndim == 3 and container != "default":
+    if np.ndim(X) == 3 and container != "default":
         raise ValueError(
-            f"{container} output is for a 2D X, got X of shape {X.shape}. Call "
+            f"{container} output is for a 2D X, got X of shape {np.shape(X)}. Call "
             "set_output(transform='default'), or pass rows and name their trials by `groups`."
         )
 
@@ -207,3 +224,19 @@ def check_heldout_neurons(
             "from. Leave at least one out of the list."
         )
     return indices
+
+
+def check_forecast(n_bins: Any, window: int, trained: int) -> None:
+    """Check how many bins are to be forecast; warn where they go beyond what was trained."""
+    if not (isinstance(n_bins, Integral) and 0 < int(n_bins) < window):
+        raise ValueError(
+            f"n_bins must be a whole number from 1 to {window - 1}, below the window of {window} "
+            f"bins, got {n_bins!r}."
+        )
+    if int(n_bins) > trained:
+        warnings.warn(
+            f"The estimator was trained with forecast_bins={trained}; the other "
+            f"{int(n_bins) - trained} of {n_bins} bins are a guess. Fit with "
+            f"forecast_bins={n_bins}.",
+            stacklevel=3,
+        )

@@ -17,7 +17,7 @@ from sklearn.base import (
 )
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sklearn_stndt._scoring import infer_hidden
 from sklearn_stndt._validation import (
@@ -28,6 +28,7 @@ from sklearn_stndt._validation import (
 )
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.training.defaults import DEFAULT_WINDOW
 
 N_BLOCKS = 20  # into which a continuous recording is cut to be resampled
 
@@ -155,10 +156,13 @@ class BaggingEnsemble(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         seeds = random_state.randint(np.iinfo(np.int32).max, size=self.n_estimators)
         self.heldout_neurons_ = _fix_heldout_neurons(base, X.shape[-1], random_state)
         trials = _row_trials(X, groups)
+        if X.ndim == 2 and groups is None:
+            _fix_window(base)
         n_trials = len(X) if trials is None else trials[-1] + 1
+        takes_groups = has_fit_parameter(base, "groups")
         self.estimators_samples_ = [self._draw_trials(n_trials, seed) for seed in seeds]
         self.estimators_ = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
-            delayed(_fit_member)(base, seed, *_take(X, groups, trials, drawn))
+            delayed(_fit_member)(base, seed, *_take(X, groups, trials, drawn, takes_groups))
             for seed, drawn in zip(seeds, self.estimators_samples_, strict=True)
         )
         return self
@@ -167,6 +171,7 @@ class BaggingEnsemble(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
     ) -> NDArray:
         """Train on X, then return its rates; see `fit` and `transform`."""
+        check_table_output(self, X)  # before a training that would be in vain
         return self.fit(X, groups=groups).transform(X, groups=groups)
 
     def transform(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
@@ -325,15 +330,20 @@ def _row_trials(X: NDArray, groups: NDArray | None) -> NDArray | None:
 
 
 def _take(
-    X: NDArray, groups: NDArray | None, trials: NDArray | None, drawn: NDArray
+    X: NDArray, groups: NDArray | None, trials: NDArray | None, drawn: NDArray, takes_groups: bool
 ) -> tuple[NDArray, NDArray | None]:
-    """Counts of the trials that were drawn, and the groups that keep them apart."""
+    """Counts of the trials that were drawn, and the groups that keep them apart.
+
+    Blocks of a recording are joined end to end for an estimator that knows nothing of groups.
+    """
     n_trials = len(X) if trials is None else trials[-1] + 1
     if np.array_equal(drawn, np.arange(n_trials)):
         return X, groups
     if trials is None:
         return X[drawn], None
     rows = [np.flatnonzero(trials == trial) for trial in drawn]
+    if groups is None and not takes_groups:
+        return X[np.concatenate(rows)], None
     labels = np.repeat(np.arange(len(drawn)), [len(r) for r in rows])
     return X[np.concatenate(rows)], labels
 
@@ -352,6 +362,13 @@ def _fix_heldout_neurons(base: Any, n_neurons: int, random_state: np.random.Rand
             heldout = check_heldout_neurons(wanted, n_neurons, random_state)
             base.set_params(**{name: heldout})
     return heldout
+
+
+def _fix_window(base: Any) -> None:
+    """Keep the window of a continuous recording also where its blocks travel as groups."""
+    for name in _nested_names(base, "window"):
+        if base.get_params()[name] is None:
+            base.set_params(**{name: DEFAULT_WINDOW})
 
 
 def _fit_member(base: Any, seed: int, X: NDArray, groups: NDArray | None) -> Any:

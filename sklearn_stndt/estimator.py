@@ -1,11 +1,9 @@
 """STNDTEstimator: spike counts in, single-trial firing rates out."""
 
 import warnings
-from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, _fit_context
 from sklearn.exceptions import ConvergenceWarning
@@ -17,13 +15,14 @@ from sklearn_stndt._validation import (
     STNDT_CONSTRAINTS,
     check_context,
     check_counts,
+    check_forecast,
     check_groups,
     check_heldout_neurons,
     check_mask_ratio,
     check_table_output,
 )
 from sklearn_stndt.metrics import bits_per_spike
-from sklearn_stndt.training.defaults import DEFAULT_WINDOW
+from sklearn_stndt.training.defaults import choose_device, choose_window
 from sklearn_stndt.training.fitting import infer, train
 from sklearn_stndt.training.windows import as_segments
 
@@ -130,10 +129,8 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Indices of the held-out neurons.
     device_ : str
         Device of the network.
-    n_features_in_ : int
-        Number of neurons.
-    feature_names_in_ : ndarray of str
-        Names of the neurons, where fit was given a table.
+    n_features_in_, feature_names_in_ : int, ndarray of str
+        Number of neurons; their names, where fit was given a table.
 
     See Also
     --------
@@ -281,8 +278,11 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             self.heldout_neurons_ = check_heldout_neurons(
                 self.heldout_neurons, X.shape[-1], np.random.RandomState(seed)
             )
-            self.window_ = self._choose_window(X, segments.longest, groups is not None)
-            self.device_ = self._choose_device()
+            in_trials = X.ndim == 3 or groups is not None
+            self.window_ = choose_window(
+                self.window, segments.longest, in_trials, self.forecast_bins
+            )
+            self.device_ = choose_device(self.device)
         self.net_ = train(
             segments,
             params,
@@ -295,8 +295,9 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
         if self.net_.interrupted_:
+            epoch = self.n_iter_ - (0 if previous is None else len(previous.history))
             warnings.warn(
-                f"Training was interrupted in epoch {self.n_iter_} of {self.net_.max_epochs}. The "
+                f"Training was interrupted in epoch {epoch} of {self.net_.max_epochs}. The "
                 "estimator can be used: it keeps the best weights so far.",
                 ConvergenceWarning,
                 stacklevel=2,
@@ -307,6 +308,7 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
     ) -> NDArray:
         """Train on X, then return its rates; see `fit` and `transform`."""
+        check_table_output(self, X)  # before a training that would be in vain
         return self.fit(X, groups=groups).transform(X, groups=groups)
 
     def transform(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
@@ -317,7 +319,7 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
             Spikes per bin, NaN where hidden. Trials may be shorter or longer than in fit.
         groups : array-like of shape (n_bins,), default=None
-            Trial of each row of a 2D X.
+            As in `fit`.
 
         Returns
         -------
@@ -348,7 +350,7 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         y : ignored
             For compatibility with pipelines.
         groups : array-like of shape (n_bins,), default=None
-            Trial of each row of a 2D X.
+            As in `fit`.
 
         Returns
         -------
@@ -380,18 +382,7 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = check_counts(self, X, reset=False)
-        if not (isinstance(n_bins, Integral) and 0 < n_bins < self.window_):
-            raise ValueError(
-                f"n_bins must be a whole number from 1 to {self.window_ - 1}, below the window of "
-                f"{self.window_} bins, got {n_bins!r}."
-            )
-        if n_bins > self.net_.forecast_bins:
-            warnings.warn(
-                f"The estimator was trained with forecast_bins={self.net_.forecast_bins}; the "
-                f"other {n_bins - self.net_.forecast_bins} of {n_bins} bins are a guess. Fit with "
-                f"forecast_bins={n_bins}.",
-                stacklevel=2,
-            )
+        check_forecast(n_bins, self.window_, self.net_.forecast_bins)
         # the network expects what it has to forecast at the end of its window
         n_tail = max(n_bins, self.net_.forecast_bins)
         before = X[..., -(self.window_ - n_tail) :, :]
@@ -407,24 +398,6 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         segments = as_segments(X, check_groups(X, groups))
         rates = infer(self.net_, segments, self.window_, self.n_threads).reshape(X.shape)
         return rates.astype(np.float64) if X.dtype == np.float64 else rates
-
-    def _choose_window(self, X: NDArray, longest: int, has_groups: bool) -> int:
-        """Bins of a window, never more than the longest trial has."""
-        window = self.window
-        if window is None:
-            window = longest if X.ndim == 3 or has_groups else DEFAULT_WINDOW
-        window = min(window, longest)
-        if self.forecast_bins >= window and self.forecast_bins > 0:
-            raise ValueError(
-                f"forecast_bins={self.forecast_bins} leaves nothing of a window of {window} bins "
-                "to forecast from. Lower forecast_bins, or pass longer trials."
-            )
-        return window
-
-    def _choose_device(self) -> str:
-        if self.device != "auto":
-            return self.device
-        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

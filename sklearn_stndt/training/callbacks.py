@@ -59,10 +59,7 @@ class HeldOutBits(Callback):
 
 
 class BestWeights(EarlyStopping):
-    """Early stopping on held-out bits per spike that ends with the best weights.
-
-    It knows whether it was itself that ended the training, or a KeyboardInterrupt from outside.
-    """
+    """Early stopping on held-out bits per spike that ends with the best weights."""
 
     def __init__(self, patience: int):
         super().__init__(
@@ -73,11 +70,6 @@ class BestWeights(EarlyStopping):
             threshold_mode="abs",
             load_best=True,
         )
-
-    @property
-    def stopped(self) -> bool:
-        """Whether patience ran out."""
-        return self.misses_ >= self.patience
 
 
 class Progress(Callback):

@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 DEFAULT_WINDOW = 64  # bins of a window of a continuous recording
 
 
@@ -28,3 +30,42 @@ def auto_dropout(n_bins: int) -> float:
 def auto_patience(max_epochs: int) -> int:
     """Epochs without a better score: a third of the training, for scores are noisy."""
     return max(max_epochs // 3, 10)
+
+
+def choose_window(window: int | None, longest: int, in_trials: bool, forecast_bins: int) -> int:
+    """Bins of a window, never more than the longest trial has.
+
+    Parameters
+    ----------
+    window : int or None
+        What the user wants; None: the longest trial, or `DEFAULT_WINDOW` for a recording.
+    longest : int
+        Bins of the longest trial.
+    in_trials : bool
+        Whether the data come in trials.
+    forecast_bins : int
+        Bins at the end of the window that are never shown.
+    """
+    if window is None:
+        window = longest if in_trials else DEFAULT_WINDOW
+    window = min(window, longest)
+    if forecast_bins > 0 and forecast_bins >= window:
+        raise ValueError(
+            f"forecast_bins={forecast_bins} leaves nothing of a window of {window} bins to "
+            "forecast from. Lower forecast_bins, or pass longer trials."
+        )
+    return window
+
+
+def choose_device(device: str) -> str:
+    """Resolve "auto" to a GPU where there is one; check what the user wants."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={device!r} cannot be used here: {str(error).splitlines()[0]} "
+            "Pass 'auto', 'cpu', or the name of a device that torch finds."
+        ) from error
+    return device

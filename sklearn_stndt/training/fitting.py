@@ -77,8 +77,11 @@ def train(
         parts = split(segments, window, params["validation_fraction"], random_state)
         training, validation = parts or (segments, None)
     observed = window - params["forecast_bins"]
+    training = training.without_padding(window)
     windows = cut(training, window, max(observed // 2, 1))
     n_bins = training.n_bins
+    if validation is not None:
+        validation = cut(validation.without_padding(window), window, observed)
     batch_size = params["batch_size"]
     if batch_size == "auto":
         batch_size = defaults.auto_batch_size(len(windows))
@@ -105,7 +108,7 @@ def train(
             max_epochs=max_epochs,
             batch_size=batch_size,
             n_train=len(windows),
-            validation=None if validation is None else cut(validation, window, observed),
+            validation=validation,
             patience=patience,
             lr=params["lr"],
             weight_decay=params["weight_decay"],
@@ -119,13 +122,28 @@ def train(
         net.initialize()
         net.module_.set_statistics(*(torch.as_tensor(s) for s in statistics))
         if previous is not None:
-            net.module_.load_state_dict(previous.module_.state_dict())
-            net.history = previous.history
+            _take_weights(net, previous)
         net.partial_fit(windows)
     history = copy.copy(net.history)
     net.trim_for_prediction()  # forgets the history, which is small and wanted
+    if previous is not None:
+        for row in history:
+            row["epoch"] += len(previous.history)
+        history[:0] = previous.history
     net.history = history
     return net
+
+
+def _take_weights(net: MaskedModellingNet, previous: MaskedModellingNet) -> None:
+    """Start from the weights of another net."""
+    try:
+        net.module_.load_state_dict(previous.module_.state_dict())
+    except RuntimeError as error:
+        raise ValueError(
+            "warm_start=True goes on from the present weights, but the network has changed since "
+            "they were trained. Set the network's parameters (d_model, n_layers, ...) back, or fit "
+            "a clone."
+        ) from error
 
 
 def infer(net: MaskedModellingNet, segments: Segments, window: int, n_threads: int) -> NDArray:
@@ -149,8 +167,25 @@ def infer(net: MaskedModellingNet, segments: Segments, window: int, n_threads: i
     ndarray of float32, shape (n_rows, n_neurons)
         Spikes per bin.
     """
-    observed = window - net.forecast_bins
-    windows = cut(segments, window, max(observed // 2, 1))
+    visible = segments.without_padding(window)
+    rates = _stitched_rates(net, visible, window, n_threads)
+    padded = np.flatnonzero(visible.stops < segments.stops)
+    if len(padded):
+        # what lies behind the last visible bin has windows of its own, so that those of the
+        # visible bins are the same with and without padding
+        back = max((window - net.forecast_bins) // 2, 1)
+        starts = np.maximum(visible.stops[padded] - back, segments.starts[padded])
+        tails = Segments(segments.rows, starts, segments.stops[padded])
+        tail_rates = _stitched_rates(net, tails, window, n_threads)
+        for start, stop in zip(visible.stops[padded], tails.stops, strict=True):
+            rates[start:stop] = tail_rates[start:stop]
+    return rates
+
+
+def _stitched_rates(
+    net: MaskedModellingNet, segments: Segments, window: int, n_threads: int
+) -> NDArray:
+    windows = cut(segments, window, max((window - net.forecast_bins) // 2, 1))
     stitcher = Stitcher(windows, hidden_tail=net.forecast_bins)
     with isolated_torch(n_threads, device=net.device):
         for indices, rates in net.iterate_rates(windows):

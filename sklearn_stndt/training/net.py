@@ -1,5 +1,6 @@
 """The skorch net that trains the network on what it hides."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet
-from skorch.callbacks import Callback, GradientNormClipping, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -164,7 +165,9 @@ class MaskedModellingNet(NeuralNet):
         try:
             return super().fit_loop(*args, **kwargs)
         except KeyboardInterrupt:
-            by_itself = any(isinstance(c, BestWeights) and c.stopped for _, c in self.callbacks_)
+            by_itself = any(
+                isinstance(c, EarlyStopping) and c.misses_ >= c.patience for _, c in self.callbacks_
+            )
             self.interrupted_ = not by_itself
             raise
 
@@ -223,6 +226,9 @@ def build_net(
     **objective
         Parameters of :class:`MaskedModellingNet`.
     """
+    net_params = copy.deepcopy(net_params)  # training changes callbacks and lists of them
+    max_epochs = net_params.get("max_epochs", max_epochs)
+    batch_size = net_params.get("batch_size", batch_size)
     n_updates = max_epochs * -(-n_train // batch_size)
     own: list[tuple[str, Callback]] = [
         ("clipping", GradientNormClipping(1.0)),
@@ -247,7 +253,6 @@ def build_net(
         "optimizer": torch.optim.AdamW,
         "optimizer__lr": lr,
         "optimizer__weight_decay": weight_decay,
-        "optimizer__fused": torch.device(device).type in ("cpu", "cuda"),
         "iterator_train": DataLoader,
         "iterator_train__shuffle": True,
         "iterator_train__collate_fn": keep_batch,
@@ -255,6 +260,9 @@ def build_net(
         "train_split": None if validation is None else predefined_split(validation),
         "device": device,
         "verbose": max(verbose - 1, 0),
-        "callbacks": own + list(callbacks),
+        "callbacks": own + copy.deepcopy(callbacks),
+        "module": STNDT,
     }
-    return MaskedModellingNet(STNDT, **objective, **(params | net_params))
+    if "optimizer" not in net_params:
+        params["optimizer__fused"] = torch.device(device).type in ("cpu", "cuda")
+    return MaskedModellingNet(**(objective | params | net_params))

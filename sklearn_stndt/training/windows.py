@@ -33,6 +33,25 @@ class Segments:
         """Bins of the longest segment."""
         return int((self.stops - self.starts).max())
 
+    def without_padding(self, window: int) -> "Segments":
+        """Leave out the bins behind the last visible one, in segments longer than a window.
+
+        Shorter ones are padded to a window anyway, and so are segments that show nothing.
+        """
+        stops = self.stops.copy()
+        if self.rows.dtype.kind != "f":
+            return self
+        for i in np.flatnonzero(self.stops - self.starts > window):
+            stop = self.stops[i]
+            while stop > self.starts[i]:
+                start = max(stop - window, self.starts[i])
+                visible = np.flatnonzero(~np.isnan(self.rows[start:stop]).all(1))
+                if len(visible):
+                    stops[i] = start + visible[-1] + 1
+                    break
+                stop = start
+        return Segments(self.rows, self.starts, stops)
+
 
 def as_segments(X: NDArray, groups: NDArray | None = None) -> Segments:
     """See trials, or a recording and the trial of each of its rows, as segments.
@@ -184,7 +203,7 @@ class Stitcher:
     Parameters
     ----------
     windows : Windows
-        The windows to be put back, which must cover every row.
+        The windows to be put back.
     hidden_tail : int, default=0
         Bins at the end of each window that give way wherever another window covers them.
     """
@@ -198,7 +217,8 @@ class Stitcher:
         bins = np.arange(window)
         shown = window - hidden_tail
         weight = np.minimum(bins + 1, shown - bins).astype(np.float32)
-        weight[shown:] = 1e-6
+        # next to nothing, and falling, so that one tail fades into the next
+        weight[shown:] = 1e-6 * np.linspace(1, 0, hidden_tail, endpoint=False)
         self.weight = weight
 
     def add(self, indices: ArrayLike, rates: NDArray) -> None:
@@ -211,6 +231,5 @@ class Stitcher:
             self.weights[start : start + n_bins] += weight
 
     def result(self) -> NDArray:
-        """Return the rates, array of shape (n_rows, n_neurons)."""
-        self.sums /= self.weights
-        return self.sums
+        """Return the rates, array of shape (n_rows, n_neurons); 0 where no window reached."""
+        return np.divide(self.sums, self.weights, out=self.sums, where=self.weights > 0)
