@@ -90,13 +90,23 @@ class Windows(torch.utils.data.Dataset):
         Rows of each window that exist, at most `window`; the rest is padding.
     window : int
         Bins of a window.
+    final : array-like of bool, shape (n_windows,), default=None
+        Whether a window is the last of its segment; None: each is.
     """
 
-    def __init__(self, rows: NDArray, starts: ArrayLike, lengths: ArrayLike, window: int):
+    def __init__(
+        self,
+        rows: NDArray,
+        starts: ArrayLike,
+        lengths: ArrayLike,
+        window: int,
+        final: ArrayLike | None = None,
+    ):
         self.rows = rows
         self.starts = np.asarray(starts, dtype=np.intp)
         self.lengths = np.asarray(lengths, dtype=np.intp)
         self.window = window
+        self.final = np.ones(len(self.starts), bool) if final is None else np.asarray(final)
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -134,14 +144,21 @@ def cut(segments: Segments, window: int, stride: int) -> Windows:
     -------
     Windows
     """
-    starts, lengths = [], []
+    starts, lengths, final = [], [], []
     for start, stop in zip(segments.starts, segments.stops, strict=True):
         n_bins = stop - start
         first = np.arange(0, max(n_bins - window, 0), stride)
         first = np.append(first, max(n_bins - window, 0)) + start
         starts.append(first)
         lengths.append(np.full(len(first), min(n_bins, window)))
-    return Windows(segments.rows, np.concatenate(starts), np.concatenate(lengths), window)
+        final.append(np.arange(len(first)) == len(first) - 1)
+    return Windows(
+        segments.rows,
+        np.concatenate(starts),
+        np.concatenate(lengths),
+        window,
+        np.concatenate(final),
+    )
 
 
 def split(
@@ -205,7 +222,8 @@ class Stitcher:
     windows : Windows
         The windows to be put back.
     hidden_tail : int, default=0
-        Bins at the end of each window that give way wherever another window covers them.
+        Bins at the end of each window that count only where the segment ends, for there no other
+        window was shown them.
     """
 
     def __init__(self, windows: Windows, hidden_tail: int = 0):
@@ -217,8 +235,7 @@ class Stitcher:
         bins = np.arange(window)
         shown = window - hidden_tail
         weight = np.minimum(bins + 1, shown - bins).astype(np.float32)
-        # next to nothing, and falling, so that one tail fades into the next
-        weight[shown:] = 1e-6 * np.linspace(1, 0, hidden_tail, endpoint=False)
+        weight[shown:] = 0.0
         self.weight = weight
 
     def add(self, indices: ArrayLike, rates: NDArray) -> None:
@@ -227,6 +244,8 @@ class Stitcher:
             n_bins = self.windows.lengths[index]
             start = self.windows.starts[index]
             weight = self.weight[:n_bins, None]
+            if self.windows.final[index]:
+                weight = np.where(weight > 0, weight, 1e-6)
             self.sums[start : start + n_bins] += weight * window_rates[:n_bins]
             self.weights[start : start + n_bins] += weight
 
