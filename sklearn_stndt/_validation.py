@@ -151,7 +151,7 @@ def check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:
 def check_table_output(estimator: Any, X: ArrayLike) -> None:
     """Refuse to put trials into a table."""
     container = _get_output_config("transform", estimator)["dense"]
-    if np.ndim(X) == 3 and container != "default":
+    if getattr(X, "ndim", 2) == 3 and container != "default":
         raise ValueError(
             f"{container} output is for a 2D X, got X of shape {np.shape(X)}. Call "
             "set_output(transform='default'), or pass rows and name their trials by `groups`."

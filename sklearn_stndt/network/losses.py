@@ -54,10 +54,11 @@ def masked_modelling_loss(
     Tensor, shape ()
         A group without entries adds 0.
     """
-    nll = poisson_nll(log_rates, spikes)
     groups = [group for group in (masked, heldout, forecast) if group is not None]
-    # where, not a product: a log-rate that is infinite under an unscored entry must not reach it
-    means = [torch.where(g, nll, 0.0).sum() / g.sum().clamp(min=1) for g in groups]
+    # put aside before the exponential: what is not scored reaches neither loss nor gradient
+    scored = torch.stack(groups).any(0)
+    nll = poisson_nll(log_rates.masked_fill(~scored, 0.0), spikes)
+    means = [(nll * group).sum() / group.sum().clamp(min=1) for group in groups]
     return torch.stack(means).sum()
 
 

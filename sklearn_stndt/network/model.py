@@ -315,7 +315,6 @@ class STNDT(nn.Module):
         -------
         NetworkOutput
         """
-        spikes = spikes.masked_fill(~visible, 0.0)
         bin_visible = visible.any(2)  # (batch, n_bins)
         neuron_visible = visible.any(1)  # (batch, n_neurons)
         entering, values = self.scaled_input(spikes, visible)

@@ -71,17 +71,17 @@ def train(
         Trained, and trimmed for prediction.
     """
     statistics = known_statistics(segments.rows)
+    segments = segments.without_padding(window)
     training, validation = segments, None
     if params["early_stopping"]:
         random_state = np.random.RandomState(seed)
         parts = split(segments, window, params["validation_fraction"], random_state)
         training, validation = parts or (segments, None)
     observed = window - params["forecast_bins"]
-    training = training.without_padding(window)
     windows = cut(training, window, max(observed // 2, 1))
     n_bins = training.n_bins
     if validation is not None:
-        validation = cut(validation.without_padding(window), window, observed)
+        validation = cut(validation, window, observed)
     batch_size = params["batch_size"]
     if batch_size == "auto":
         batch_size = defaults.auto_batch_size(len(windows))

@@ -8,7 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from skorch import NeuralNet
-from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRScheduler
+from skorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    GradientNormClipping,
+    LRScheduler,
+    PassthroughScoring,
+)
 from skorch.helper import predefined_split
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -242,6 +248,9 @@ def build_net(
         ),
         ("heldout_bits", HeldOutBits()),
     ]
+    if objective.get("contrastive_weight"):
+        terms = ("train_nll", "train_contrast")
+        own += [(term, PassthroughScoring(term, on_train=True)) for term in terms]
     if validation is not None:
         own.append(("early_stopping", BestWeights(patience)))
     if verbose:
@@ -251,7 +260,7 @@ def build_net(
         "max_epochs": max_epochs,
         "batch_size": batch_size,
         "optimizer": torch.optim.AdamW,
-        "optimizer__lr": lr,
+        "lr": lr,
         "optimizer__weight_decay": weight_decay,
         "iterator_train": DataLoader,
         "iterator_train__shuffle": True,

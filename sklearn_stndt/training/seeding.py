@@ -34,7 +34,11 @@ def isolated_torch(n_threads: int, seed: int | None = None, device: str = "cpu")
         try:
             with torch.random.fork_rng(devices=devices, enabled=seed is not None):
                 if seed is not None:
-                    torch.manual_seed(seed)
+                    # torch.manual_seed would seed every device there is, and not put them back
+                    torch.default_generator.manual_seed(seed)
+                    for cuda_device in devices:
+                        with torch.cuda.device(cuda_device):
+                            torch.cuda.manual_seed(seed)
                 yield
         finally:
             torch.set_num_threads(threads_before)

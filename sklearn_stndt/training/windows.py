@@ -161,6 +161,11 @@ def cut(segments: Segments, window: int, stride: int) -> Windows:
     )
 
 
+def shows_anything(rows: NDArray) -> bool:
+    """Whether there is an entry that is not NaN."""
+    return rows.dtype.kind != "f" or not bool(np.isnan(rows).all())
+
+
 def split(
     segments: Segments, window: int, validation_fraction: float, random_state: np.random.RandomState
 ) -> tuple[Segments, Segments] | None:
@@ -183,7 +188,8 @@ def split(
 
     Returns
     -------
-    (training, validation) : pair of Segments, or None if there are fewer than two blocks
+    (training, validation) : pair of Segments, or None
+        None if there are fewer than two blocks, or none that shows anything.
     """
     starts, stops, owners = [], [], []
     for owner, (start, stop) in enumerate(zip(segments.starts, segments.stops, strict=True)):
@@ -199,7 +205,13 @@ def split(
         return None
     n_validation = min(max(round(validation_fraction * n_blocks), 1), n_blocks - 1)
     validating = np.zeros(n_blocks, dtype=bool)
-    validating[random_state.permutation(n_blocks)[:n_validation]] = True
+    for block in random_state.permutation(n_blocks):
+        # a gap in the recording cannot tell a good network from a bad one
+        validating[block] = shows_anything(segments.rows[start[block] : stop[block]])
+        if validating.sum() == n_validation:
+            break
+    if not validating.any() or validating.all():
+        return None
 
     def joined(chosen: NDArray) -> Segments:
         index = np.flatnonzero(chosen)

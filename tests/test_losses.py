@@ -1,0 +1,142 @@
+import math
+
+import pytest
+import torch
+
+from sklearn_stndt.network.losses import info_nce, masked_modelling_loss, poisson_nll
+
+
+def test_poisson_nll_has_the_values_computed_by_hand():
+    # exp(r) - s r: 1 - 0; 1 - 3 * 0; 2 - 3 ln 2; 0.5 + 2 ln 2
+    log_rates = torch.tensor([0.0, 0.0, math.log(2), -math.log(2)])
+    spikes = torch.tensor([0.0, 3.0, 3.0, 2.0])
+    expected = torch.tensor([1.0, 1.0, -0.0794415, 1.8862944])
+    torch.testing.assert_close(poisson_nll(log_rates, spikes), expected)
+
+
+def test_poisson_nll_is_least_where_the_rate_is_the_count():
+    log_rates = torch.linspace(-2, 3, 501, dtype=torch.float64)
+    for count in (1.0, 4.0):
+        nll = poisson_nll(log_rates, torch.full_like(log_rates, count))
+        assert log_rates[nll.argmin()] == pytest.approx(math.log(count), abs=0.01)
+
+
+# One trial of two bins and three neurons at log-rate 0, so that an entry's loss is 1, but for
+# four entries at ln 2 with one spike, whose loss is 2 - ln 2.
+LOG_RATES = math.log(2) * torch.tensor([[[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]])
+SPIKES = torch.ones(1, 2, 3)
+DEARER = 2 - math.log(2)
+
+
+def entries(*indices):
+    group = torch.zeros(1, 2, 3, dtype=torch.bool)
+    for index in indices:
+        group[(0, *index)] = True
+    return group
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        # a mean over the entries of a group
+        ({"masked": entries((0, 0))}, 1.0),
+        ({"masked": entries((0, 0), (1, 0), (0, 1))}, (2 + DEARER) / 3),
+        # the three held-out entries weigh as much as the one masked: a sum of means
+        (
+            {"masked": entries((0, 0)), "heldout": entries((0, 1), (0, 2), (1, 2))},
+            1 + DEARER,
+        ),
+        (
+            {
+                "masked": entries((0, 0)),
+                "heldout": entries((0, 1)),
+                "forecast": entries((1, 0), (1, 1)),
+            },
+            1 + DEARER + (1 + DEARER) / 2,
+        ),
+        # a group without entries adds nothing
+        ({"masked": entries(), "heldout": entries((0, 1))}, DEARER),
+        ({"masked": entries((0, 0)), "forecast": entries()}, 1.0),
+        ({"masked": entries()}, 0.0),
+    ],
+)
+def test_groups_are_averaged_apart_and_added(groups, expected):
+    loss = masked_modelling_loss(LOG_RATES, SPIKES, **groups)
+    assert loss.shape == ()
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_gradient_is_finite_where_a_group_has_no_entries():
+    log_rates = LOG_RATES.clone().requires_grad_()
+    scored = entries((0, 0), (1, 0))
+    masked_modelling_loss(log_rates, 3 * SPIKES, masked=entries(), heldout=scored).backward()
+    # d/dr (exp(r) - s r) = 1 - 3, halved by the mean over two entries; 0 elsewhere
+    torch.testing.assert_close(log_rates.grad, -1.0 * scored)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_infinite_log_rates_of_unscored_entries_do_not_reach_the_loss(value):
+    log_rates = torch.zeros(1, 2, 3)
+    log_rates[0, 0, 2] = value
+    loss = masked_modelling_loss(log_rates, SPIKES, masked=entries((0, 0)), heldout=entries((0, 1)))
+    assert loss.item() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_infinite_log_rates_of_unscored_entries_do_not_reach_the_gradient(value):
+    # BUG: torch.where chooses after exp, whose derivative at +inf is 0 * inf = NaN.
+    log_rates = torch.zeros(1, 2, 3)
+    log_rates[0, 0, 2] = value
+    log_rates.requires_grad_()
+    masked_modelling_loss(log_rates, 3 * SPIKES, masked=entries((0, 0))).backward()
+    torch.testing.assert_close(log_rates.grad, -2.0 * entries((0, 0)))
+
+
+def test_info_nce_has_the_value_computed_by_hand():
+    # Views (1, 0), (0, 2), (3, 3), (0, 1) have the cosines
+    #   first 1 with first 2, second 1, second 2:  0,        1/sqrt 2, 0
+    #   first 2 with first 1, second 1, second 2:  0,        1/sqrt 2, 1
+    #   second 1 with first 1, first 2, second 2:  1/sqrt 2, 1/sqrt 2, 1/sqrt 2
+    #   second 2 with first 1, first 2, second 1:  0,        1,        1/sqrt 2
+    # and each has to find the partner: second 1, second 2, first 1, first 2.
+    first = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+    second = torch.tensor([[3.0, 3.0], [0.0, 1.0]])
+    temperature, c = 0.5, 1 / math.sqrt(2)
+
+    def cross_entropy(partner, *others):
+        terms = [math.exp(cosine / temperature) for cosine in (partner, *others)]
+        return -math.log(terms[0] / sum(terms))
+
+    expected = (
+        cross_entropy(c, 0, 0)
+        + cross_entropy(1, 0, c)
+        + cross_entropy(c, c, c)  # ln 3
+        + cross_entropy(1, 0, c)
+    ) / 4
+    assert info_nce(first, second, temperature).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_info_nce_is_lower_for_matching_pairs():
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(8, 16, generator=generator)
+    second = first + 0.1 * torch.randn(8, 16, generator=generator)
+    matching = info_nce(first, second, 0.1)
+    shuffled = info_nce(first, second.roll(1, 0), 0.1)
+    assert matching < 0.1
+    assert shuffled > 5
+
+
+def test_info_nce_looks_at_directions_alone():
+    generator = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 5, 3, generator=generator)
+    lengths = torch.tensor([1.0, 2.0, 3.0, 40.0, 0.5])[:, None]
+    torch.testing.assert_close(info_nce(first * lengths, second, 0.2), info_nce(first, second, 0.2))
+
+
+@pytest.mark.parametrize("representation", [torch.ones(1, 3), torch.zeros(1, 3)])
+def test_info_nce_of_a_single_trial_is_zero_and_its_gradient_finite(representation):
+    first = representation.clone().requires_grad_()
+    loss = info_nce(first, representation, 0.07)
+    loss.backward()
+    assert loss.item() == 0
+    assert torch.equal(first.grad, torch.zeros(1, 3))

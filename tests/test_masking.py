@@ -1,0 +1,139 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklearn_stndt.network.masking import corrupt, draw_mask, speckled_folds
+
+SHAPE = (40, 50, 60)  # enough entries for a share to be within 1 % of its expectation
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.mark.parametrize("ratio", [0.3, 1.0, (0.2, 0.9)])
+def test_only_visible_entries_are_masked(ratio):
+    visible = torch.rand(SHAPE) < 0.5
+    mask = draw_mask(visible, ratio)
+    assert mask.dtype == torch.bool
+    assert mask.any()
+    assert not (mask & ~visible).any()
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.25, 0.9, 1.0])
+def test_mask_ratio_is_the_share_of_the_visible_entries(ratio):
+    visible = torch.rand(SHAPE) < 0.5
+    mask = draw_mask(visible, ratio)
+    assert mask[visible].float().mean().item() == pytest.approx(ratio, abs=0.01)
+
+
+def test_a_number_masks_every_trial_alike():
+    shares = draw_mask(torch.ones(SHAPE, dtype=torch.bool), 0.5).float().mean((1, 2))
+    assert (shares - 0.5).abs().max() < 0.05
+
+
+def test_of_a_range_each_trial_draws_its_own_share():
+    low, high = 0.2, 0.8
+    shares = draw_mask(torch.ones(400, 30, 40, dtype=torch.bool), (low, high)).float().mean((1, 2))
+    assert low - 0.05 < shares.min() < low + 0.05
+    assert high - 0.05 < shares.max() < high + 0.05
+    # mean and standard deviation of a uniform distribution
+    assert shares.mean().item() == pytest.approx((low + high) / 2, abs=0.03)
+    assert shares.std().item() == pytest.approx((high - low) / 12**0.5, abs=0.02)
+
+
+def test_masks_are_single_entries_rather_than_bins_or_neurons():
+    mask = draw_mask(torch.ones(SHAPE, dtype=torch.bool), 0.5)
+    assert (mask.float().mean(1) - 0.5).abs().max() < 0.4  # of no neuron all bins
+    assert (mask.float().mean(2) - 0.5).abs().max() < 0.4  # of no bin all neurons
+
+
+@pytest.fixture
+def drawn():
+    spikes = torch.poisson(torch.full(SHAPE, 3.0))
+    visible = torch.rand(SHAPE) < 0.9
+    masked = visible & (torch.rand(SHAPE) < 0.5)
+    return spikes, visible, masked
+
+
+@pytest.mark.parametrize(
+    ("token_ratio", "random_ratio"), [(1.0, 0.0), (0.8, 0.5), (0.5, 1.0), (0.3, 0.0), (0.0, 0.4)]
+)
+def test_masked_entries_are_shared_out_between_token_random_and_kept(
+    drawn, token_ratio, random_ratio
+):
+    spikes, visible, masked = drawn
+    fed, shown = corrupt(spikes + 0.5, visible, masked, token_ratio, random_ratio)
+    # counts end in one half here, random counts do not: so the two can be told apart
+    is_random = fed == fed.round()
+    as_token, as_random = masked & ~shown, masked & shown & is_random
+    rest = 1 - token_ratio
+    assert as_token[masked].float().mean().item() == pytest.approx(token_ratio, abs=0.01)
+    assert as_random[masked].float().mean().item() == pytest.approx(rest * random_ratio, abs=0.01)
+    kept = masked & shown & ~is_random
+    assert torch.equal(fed[kept], spikes[kept] + 0.5)
+
+
+def test_nothing_but_masked_entries_is_corrupted(drawn):
+    spikes, visible, masked = drawn
+    fed, shown = corrupt(spikes, visible, masked, 0.5, 0.5)
+    assert torch.equal(fed[~masked], spikes[~masked])
+    assert torch.equal(shown[~masked], visible[~masked])
+
+
+def test_random_counts_are_whole_numbers_up_to_the_largest_count():
+    spikes = torch.zeros(SHAPE)
+    spikes[0, 0, 0] = 4
+    everything = torch.ones(SHAPE, dtype=torch.bool)
+    fed, _ = corrupt(spikes, everything, everything, 0.0, 1.0)
+    values, counts = fed.unique(return_counts=True)
+    assert values.tolist() == [0, 1, 2, 3, 4]
+    assert (counts / counts.sum() - 0.2).abs().max() < 0.01
+
+
+def test_by_default_all_masked_entries_are_hidden_and_no_count_changes(drawn):
+    spikes, visible, masked = drawn
+    fed, shown = corrupt(spikes, visible, masked, 1.0, 0.0)
+    assert torch.equal(fed, spikes)
+    assert torch.equal(shown, visible & ~masked)
+
+
+def test_arguments_stay_as_they_were(drawn):
+    before = [tensor.clone() for tensor in drawn]
+    corrupt(*drawn, 0.5, 0.5)
+    draw_mask(drawn[1], 0.5)
+    assert all(torch.equal(*pair) for pair in zip(drawn, before, strict=True))
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    shape=st.lists(st.integers(1, 6), min_size=2, max_size=3).map(tuple),
+    n_folds=st.integers(1, 7),
+    seed=st.integers(0, 2**31),
+)
+def test_every_entry_is_in_exactly_one_fold(shape, n_folds, seed):
+    folds = speckled_folds(shape, n_folds, seed)
+    assert folds.shape == shape
+    times_hidden = sum((folds == fold).int() for fold in range(n_folds))
+    assert torch.equal(times_hidden, torch.ones(shape, dtype=torch.int32))
+
+
+def test_folds_are_speckled_and_of_about_one_size():
+    folds = speckled_folds(SHAPE, 5, 0)
+    assert (folds.unique(return_counts=True)[1] / folds.numel() - 0.2).abs().max() < 0.01
+    for fold in range(5):  # of no neuron and of no bin of a trial all entries
+        assert (folds == fold).float().mean(1).max() < 0.6
+        assert (folds == fold).float().mean(2).max() < 0.6
+
+
+def test_folds_are_decided_by_the_seed_alone():
+    before = torch.random.get_rng_state()
+    folds = speckled_folds(SHAPE, 5, 7)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    assert torch.equal(speckled_folds(SHAPE, 5, 7), folds)
+    assert not torch.equal(speckled_folds(SHAPE, 5, 8), folds)

@@ -1,0 +1,472 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sklearn_stndt.network import STNDT, info_nce, masked_modelling_loss
+
+N_TRIALS, N_BINS, N_NEURONS = 3, 12, 5
+TEMPORAL = {"attention": "temporal"}
+LAST = {"spatial_layers": "last"}
+ALL = {"spatial_layers": "all"}
+PUBLISHED = {
+    "d_model": None,
+    "spatial_layers": "all",
+    "d_spatial": None,
+    "n_spatial_heads": 2,
+    "input_scaling": "counts",
+    "local_attention": False,
+}
+FORMS = {
+    "temporal": TEMPORAL,
+    "last": LAST,
+    "all": ALL,
+    "last, a channel a neuron": {**LAST, "d_model": None},
+    "published": PUBLISHED,
+}
+every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def build(n_neurons=N_NEURONS, n_bins=N_BINS, **params):
+    """A small network in float64 and without dropout, no parameter of which is 0."""
+    small = {"n_layers": 2, "n_heads": 2, "d_model": 6, "dim_feedforward": 8, "d_spatial": 4}
+    dropout = {"dropout": 0.0, "dropout_embedding": 0.0, "dropout_rates": 0.0}
+    network = STNDT(n_neurons, n_bins, **(small | dropout | params)).double().eval()
+    mean = torch.linspace(0.2, 2.0, n_neurons, dtype=torch.float64)
+    network.set_statistics(mean, mean.sqrt(), 0.3 + 0.1 * mean)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.requires_grad:
+                parameter += 0.3 * torch.randn_like(parameter)
+    return network.requires_grad_(False)
+
+
+def counts(n_trials=N_TRIALS, n_bins=N_BINS, n_neurons=N_NEURONS):
+    return torch.poisson(torch.ones(n_trials, n_bins, n_neurons, dtype=torch.float64))
+
+
+def everything(spikes):
+    return torch.ones_like(spikes, dtype=torch.bool)
+
+
+def assert_same_bits(first, second):
+    for a, b in zip(first, second, strict=True):
+        if isinstance(a, list):
+            assert_same_bits(a, b)
+        else:
+            assert torch.equal(a, b)
+
+
+# ---------------------------------------------------------------------- context
+
+
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("context", [(0, 0), (2, 1), (0, 3), (5, 0), (4, 4), (1, 20)])
+def test_a_bin_influences_the_bins_of_its_context_and_no_other(n_layers, context, local):
+    back, ahead = context
+    network = build(attention="temporal", n_layers=n_layers, context=context, local_attention=local)
+    spikes = counts(n_trials=1)
+    visible = everything(spikes)
+    before = network(spikes, visible).log_rates
+    for changed in (0, 5, N_BINS - 1):
+        other = spikes.clone()
+        other[0, changed] += 3
+        differs = (network(other, visible).log_rates != before).any(2)[0]
+        # whoever looks back sees what lies before it, so an influence goes the other way
+        expected = [changed - ahead <= t <= changed + back for t in range(N_BINS)]
+        assert differs.tolist() == expected
+
+
+@every_form
+def test_without_a_context_every_bin_influences_every_other(form):
+    network = build(**form)
+    spikes = counts(n_trials=1)
+    before = network(spikes, everything(spikes)).log_rates
+    spikes[0, 0] += 3
+    assert (network(spikes, everything(spikes)).log_rates != before).any(2).all()
+
+
+# ---------------------------------------------------------------------- hidden entries
+
+
+def speckled(spikes):
+    """Entries hidden here and there, a hidden bin, a hidden neuron, and a hidden end."""
+    visible = torch.rand(spikes.shape) < 0.7
+    visible[0, 4] = False
+    visible[1, :, 2] = False
+    visible[2, -3:] = False
+    return visible
+
+
+@pytest.mark.parametrize("scaling", ["sqrt", "standardized", "counts"])
+@pytest.mark.parametrize("context", [None, (2, 2)])
+@every_form
+def test_hidden_entries_reach_nothing(form, scaling, context):
+    network = build(**(form | {"input_scaling": scaling, "context": context}))
+    spikes = counts()
+    visible = speckled(spikes)
+    before = network(spikes, visible, return_attention=True)
+    for value in (0.0, 7.0, 1e30, float("nan"), float("inf"), -1.0):
+        hidden = torch.where(visible, spikes, value)
+        assert_same_bits(network(hidden, visible, return_attention=True), before)
+        assert torch.equal(network(hidden, visible).log_rates, network(spikes, visible).log_rates)
+
+
+@every_form
+def test_visible_entries_reach_the_rates(form):
+    network = build(**form)
+    spikes = counts()
+    visible = speckled(spikes)
+    before = network(spikes, visible).log_rates
+    entry = visible[0].nonzero()[0]
+    spikes[(0, *entry)] += 1
+    assert not torch.equal(network(spikes, visible).log_rates[0], before[0])
+
+
+@every_form
+def test_a_hidden_count_is_not_a_count_of_zero(form):
+    # the published form alone shows the network a 0 where an entry is hidden
+    network = build(**form)
+    spikes = torch.zeros(1, N_BINS, N_NEURONS, dtype=torch.float64)
+    visible = everything(spikes)
+    before = network(spikes, visible).log_rates
+    visible[0, 3, 1] = False
+    same = torch.equal(network(spikes, visible).log_rates, before)
+    assert same == (form is PUBLISHED)
+
+
+@pytest.mark.parametrize("context", [None, (1, 1)])
+@every_form
+def test_a_trial_that_is_hidden_entirely_is_finite_and_leaves_the_others_alone(form, context):
+    network = build(**form, context=context)
+    spikes = counts()
+    visible = everything(spikes)
+    visible[1] = False
+    output = network(spikes, visible, return_attention=True)
+    for tensor in (*output[:2], *output.temporal_weights, *output.spatial_weights):
+        assert tensor.isfinite().all()
+    alone = network(spikes[[0, 2]], visible[[0, 2]])
+    torch.testing.assert_close(output.log_rates[[0, 2]], alone.log_rates)
+    torch.testing.assert_close(output.encoded[[0, 2]], alone.encoded)
+
+
+@every_form
+def test_gradients_of_a_batch_with_a_hidden_trial_are_finite(form):
+    network = build(**form).requires_grad_(True)
+    spikes = counts()
+    visible = everything(spikes)
+    visible[1] = False
+    network(spikes, visible).log_rates.sum().backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+def shortened(network, n_bins, **params):
+    """The same network for a window of fewer bins: all that belongs to later bins cut off."""
+    short = build(n_bins=n_bins, **params)
+    state = network.state_dict()
+    for name, target in short.state_dict().items():
+        state[name] = state[name][tuple(slice(n) for n in target.shape)]
+    short.load_state_dict(state)
+    return short
+
+
+@pytest.mark.parametrize("n_padding", [1, 4, 11])
+@pytest.mark.parametrize("context", [None, (3, 2)])
+@every_form
+def test_padding_changes_no_rate_of_the_visible_bins(form, context, n_padding):
+    # a fixed width of spatial keys, for the window's would change with the window
+    params = form | {"context": context, "d_spatial": 4}
+    network = build(**params)
+    spikes = counts()
+    n_bins = N_BINS - n_padding
+    visible = everything(spikes)
+    visible[:, n_bins:] = False
+    visible[0, 0, :2] = False
+    padded = network(spikes, visible, return_attention=True)
+    short = shortened(network, n_bins, **params)
+    expected = short(spikes[:, :n_bins], visible[:, :n_bins], return_attention=True)
+    torch.testing.assert_close(padded.log_rates[:, :n_bins], expected.log_rates)
+    torch.testing.assert_close(padded.encoded, expected.encoded)
+    for weights, short_weights in zip(
+        padded.temporal_weights, expected.temporal_weights, strict=True
+    ):
+        torch.testing.assert_close(weights[..., :n_bins, :n_bins], short_weights)
+    for weights, short_weights in zip(
+        padded.spatial_weights, expected.spatial_weights, strict=True
+    ):
+        torch.testing.assert_close(weights, short_weights)
+
+
+@every_form
+def test_trials_of_a_batch_do_not_influence_each_other(form):
+    network = build(**form)
+    spikes = counts()
+    visible = speckled(spikes)
+    together = network(spikes, visible)
+    for trial in range(N_TRIALS):
+        alone = network(spikes[[trial]], visible[[trial]])
+        torch.testing.assert_close(together.log_rates[[trial]], alone.log_rates)
+        torch.testing.assert_close(together.encoded[[trial]], alone.encoded)
+
+
+# ---------------------------------------------------------------------- neurons
+
+# where the default network has an axis of neurons
+NEURON_AXES = {
+    "center": 0,
+    "scale": 0,
+    "token": 0,
+    "embed.weight": 1,
+    "mix_last.to_neurons.weight": 0,
+    "mix_last.to_neurons.bias": 0,
+    "mix_last.from_neurons.weight": 1,
+    "readout.weight": 0,
+    "readout.bias": 0,
+}
+
+
+@pytest.mark.parametrize("scaling", ["sqrt", "standardized", "counts"])
+def test_permuting_neurons_permutes_rates(scaling):
+    network = build(input_scaling=scaling)
+    permuted = build(input_scaling=scaling)
+    order = torch.randperm(N_NEURONS)
+    state = network.state_dict()
+    for name, axis in NEURON_AXES.items():
+        state[name] = state[name].index_select(axis, order)
+    permuted.load_state_dict(state)
+    spikes = counts()
+    visible = speckled(spikes)
+    output = network(spikes, visible, return_attention=True)
+    other = permuted(spikes[..., order], visible[..., order], return_attention=True)
+    torch.testing.assert_close(other.log_rates, output.log_rates[..., order])
+    torch.testing.assert_close(other.encoded, output.encoded)
+    torch.testing.assert_close(
+        other.spatial_weights[0], output.spatial_weights[0][:, order][:, :, order]
+    )
+
+
+@pytest.mark.parametrize("d_model", [None, 6])
+def test_spatial_weights_mix_the_stream_neuron_by_neuron(d_model):
+    mixing = build(d_model=d_model).mix_last
+    x = torch.randn(2, N_BINS, d_model or N_NEURONS, dtype=torch.float64)
+    courses = torch.randn(2, N_NEURONS, N_BINS, dtype=torch.float64)
+    visible = torch.ones(2, N_NEURONS, dtype=torch.bool)
+    visible[1, 3] = False
+    out, weights = mixing(x, courses, visible)
+    channels = mixing.to_neurons(mixing.norm(x))
+    mixed = torch.zeros_like(channels)
+    for neuron in range(N_NEURONS):
+        for other in range(N_NEURONS):
+            # a row of the weights says to whom a neuron listens
+            mixed[:, :, neuron] += weights[:, neuron, other, None] * channels[:, :, other]
+    torch.testing.assert_close(out, x + mixing.from_neurons(mixed))
+
+
+# ---------------------------------------------------------------------- shapes
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 7)),
+    params=st.fixed_dictionaries(
+        {
+            "n_layers": st.integers(1, 3),
+            "n_heads": st.integers(1, 5),
+            "d_model": st.none() | st.integers(1, 7),
+            "dim_feedforward": st.integers(1, 5),
+            "attention": st.sampled_from(["spatiotemporal", "temporal"]),
+            "context": st.none() | st.tuples(st.integers(0, 4), st.integers(0, 4)),
+            "local_attention": st.booleans(),
+            "spatial_layers": st.sampled_from(["last", "all"]),
+            "n_spatial_heads": st.integers(1, 3),
+            "d_spatial": st.none() | st.integers(1, 5),
+            "input_scaling": st.sampled_from(["sqrt", "standardized", "counts"]),
+        }
+    ),
+    return_attention=st.booleans(),
+)
+def test_every_shape_works(shape, params, return_attention):
+    n_trials, n_bins, n_neurons = shape
+    network = build(n_neurons, n_bins, **params)
+    spikes = counts(*shape)
+    output = network(spikes, torch.rand(shape) < 0.6, return_attention)
+    assert output.log_rates.shape == shape
+    assert output.log_rates.isfinite().all()
+    assert output.encoded.shape == (n_trials, params["d_model"] or n_neurons)
+    assert output.encoded.isfinite().all()
+    n_layers, n_heads = params["n_layers"], params["n_heads"]
+    n_mixings = 0
+    if params["attention"] == "spatiotemporal":
+        n_mixings = 1 if params["spatial_layers"] == "last" else n_layers
+    temporal = [tuple(weights.shape) for weights in output.temporal_weights]
+    spatial = [tuple(weights.shape) for weights in output.spatial_weights]
+    assert temporal == return_attention * n_layers * [(n_trials, n_heads, n_bins, n_bins)]
+    assert spatial == return_attention * n_mixings * [(n_trials, n_neurons, n_neurons)]
+
+
+def test_single_precision_stays_single():
+    network = build().float()
+    spikes = counts().float()
+    output = network(spikes, everything(spikes), return_attention=True)
+    assert output.log_rates.dtype == output.encoded.dtype == torch.float32
+    assert output.temporal_weights[0].dtype == output.spatial_weights[0].dtype == torch.float32
+
+
+# ---------------------------------------------------------------------- attention weights
+
+
+@pytest.mark.parametrize("context", [None, (3, 1)])
+@every_form
+def test_rows_of_attention_weights_sum_to_1_over_what_may_be_seen(form, context):
+    network = build(**form, context=context)
+    spikes = counts()
+    visible = speckled(spikes)
+    output = network(spikes, visible, return_attention=True)
+    bins = torch.arange(N_BINS)
+    ahead = bins[None, :] - bins[:, None]
+    for weights, band in zip(output.temporal_weights, network.bands, strict=True):
+        allowed = visible.any(2)[:, None, None, :]
+        if band is not None:
+            allowed = allowed & (ahead >= -band[0]) & (ahead <= band[1])
+        allowed = allowed.expand(weights.shape)
+        assert torch.equal(weights > 0, allowed)
+        torch.testing.assert_close(weights.sum(-1), allowed.any(-1).double())
+    for weights in output.spatial_weights:
+        seen = visible.any(1)[:, None, :].expand(weights.shape)
+        assert torch.equal(weights > 0, seen)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(N_TRIALS, N_NEURONS).double())
+
+
+@pytest.mark.parametrize("context", [None, (3, 1)])
+@every_form
+def test_asking_for_attention_weights_changes_no_rate(form, context):
+    network = build(**form, context=context)
+    spikes = counts()
+    for visible in (everything(spikes), speckled(spikes)):
+        fused = network(spikes, visible)
+        output = network(spikes, visible, return_attention=True)
+        torch.testing.assert_close(output.log_rates, fused.log_rates)
+        torch.testing.assert_close(output.encoded, fused.encoded)
+        assert fused.temporal_weights == fused.spatial_weights == []
+
+
+# ---------------------------------------------------------------------- the start of training
+
+
+def test_scaled_input_has_the_values_computed_by_hand():
+    # counts 4 and 9 of neurons with mean roots 1 and 2 and deviations .25 and 4
+    spikes, visible = torch.tensor([[[4.0, 9.0]]]), torch.ones(1, 1, 2, dtype=torch.bool)
+    expected = {
+        "sqrt": [(2 - 1) / 0.5, (3 - 2) / 0.5],
+        "standardized": [(2 - 1) / 0.25, (3 - 2) / 4],
+        "counts": [4 * 2**0.5, 9 * 2**0.5],
+    }
+    for scaling, values in expected.items():
+        network = STNDT(2, 1, input_scaling=scaling).requires_grad_(False)
+        network.set_statistics(torch.ones(2), torch.tensor([1.0, 2.0]), torch.tensor([0.25, 4.0]))
+        network.token += torch.tensor([-5.0, -6.0]) * network.token.new_tensor(scaling != "counts")
+        entering, bare = network.scaled_input(spikes, visible)
+        torch.testing.assert_close(entering, torch.tensor([[values]]))
+        torch.testing.assert_close(bare, torch.tensor([[values]]))
+        entering, bare = network.scaled_input(spikes, ~visible)
+        assert torch.equal(entering[0, 0], network.token)
+        assert torch.equal(bare, torch.zeros(1, 1, 2))
+
+
+@pytest.mark.parametrize("form", [{}, PUBLISHED, TEMPORAL, {"input_scaling": "standardized"}])
+def test_rates_start_near_the_mean_rates(form):
+    mean_rates = torch.logspace(-2, 1, 30)
+    spikes = torch.poisson(mean_rates.expand(8, 20, 30))
+    network = STNDT(30, 20, **form).eval()
+    roots = spikes.sqrt().flatten(0, 1)
+    network.set_statistics(mean_rates, roots.mean(0), roots.std(0).clamp(min=0.1))
+    with torch.no_grad():
+        log_rates = network(spikes, everything(spikes)).log_rates
+    # the means span a factor of 1,000: e^.5 is near
+    assert (log_rates - mean_rates.log()).abs().mean() < 0.5
+
+
+def test_training_starts_with_the_temporal_network():
+    spatial, temporal = STNDT(5, 12), STNDT(5, 12, attention="temporal")
+    temporal.load_state_dict(spatial.state_dict(), strict=False)
+    spikes = counts().float()
+    with torch.no_grad():
+        first, second = (
+            network.eval()(spikes, everything(spikes)).log_rates for network in (spatial, temporal)
+        )
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("local", [True, False])
+@torch.no_grad()
+def test_attention_starts_local_where_it_is_asked_for(local):
+    network = STNDT(N_NEURONS, 40, local_attention=local).eval()
+    spikes = counts(n_bins=40).float()
+    output = network(spikes, everything(spikes), return_attention=True)
+    for weights in output.temporal_weights:
+        far = weights.mean((0, 1)).tril(-20).max()
+        near = weights.mean((0, 1)).diagonal().min()
+        assert (near > 4 * far) == local
+
+
+DEFAULT_AND_PUBLISHED = pytest.mark.parametrize(
+    "form", [{}, PUBLISHED, {"spatial_layers": "all"}], ids=["default", "published", "all"]
+)
+
+
+def train_some_steps(network, n_steps):
+    """Train on masked counts; what is left in `grad` is of the last step."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    spikes = counts(8).float()
+    for _ in range(n_steps):
+        optimizer.zero_grad()
+        masked = torch.rand(spikes.shape) < 0.3
+        log_rates = network(spikes, ~masked).log_rates
+        masked_modelling_loss(log_rates, spikes, masked=masked).backward()
+        optimizer.step()
+
+
+def without_gradient(network):
+    return [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.norm() > 0)
+    ]
+
+
+@DEFAULT_AND_PUBLISHED
+def test_no_parameter_is_dead(form):
+    network = STNDT(N_NEURONS, N_BINS, **form)
+    # several steps, for the way back from neuron space starts at zero
+    train_some_steps(network, 3)
+    assert without_gradient(network) == []
+
+
+@DEFAULT_AND_PUBLISHED
+def test_the_contrast_reaches_all_but_the_read_out(form):
+    network = STNDT(N_NEURONS, N_BINS, **form)
+    train_some_steps(network, 3)
+    network.zero_grad()
+    spikes = counts(8).float()
+    first, second = (network(spikes, torch.rand(spikes.shape) < 0.7).encoded for _ in range(2))
+    info_nce(first, second, 0.07).backward()
+    read_out = ["norm.weight", "norm.bias", "readout.weight", "readout.bias"]
+    assert sorted(without_gradient(network)) == sorted(read_out)
+
+
+def test_rates_stay_finite_however_large_the_counts():
+    network = build()
+    network.readout.weight *= 1e4
+    spikes = 1e6 * counts()
+    rates = network(spikes, everything(spikes)).log_rates.exp()
+    assert rates.float().square().isfinite().all()

@@ -1,0 +1,378 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+from sklearn_stndt.network import STNDT, NetworkOutput, info_nce, masked_modelling_loss
+from sklearn_stndt.training import net as net_module
+from sklearn_stndt.training.callbacks import WarmupCosine
+from sklearn_stndt.training.net import MaskedModellingNet, build_net, inference_batch_size
+from sklearn_stndt.training.windows import as_segments, cut
+
+N_BINS, N_NEURONS = 8, 5
+SMALL = {
+    "n_layers": 1,
+    "n_heads": 2,
+    "d_model": 8,
+    "dim_feedforward": 8,
+    "dropout": 0.1,
+    "d_spatial": 4,
+}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+class Spy(nn.Module):
+    """Remembers what it is shown, and answers with one log-rate for all."""
+
+    def __init__(self):
+        super().__init__()
+        self.log_rate = nn.Parameter(torch.tensor(0.5))
+        self.calls = []
+
+    def forward(self, spikes, visible):
+        self.calls.append((spikes, visible, self.training, torch.is_grad_enabled()))
+        encoded = (spikes * visible).sum(1) + self.log_rate
+        return NetworkOutput(self.log_rate.expand(spikes.shape), encoded, [], [])
+
+
+def spying_net(**params):
+    net = MaskedModellingNet(Spy, train_split=None, **params).initialize()
+    net.history.new_epoch()
+    net.history.new_batch()
+    return net
+
+
+@pytest.fixture
+def batch():
+    """Counts with missing entries, a missing bin and a missing neuron."""
+    spikes = torch.poisson(torch.ones(6, N_BINS, N_NEURONS))
+    spikes[torch.rand(spikes.shape) < 0.1] = torch.nan
+    spikes[0, 3] = torch.nan
+    spikes[1, :, 2] = torch.nan
+    return spikes
+
+
+HIDING = pytest.mark.parametrize(
+    ("heldout", "n_forecast"), [([], 0), ([1, 4], 0), ([], 3), ([1, 4], 3)]
+)
+
+
+def may_be_shown(batch, heldout, n_forecast):
+    visible = ~batch.isnan()
+    visible[:, :, heldout] = False
+    visible[:, N_BINS - n_forecast :] = False
+    return visible
+
+
+def test_without_further_parameters_only_missing_entries_are_hidden(batch):
+    spikes, known, visible = spying_net().split_visible(batch)
+    assert torch.equal(known, ~batch.isnan())
+    assert torch.equal(visible, known)
+    assert torch.equal(spikes, batch.nan_to_num(0))
+
+
+@HIDING
+def test_training_never_shows_what_is_missing_or_always_hidden(batch, heldout, n_forecast):
+    net = spying_net(
+        heldout_neurons=np.array(heldout, dtype=int),
+        forecast_bins=n_forecast,
+        contrastive_weight=0.5,
+        mask_ratio=(0.2, 0.6),
+    )
+    net.train_step_single((batch, None))
+    allowed = may_be_shown(batch, heldout, n_forecast)
+    assert len(net.module_.calls) == 3
+    for spikes, visible, training, _ in net.module_.calls:
+        assert spikes.isfinite().all()
+        assert not (visible & ~allowed).any()
+        assert 0.2 < (allowed & ~visible).sum() / allowed.sum() < 0.6
+        assert training
+    # each view has a mask of its own
+    views = [visible for _, visible, *_ in net.module_.calls]
+    assert not any(torch.equal(views[i], views[j]) for i, j in [(0, 1), (0, 2), (1, 2)])
+
+
+@HIDING
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_the_loss_is_of_what_was_hidden_and_known(batch, heldout, n_forecast, weight):
+    net = spying_net(
+        heldout_neurons=np.array(heldout, dtype=int),
+        forecast_bins=n_forecast,
+        contrastive_weight=weight,
+        temperature=0.3,
+    )
+    loss = net.train_step_single((batch, None))["loss"]
+    calls = net.module_.calls
+    known = ~batch.isnan()
+    is_heldout, is_forecast = torch.zeros(2, *batch.shape, dtype=torch.bool)
+    is_heldout[:, : N_BINS - n_forecast, heldout] = True
+    is_forecast[:, N_BINS - n_forecast :] = True
+    expected = masked_modelling_loss(
+        torch.full(batch.shape, 0.5),
+        batch.nan_to_num(0),
+        masked=may_be_shown(batch, heldout, n_forecast) & ~calls[0][1],
+        heldout=known & is_heldout,
+        forecast=known & is_forecast,
+    )
+    if weight:
+        first, second = ((spikes * visible).sum(1) + 0.5 for spikes, visible, *_ in calls[1:])
+        contrast = info_nce(first, second, 0.3)
+        recorded = net.history[-1, "batches", -1]
+        assert recorded["train_nll"] == pytest.approx(expected.item())
+        assert recorded["train_contrast"] == pytest.approx(contrast.item())
+        expected = expected + weight * contrast
+    assert len(calls) == (3 if weight else 1)
+    torch.testing.assert_close(loss.detach(), expected.detach())
+    assert net.module_.log_rate.grad.isfinite()
+
+
+def test_corruption_follows_the_ratios():
+    spikes = torch.zeros(20, N_BINS, N_NEURONS)
+    spikes[0, 0, 0] = 3
+    net = spying_net(mask_ratio=1.0, token_ratio=0.5, random_ratio=1.0)
+    net.train_step_single((spikes, None))
+    ((shown, visible, *_),) = net.module_.calls
+    assert visible.float().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert (shown[visible] > 0).float().mean().item() == pytest.approx(0.75, abs=0.1)
+
+
+@HIDING
+def test_validation_hides_held_out_neurons_or_else_every_entry_once(batch, heldout, n_forecast):
+    net = spying_net(heldout_neurons=np.array(heldout, dtype=int), forecast_bins=n_forecast)
+    step = net.validation_step((batch, None))
+    allowed = may_be_shown(batch, heldout, n_forecast)
+    views = [visible for _, visible, *_ in net.module_.calls]
+    if heldout:
+        (view,) = views
+        assert torch.equal(view, allowed)
+        hidden = ~batch.isnan()
+        hidden[:, N_BINS - n_forecast :] = False
+        hidden[..., [n for n in range(N_NEURONS) if n not in heldout]] = False
+    else:
+        assert len(views) > 1
+        assert torch.equal(sum((allowed & ~view).int() for view in views), allowed.int())
+        assert not any((view & ~allowed).any() for view in views)
+        hidden = allowed
+    spikes = batch.nan_to_num(0)
+    nll, n_spikes, n_entries = step["evaluated"]
+    expected = (math.exp(0.5) - 0.5 * spikes)[hidden].sum()
+    torch.testing.assert_close(nll, expected)
+    torch.testing.assert_close(n_spikes, (spikes * hidden).sum((0, 1)))
+    torch.testing.assert_close(n_entries, hidden.sum((0, 1)).float())
+    torch.testing.assert_close(step["loss"], expected / hidden.sum())
+    assert not any(training or grad for *_, training, grad in net.module_.calls)
+
+
+def test_validation_hides_the_same_entries_in_every_epoch(batch):
+    net = spying_net()
+    net.validation_step((batch, None))
+    torch.rand(5)
+    net.validation_step((batch, None))
+    views = [visible for _, visible, *_ in net.module_.calls]
+    half = len(views) // 2
+    assert all(torch.equal(*pair) for pair in zip(views[:half], views[half:], strict=True))
+
+
+# ---------------------------------------------------------------------- inference
+
+
+def windows_of(batch):
+    return cut(as_segments(batch.numpy()), N_BINS, N_BINS)
+
+
+@HIDING
+def test_inference_shows_all_that_may_be_shown(batch, heldout, n_forecast, monkeypatch):
+    monkeypatch.setattr(net_module, "inference_batch_size", lambda *args: 100)
+    net = spying_net(heldout_neurons=np.array(heldout, dtype=int), forecast_bins=n_forecast)
+    ((indices, rates),) = net.iterate_rates(windows_of(batch))
+    assert indices.tolist() == list(range(6))
+    np.testing.assert_allclose(rates, np.full(batch.shape, math.exp(0.5)), rtol=1e-6)
+    ((spikes, visible, training, grad),) = net.module_.calls
+    assert torch.equal(visible, may_be_shown(batch, heldout, n_forecast))
+    assert torch.equal(spikes[visible], batch[visible])
+    assert not training
+    assert not grad
+
+
+def test_gradients_are_as_before_between_batches(batch, monkeypatch):
+    monkeypatch.setattr(net_module, "MAX_INFERENCE_ENTRIES", 1)
+    net = small_net()
+    n_batches = 0
+    for _ in net.iterate_rates(windows_of(batch)):
+        assert torch.is_grad_enabled()
+        n_batches += 1
+    assert n_batches == 6
+
+
+def small_net(callbacks=(), validation=None, net_params=None, n_train=12, **params):
+    choices = {"max_epochs": 2, "batch_size": 4, "lr": 0.01, "weight_decay": 0.01, "patience": 5}
+    net = build_net(
+        {**SMALL, "n_neurons": N_NEURONS, "n_bins": N_BINS},
+        n_train=n_train,
+        validation=validation,
+        device="cpu",
+        verbose=0,
+        callbacks=list(callbacks),
+        net_params=net_params or {},
+        **(choices | params),
+    )
+    return net.initialize()
+
+
+@pytest.mark.parametrize("bound", [1, 3000])
+def test_batches_of_any_size_give_the_same_rates(batch, monkeypatch, bound):
+    net = small_net(heldout_neurons=np.array([1]))
+    ((_, together),) = net.iterate_rates(windows_of(batch))
+    monkeypatch.setattr(net_module, "MAX_INFERENCE_ENTRIES", bound)
+    indices, rates = zip(*net.iterate_rates(windows_of(batch)), strict=True)
+    assert len(indices) > 1
+    assert np.concatenate(indices).tolist() == list(range(6))
+    assert rates[0].dtype == np.float32
+    np.testing.assert_allclose(np.concatenate(rates), together, rtol=1e-5)
+
+
+def test_batches_shrink_as_windows_grow():
+    sizes = [
+        inference_batch_size(STNDT(n_neurons, 20, d_model=d_model), n_bins, n_neurons)
+        for n_neurons, n_bins, d_model in [(5, 20, 8), (200, 200, 64), (200, 800, 64)]
+    ]
+    assert sizes[0] == 256
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[1] > sizes[2] >= 1
+    assert inference_batch_size(STNDT(5, 20), 10**6, 5) == 1
+
+
+# ---------------------------------------------------------------------- assembly
+
+
+class Fail(Callback):
+    """Ends training from outside in an epoch."""
+
+    def __init__(self, error, epoch):
+        self.error = error
+        self.epoch = epoch
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        if training and len(net.history) == self.epoch:
+            raise self.error
+
+
+def test_the_learning_rate_follows_the_schedule(batch):
+    net = small_net(max_epochs=5, n_train=6, batch_size=4)
+    net.partial_fit(windows_of(batch))
+    rates = [b["event_lr"] for epoch in net.history for b in epoch["batches"] if "event_lr" in b]
+    schedule = WarmupCosine(10)
+    assert rates == pytest.approx([0.01 * schedule(update) for update in range(10)])
+
+
+def test_gradients_are_clipped(batch):
+    class LastNorm(Callback):
+        def on_grad_computed(self, net, **kwargs):
+            gradients = [p.grad for p in net.module_.parameters() if p.grad is not None]
+            self.norm_ = torch.stack([g.norm() for g in gradients]).norm().item()
+
+    callback = LastNorm()
+    net = small_net([("last_norm", callback)])
+    net.partial_fit(windows_of(1000 * batch))
+    assert dict(net.callbacks_)["last_norm"].norm_ == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("with_validation", [True, False])
+def test_an_interrupt_from_outside_is_remembered(batch, with_validation):
+    windows = windows_of(batch)
+    net = small_net([Fail(KeyboardInterrupt(), 2)], validation=windows if with_validation else None)
+    net.partial_fit(windows)
+    assert net.interrupted_
+    assert len(net.history) == 2
+
+
+@pytest.mark.parametrize("with_validation", [True, False])
+def test_training_to_the_end_is_no_interrupt(batch, with_validation):
+    windows = windows_of(batch)
+    net = small_net(validation=windows if with_validation else None)
+    net.partial_fit(windows)
+    assert not net.interrupted_
+    assert len(net.history) == 2
+    assert ("valid_bits" in net.history[-1]) == with_validation
+
+
+def test_other_errors_come_out_of_training(batch):
+    net = small_net([Fail(ValueError("of a callback"), 1)])
+    with pytest.raises(ValueError, match="of a callback"):
+        net.partial_fit(windows_of(batch))
+
+
+def test_every_training_window_is_seen_once_an_epoch_in_random_order(batch):
+    class Order(Callback):
+        def initialize(self):
+            self.seen_ = []
+            return self
+
+        def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+            if training:
+                self.seen_ += batch[0][:, 0, 0].tolist()
+
+    batch[:, 0, 0] = torch.arange(6)
+    net = small_net([("order", Order())])
+    net.partial_fit(windows_of(batch))
+    seen = dict(net.callbacks_)["order"].seen_
+    assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6))
+    assert seen[:6] != seen[6:]
+
+
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop, torch.optim.RAdam]
+)
+def test_any_optimizer_can_take_the_place_of_adamw(batch, optimizer):
+    net = small_net(net_params={"optimizer": optimizer})
+    net.partial_fit(windows_of(batch))
+    assert type(net.optimizer_) is optimizer
+    assert net.optimizer_.param_groups[0]["weight_decay"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_epochs", 3), ("batch_size", 2), ("optimizer__weight_decay", 0.2), ("verbose", 0)],
+)
+def test_parameters_of_the_net_can_be_overridden(name, value):
+    assert small_net(net_params={name: value}).get_params()[name] == value
+
+
+@pytest.mark.parametrize(("name", "value"), [("mask_ratio", 0.4), ("contrastive_weight", 0.2)])
+def test_parameters_of_the_objective_can_be_overridden(name, value):
+    net = small_net(mask_ratio=0.3, contrastive_weight=0.0, net_params={name: value})
+    assert getattr(net, name) == value
+
+
+def test_the_network_can_be_overridden():
+    class Wider(STNDT):
+        pass
+
+    assert type(small_net(net_params={"module": Wider}).module_) is Wider
+    assert small_net(net_params={"module__d_model": 5}).module_.embed.out_features == 5
+
+
+@pytest.mark.parametrize("net_params", [{"max_epochs": 6}, {"batch_size": 2}])
+def test_the_schedule_lasts_as_long_as_an_overridden_training(batch, net_params):
+    # or else the learning rate would be 0 for the rest of a longer training
+    net = small_net(n_train=6, net_params=net_params)
+    net.partial_fit(windows_of(batch))
+    rates = [b["event_lr"] for epoch in net.history for b in epoch["batches"] if "event_lr" in b]
+    assert min(rates) > 0
+
+
+def test_parameters_of_the_net_stay_as_they_were(batch):
+    net_params = {"callbacks": [Callback()], "max_epochs": 1}
+    net = small_net(net_params=net_params)
+    net.partial_fit(windows_of(batch))
+    net.trim_for_prediction()
+    assert len(net_params["callbacks"]) == 1
