@@ -1,0 +1,143 @@
+"""
+Decode position from a continuous recording
+===========================================
+
+A recording without trials is a table: a row a bin, a column a neuron. It takes one line to put
+:class:`~sklearn_stndt.STNDTEstimator` in front of scikit-learn's own ``Ridge``, and everything
+that scikit-learn does with a pipeline works: here, where is a rat on its track?
+"""
+
+# %%
+# The data
+# --------
+# If the environment variable ``STNDT_DATA`` names a folder with
+# ``nelpy/nelpy_linear-track_25ms.npz``: 31 units of a rat's hippocampus on a linear track, and its
+# position in the camera's image, in pixels. Place cells tell the position only while the animal
+# runs, so only those bins are used, one run following on the other; the animal mostly goes on
+# where it had stopped. At the start and the end it was carried.
+#
+# Otherwise: a simulated rat that runs there and back at a changing speed, and 40 place cells, each with
+# one field for one of the two directions.
+import os
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_predict, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_stndt import STNDTEstimator
+
+
+def load_linear_track(folder, slowest=20):
+    """Spikes and position while the rat runs, faster than `slowest` pixels/s."""
+    recording = np.load(Path(folder) / "nelpy" / "nelpy_linear-track_25ms.npz")
+    position = recording["pos_px"]
+    velocity = np.gradient(gaussian_filter1d(position, 10, axis=0), recording["bin_s"], axis=0)
+    running = np.linalg.norm(velocity, axis=1) > slowest
+    running[: int(55 / recording["bin_s"])] = False
+    running[int(975 / recording["bin_s"]) :] = False
+    return recording["spikes"][running], position[running]
+
+
+def simulate_linear_track(n_bins=6000, n_neurons=40, length=150, bin_width=0.025, seed=0):
+    """Spikes of place cells, and position in cm."""
+    rng = np.random.default_rng(seed)
+    noise = gaussian_filter1d(rng.standard_normal(n_bins), 1 / bin_width)
+    speed = np.maximum(35 + 12 * noise / noise.std(), 0)  # cm/s
+    on_loop = np.cumsum(speed) * bin_width % (2 * length)  # there and back again
+    fields = np.linspace(0, 2 * length, n_neurons, endpoint=False)
+    distance = np.abs(on_loop[:, None] - fields)
+    distance = np.minimum(distance, 2 * length - distance)
+    peak_rates = rng.lognormal(np.log(3), 0.6, n_neurons)  # Hz
+    rates = 0.2 + peak_rates * np.exp(-0.5 * (distance / 12) ** 2)
+    return rng.poisson(rates * bin_width), np.abs(on_loop - length)
+
+
+bin_width = 0.025  # s
+if "STNDT_DATA" in os.environ:
+    spikes, position = load_linear_track(os.environ["STNDT_DATA"])
+    unit, n_splits = "pixels", 5
+else:
+    spikes, position = simulate_linear_track()
+    unit, n_splits = "cm", 3
+spikes = spikes.astype(float)  # rates have the precision of the counts, and Ridge likes it high
+print(f"{len(spikes)} bins, {spikes.shape[1]} neurons", end=", ")
+print(f"{spikes.mean() / bin_width:.2f} spikes a second and neuron")
+
+# %%
+# One line
+# --------
+# The network sees ``window`` bins at once, here 1.6 s. Rows in order of time need folds that are
+# contiguous.
+#
+# .. warning::
+#    ``KFold`` **without** ``shuffle``. Shuffled rows scramble time for the network, and put
+#    neighbouring bins, which are nearly the same, into training and test. Nothing can warn you:
+#    a row does not say when it was.
+#
+# ``memory`` keeps the fitted networks on disk, so that none is trained twice below. It takes an
+# integer ``random_state`` for two fits to be the same.
+cv = KFold(n_splits)
+folder = tempfile.TemporaryDirectory()
+
+model = make_pipeline(STNDTEstimator(window=64, random_state=0), Ridge(), memory=folder.name)
+scores = cross_val_score(model, spikes, position, cv=cv)
+print(f"R2 of STNDT and Ridge(): {scores.mean():.3f}")
+
+# %%
+# Three decoders
+# --------------
+# A rate in spikes per bin is a small number, of which the usual penalty, ``alpha=1``, leaves
+# little. So the penalty is chosen for each decoder, within the training folds, and with it the
+# width of the **Gaussian smoothing**. **Counts** go straight into the regression.
+alphas = np.logspace(-5, 1, 7)
+widths = [{"sigma": width, "axis": 0} for width in (2, 8, 16, 32, 48, 64)]
+inner_cv = KFold(3)
+
+counts = GridSearchCV(Ridge(), {"alpha": alphas}, cv=inner_cv)
+smoothing = GridSearchCV(
+    make_pipeline(FunctionTransformer(gaussian_filter1d), Ridge()),
+    {"functiontransformer__kw_args": widths, "ridge__alpha": alphas},
+    cv=inner_cv,
+)
+stndt = make_pipeline(
+    STNDTEstimator(window=64, random_state=0),
+    GridSearchCV(Ridge(), {"alpha": alphas}, cv=inner_cv),
+    memory=folder.name,
+)
+
+# %%
+# R2 in held-out stretches of the recording: 1 is perfect, 0 is the mean position.
+decoders = {"counts": counts, "Gaussian smoothing": smoothing, "STNDT": stndt}
+decoded = {}
+print(f"{'':20}{'R2':>7}   in each fold")
+for name, decoder in decoders.items():
+    scores = cross_val_score(decoder, spikes, position, cv=cv)
+    decoded[name] = cross_val_predict(decoder, spikes, position, cv=cv)
+    print(f"{name:20}{scores.mean():7.3f}   {np.round(scores, 2)}", flush=True)
+folder.cleanup()
+
+# %%
+# The position along the track, true and decoded, in a stretch that the decoders were not fitted to.
+# A place cell fires a few spikes in passing, and is silent for the rest of the lap. Smoothing
+# has to choose between a jagged and a sluggish estimate; the network has learned which cells
+# follow which, and fills in what a lap must look like.
+shown = slice(len(spikes) // 2, len(spikes) // 2 + 1600)
+time = np.arange(1600) * bin_width
+fig, axes = plt.subplots(2, 1, figsize=(7, 5), sharex=True, sharey=True, layout="constrained")
+colors = {"Gaussian smoothing": "#E69F00", "STNDT": "#0072B2"}
+for ax, (name, color) in zip(axes, colors.items(), strict=True):
+    for values, style in (
+        (position, {"color": "black", "lw": 2.5, "alpha": 0.35, "label": "truth"}),
+        (decoded[name], {"color": color, "lw": 1.2, "label": name}),
+    ):
+        ax.plot(time, values[shown].reshape(len(time), -1)[:, 0], **style)  # x, of x and y
+    ax.set_ylabel(f"position ({unit})")
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, borderaxespad=0)
+axes[1].set_xlabel("time spent running (s)")
+plt.show()
