@@ -4,8 +4,10 @@ import warnings
 from numbers import Integral, Real
 from typing import Any
 
+import joblib
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils._set_output import _get_output_config
@@ -59,6 +61,20 @@ STNDT_CONSTRAINTS: dict[str, list] = {
 }
 
 
+# what the shape of a network's input and targets follows from
+FIXED_BY_FIT = ("heldout_neurons", "forecast_bins", "window")
+
+
+def check_unchanged(params: dict[str, Any], before: dict[str, Any]) -> None:
+    """Refuse to go on training with another input or other targets."""
+    for name, value in before.items():
+        if joblib.hash(params[name]) != joblib.hash(value):
+            raise ValueError(
+                f"warm_start=True goes on with a network that was fitted with {name}={value!r}, "
+                f"but {name} is {params[name]!r} now. Set it back, or fit a clone."
+            )
+
+
 def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
     """Check spike counts, 2D or 3D, NaN allowed; record or compare the neurons.
 
@@ -77,6 +93,8 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
         float32, float64, or an integer type as it came.
     """
     name = type(estimator).__name__
+    if isinstance(X, np.ma.MaskedArray):
+        X = np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
     counts = check_array(
         X,
         dtype="numeric",
@@ -240,3 +258,15 @@ def check_forecast(n_bins: Any, window: int, trained: int) -> None:
             f"forecast_bins={n_bins}.",
             stacklevel=3,
         )
+
+
+def warn_of_interruption(net: Any, previous: Any) -> None:
+    """Say that fit ended before its time, and what it leaves."""
+    epoch = len(net.history) - (0 if previous is None else len(previous.history))
+    which = "best" if "valid_bits" in net.history[0] else "latest"
+    warnings.warn(
+        f"Training was interrupted in epoch {epoch} of {net.max_epochs}. The estimator can be "
+        f"used: it keeps the {which} weights so far.",
+        ConvergenceWarning,
+        stacklevel=4,
+    )

@@ -1,11 +1,12 @@
 """BaggingEnsemble: the mean rates of many networks, and how far they disagree."""
 
+import warnings
 from collections.abc import Iterator
 from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
 from sklearn.base import (
@@ -15,6 +16,7 @@ from sklearn.base import (
     _fit_context,
     clone,
 )
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
@@ -29,8 +31,7 @@ from sklearn_stndt._validation import (
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.training.defaults import DEFAULT_WINDOW
-
-N_BLOCKS = 20  # into which a continuous recording is cut to be resampled
+from sklearn_stndt.training.resampling import row_trials, take
 
 
 class BaggingEnsemble(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -155,16 +156,30 @@ class BaggingEnsemble(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         base = clone(STNDTEstimator() if self.estimator is None else self.estimator)
         seeds = random_state.randint(np.iinfo(np.int32).max, size=self.n_estimators)
         self.heldout_neurons_ = _fix_heldout_neurons(base, X.shape[-1], random_state)
-        trials = _row_trials(X, groups)
+        trials = row_trials(X, groups)
         if X.ndim == 2 and groups is None:
             _fix_window(base)
         n_trials = len(X) if trials is None else trials[-1] + 1
         takes_groups = has_fit_parameter(base, "groups")
         self.estimators_samples_ = [self._draw_trials(n_trials, seed) for seed in seeds]
-        self.estimators_ = Parallel(n_jobs=self.n_jobs, verbose=self.verbose)(
-            delayed(_fit_member)(base, seed, *_take(X, groups, trials, drawn, takes_groups))
+        tasks = (
+            delayed(_fit_member)(base, seed, *take(X, groups, trials, drawn, takes_groups))
             for seed, drawn in zip(seeds, self.estimators_samples_, strict=True)
         )
+        alone = effective_n_jobs(self.n_jobs) == 1
+        self.estimators_ = []
+        for member in Parallel(
+            n_jobs=self.n_jobs, verbose=self.verbose, return_as="generator" if alone else "list"
+        )(tasks):
+            self.estimators_.append(member)
+            if _was_interrupted(member):
+                warnings.warn(
+                    f"Training was interrupted at member {len(self)} of {self.n_estimators}. The "
+                    "ensemble can be used: it keeps the members so far.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
+                break
         return self
 
     def fit_transform(
@@ -268,7 +283,7 @@ class BaggingEnsemble(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return np.array(scores)
 
     def __len__(self) -> int:
-        return len(self.estimators_)
+        return len(getattr(self, "estimators_", []))
 
     def __iter__(self) -> Iterator:
         return iter(self.estimators_)
@@ -319,35 +334,6 @@ def _rates_of(member: Any, X: NDArray, keywords: dict[str, NDArray]) -> NDArray:
         return np.asarray(member.transform(X, **keywords))
 
 
-def _row_trials(X: NDArray, groups: NDArray | None) -> NDArray | None:
-    """Number the trials, or else the blocks, of a 2D X row by row; None for a 3D X."""
-    if X.ndim == 3:
-        return None
-    if groups is None:
-        n_blocks = min(N_BLOCKS, len(X))
-        return np.arange(len(X)) * n_blocks // len(X)
-    return np.concatenate([[0], np.cumsum(groups[1:] != groups[:-1])])
-
-
-def _take(
-    X: NDArray, groups: NDArray | None, trials: NDArray | None, drawn: NDArray, takes_groups: bool
-) -> tuple[NDArray, NDArray | None]:
-    """Counts of the trials that were drawn, and the groups that keep them apart.
-
-    Blocks of a recording are joined end to end for an estimator that knows nothing of groups.
-    """
-    n_trials = len(X) if trials is None else trials[-1] + 1
-    if np.array_equal(drawn, np.arange(n_trials)):
-        return X, groups
-    if trials is None:
-        return X[drawn], None
-    rows = [np.flatnonzero(trials == trial) for trial in drawn]
-    if groups is None and not takes_groups:
-        return X[np.concatenate(rows)], None
-    labels = np.repeat(np.arange(len(drawn)), [len(r) for r in rows])
-    return X[np.concatenate(rows)], labels
-
-
 def _nested_names(estimator: Any, name: str) -> list[str]:
     """Parameters of this name, of the estimator or of what it contains."""
     return sorted(p for p in estimator.get_params() if p == name or p.endswith(f"__{name}"))
@@ -366,9 +352,17 @@ def _fix_heldout_neurons(base: Any, n_neurons: int, random_state: np.random.Rand
 
 def _fix_window(base: Any) -> None:
     """Keep the window of a continuous recording also where its blocks travel as groups."""
-    for name in _nested_names(base, "window"):
-        if base.get_params()[name] is None:
-            base.set_params(**{name: DEFAULT_WINDOW})
+    for part in [base, *base.get_params().values()]:
+        if isinstance(part, STNDTEstimator) and part.window is None:
+            part.set_params(window=DEFAULT_WINDOW)
+
+
+def _was_interrupted(member: Any) -> bool:
+    """Whether training of the member, or of a step in it, was ended by Ctrl-C."""
+    steps = [step for _, step in getattr(member, "steps", [])]
+    return any(
+        getattr(getattr(part, "net_", None), "interrupted_", False) for part in [member, *steps]
+    )
 
 
 def _fit_member(base: Any, seed: int, X: NDArray, groups: NDArray | None) -> Any:

@@ -1,17 +1,16 @@
 """STNDTEstimator: spike counts in, single-trial firing rates out."""
 
-import warnings
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._scoring import infer_hidden
 from sklearn_stndt._validation import (
+    FIXED_BY_FIT,
     STNDT_CONSTRAINTS,
     check_context,
     check_counts,
@@ -20,11 +19,13 @@ from sklearn_stndt._validation import (
     check_heldout_neurons,
     check_mask_ratio,
     check_table_output,
+    check_unchanged,
+    warn_of_interruption,
 )
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.training.defaults import choose_device, choose_window
 from sklearn_stndt.training.fitting import infer, train
-from sklearn_stndt.training.windows import as_segments
+from sklearn_stndt.training.windows import as_segments, before_forecast
 
 
 class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -274,6 +275,9 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         params["context"] = check_context(self.context)
         params["mask_ratio"] = check_mask_ratio(self.mask_ratio)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        if previous is not None:
+            check_unchanged(params, self._fitted_with)
+        self._fitted_with: dict[str, Any] = {name: params[name] for name in FIXED_BY_FIT}
         if previous is None:
             self.heldout_neurons_ = check_heldout_neurons(
                 self.heldout_neurons, X.shape[-1], np.random.RandomState(seed)
@@ -295,13 +299,7 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
         if self.net_.interrupted_:
-            epoch = self.n_iter_ - (0 if previous is None else len(previous.history))
-            warnings.warn(
-                f"Training was interrupted in epoch {epoch} of {self.net_.max_epochs}. The "
-                "estimator can be used: it keeps the best weights so far.",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
+            warn_of_interruption(self.net_, previous)
         return self
 
     def fit_transform(
@@ -383,14 +381,8 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         X = check_counts(self, X, reset=False)
         check_forecast(n_bins, self.window_, self.net_.forecast_bins)
-        # the network expects what it has to forecast at the end of its window
         n_tail = max(n_bins, self.net_.forecast_bins)
-        before = X[..., -(self.window_ - n_tail) :, :]
-        if before.dtype.kind != "f":
-            before = before.astype(np.float32)
-        padding = [(0, 0)] * X.ndim
-        padding[-2] = (self.window_ - n_tail - before.shape[-2], n_tail)
-        rates = self._infer(np.pad(before, padding, constant_values=np.nan), None)
+        rates = self._infer(before_forecast(X, self.window_, n_tail), None)
         start = self.window_ - n_tail
         return rates[..., start : start + n_bins, :]
 

@@ -231,6 +231,26 @@ def test_resampling_a_recording_keeps_the_default_window(small, rows):
     assert resampled.fit(recording).estimators_[0].window_ == 64
 
 
+class Passing(TransformerMixin, BaseEstimator):
+    """Has a parameter that is named as one of STNDTEstimator."""
+
+    def __init__(self, window=None):
+        self.window = window
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return X
+
+
+def test_parameters_of_other_steps_stay_as_they_are(small, rows):
+    base = make_pipeline(Passing(), small(max_epochs=1))
+    ensemble = BaggingEnsemble(base, n_estimators=1, random_state=0).fit(rows)
+    # BUG: of a 2D X, whatever is named "window" and None becomes 64
+    assert ensemble.estimators_[0][0].window is None
+
+
 @pytest.mark.parametrize("max_samples", [25, 1000])
 def test_more_trials_than_there_are_is_an_error(spikes, max_samples):
     with pytest.raises(ValueError, match=rf"max_samples={max_samples} is more than the 24 trials"):
@@ -304,6 +324,13 @@ def test_tables_keep_their_names(small, rows):
         assert isinstance(ensemble.rate_std(table), np.ndarray)
         assert isinstance(ensemble.score(table), float)
     assert_array_equal(rates.to_numpy(), expected)
+
+
+def test_tables_as_global_output_do_not_disturb_arrays_of_trials(ensemble, spikes):
+    pytest.importorskip("pandas")
+    with sklearn.config_context(transform_output="pandas"):
+        assert ensemble.rate_std(spikes).shape == spikes.shape
+        assert np.isfinite(ensemble.score(spikes))
 
 
 def test_trials_do_not_fit_into_a_table(ensemble, spikes):

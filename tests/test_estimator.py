@@ -185,6 +185,15 @@ def test_hidden_values_never_influence_rates(small, spikes, form, value, hidden)
     assert not np.array_equal(estimator.transform(changed), rates)
 
 
+def test_no_bin_outside_the_context_influences_a_bin(small, spikes):
+    params = {"attention": "temporal", "context": (4, 1), "max_epochs": 1}
+    estimator = shaken(small(**params).fit(spikes))
+    changed = spikes.copy()
+    changed[:, 10] += 1
+    differs = (estimator.transform(changed) != estimator.transform(spikes)).any(axis=(0, 2))
+    assert_array_equal(np.flatnonzero(differs), np.arange(9, 15))
+
+
 @pytest.mark.parametrize(
     "nan",
     [-np.nan, np.array([0x7FF80000DEADBEEF], np.uint64).view(np.float64)[0]],
@@ -252,6 +261,17 @@ def test_padding_leaves_the_rates_of_the_visible_bins_alone(network, spikes, n_b
     padded = np.pad(trials, [(0, 0), (0, n_padding), (0, 0)], constant_values=np.nan)
     rates = network.transform(padded)
     assert_allclose(rates[:, :n_bins], network.transform(trials), rtol=1e-4)
+
+
+@pytest.mark.parametrize("forecast_bins", [5, 19])
+@pytest.mark.parametrize(("n_bins", "n_padding"), [(13, 7), (18, 30), (3, 60), (50, 1)])
+def test_padding_takes_nothing_from_a_forecast(small, spikes, forecast_bins, n_bins, n_padding):
+    estimator = shaken(small(forecast_bins=forecast_bins, max_epochs=1).fit(spikes))
+    trials = np.concatenate([spikes] * 3, axis=1)[:, :n_bins]
+    padded = np.pad(trials, [(0, 0), (0, n_padding), (0, 0)], constant_values=np.nan)
+    rates = estimator.transform(padded)
+    assert (rates > 0).all()
+    assert_allclose(rates[:, :n_bins], estimator.transform(trials), rtol=1e-4)
 
 
 def test_ragged_trials_together_equal_each_alone(network, spikes):
@@ -580,6 +600,14 @@ def test_a_single_window_trains_without_validation(small, spikes):
     assert np.isfinite(estimator.transform(spikes)).all()
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_what_shows_nothing_is_no_validation(small, rows, seed):
+    counts = rows.copy()
+    counts[60:420] = np.nan  # most windows of 20 bins are empty
+    estimator = small(window=20, random_state=seed).fit(counts)
+    assert (np.array(estimator.history_[:, "valid_bits"]) != 0).all()
+
+
 class Spoil(Callback):
     """Ruins the network in epoch 3, and may then press Ctrl-C."""
 
@@ -697,6 +725,17 @@ def test_warm_start_refuses_another_architecture(small, spikes):
     estimator = small(warm_start=True).fit(spikes)
     with pytest.raises(ValueError, match=r"warm_start|d_model"):
         estimator.set_params(d_model=16).fit(spikes)
+
+
+@pytest.mark.parametrize(
+    ("param", "value"), [("heldout_neurons", [1]), ("window", 5), ("forecast_bins", 25)]
+)
+def test_warm_start_passes_over_no_changed_parameter(small, spikes, param, value):
+    estimator = small(warm_start=True).fit(spikes).set_params(**{param: value})
+    # BUG: neurons and window of the first fit stay without a word, and forecast_bins=25 of a
+    # window of 20 trains on nothing
+    with pytest.raises(ValueError, match=param):
+        estimator.fit(spikes)
 
 
 def test_without_warm_start_training_begins_anew(small, fitted, spikes):

@@ -65,7 +65,7 @@ def choose_device(device: str) -> str:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
-            f"device={device!r} cannot be used here: {str(error).splitlines()[0]} "
+            f"device={device!r} cannot be used here: {str(error).splitlines()[0]}. "
             "Pass 'auto', 'cpu', or the name of a device that torch finds."
         ) from error
     return device

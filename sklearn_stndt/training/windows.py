@@ -77,6 +77,31 @@ def as_segments(X: NDArray, groups: NDArray | None = None) -> Segments:
     return Segments(X, edges[:-1], edges[1:])
 
 
+def before_forecast(X: NDArray, window: int, n_tail: int) -> NDArray:
+    """Put the last bins of X in front of `n_tail` hidden ones, in one window.
+
+    The network expects what it has to forecast at the end of its window; where X is too short to
+    fill the rest, it is padded in front.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+        Counts before the forecast.
+    window, n_tail : int
+        Bins of the window, and of its end that is to be forecast.
+
+    Returns
+    -------
+    ndarray of shape (n_trials, window, n_neurons) or (window, n_neurons)
+    """
+    before = X[..., -(window - n_tail) :, :]
+    if before.dtype.kind != "f":
+        before = before.astype(np.float32)
+    padding = [(0, 0)] * X.ndim
+    padding[-2] = (window - n_tail - before.shape[-2], n_tail)
+    return np.pad(before, padding, constant_values=np.nan)
+
+
 class Windows(torch.utils.data.Dataset):
     """Windows of equal length, cut from segments when they are asked for.
 
