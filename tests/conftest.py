@@ -1,5 +1,6 @@
 """Data and estimators that several test files share, and what to skip on which machine."""
 
+import copy
 import os
 from pathlib import Path
 
@@ -9,6 +10,22 @@ import torch
 
 from sklearn_stndt import STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
+
+FORMS = {
+    "default": {},
+    "temporal": {"attention": "temporal"},
+    "banded": {"context": (4, 1), "input_scaling": "standardized"},
+    "published": {
+        "d_model": None,
+        "d_spatial": None,
+        "spatial_layers": "all",
+        "n_spatial_heads": 2,
+        "input_scaling": "counts",
+        "token_ratio": 0.8,
+        "random_ratio": 0.5,
+        "contrastive_weight": 0.1,
+    },
+}
 
 
 def pytest_collection_modifyitems(items):
@@ -71,3 +88,39 @@ def small():
 def fitted(small, spikes):
     """A small estimator that was trained on `spikes`; tests leave it as it is."""
     return small().fit(spikes)
+
+
+@pytest.fixture(scope="session")
+def ragged(spikes):
+    """The trials of `spikes`, up to 7 of their last bins hidden."""
+    counts = spikes.copy()
+    counts[np.add.outer(np.arange(24) % 8, np.arange(20)) >= 20] = np.nan
+    counts.setflags(write=False)
+    return counts
+
+
+@pytest.fixture(scope="session")
+def shaken():
+    """Give a copy of a fitted estimator random weights: no path through it is closed by chance."""
+
+    def shake(estimator, std=0.3):
+        estimator = copy.deepcopy(estimator)
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for weights in estimator.net_.module_.parameters():
+                weights += std * torch.randn(weights.shape, generator=generator)
+        return estimator
+
+    return shake
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def form(request):
+    """Parameters of networks that take different ways through the code."""
+    return FORMS[request.param]
+
+
+@pytest.fixture(scope="module")
+def network(form, small, shaken, spikes):
+    """A fitted estimator of each form, all of its weights at work."""
+    return shaken(small(max_epochs=1, **form).fit(spikes))

@@ -84,7 +84,7 @@ def test_infinite_log_rates_of_unscored_entries_do_not_reach_the_loss(value):
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])
 def test_infinite_log_rates_of_unscored_entries_do_not_reach_the_gradient(value):
-    # BUG: torch.where chooses after exp, whose derivative at +inf is 0 * inf = NaN.
+    # a torch.where that chooses after exp has the derivative 0 * inf = NaN at +inf
     log_rates = torch.zeros(1, 2, 3)
     log_rates[0, 0, 2] = value
     log_rates.requires_grad_()

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_stndt.network import STNDT, info_nce, masked_modelling_loss
+from sklearn_stndt.network import STNDT
 
 N_TRIALS, N_BINS, N_NEURONS = 3, 12, 5
 TEMPORAL = {"attention": "temporal"}
@@ -358,110 +358,6 @@ def test_asking_for_attention_weights_changes_no_rate(form, context):
         torch.testing.assert_close(output.log_rates, fused.log_rates)
         torch.testing.assert_close(output.encoded, fused.encoded)
         assert fused.temporal_weights == fused.spatial_weights == []
-
-
-# ---------------------------------------------------------------------- the start of training
-
-
-def test_scaled_input_has_the_values_computed_by_hand():
-    # counts 4 and 9 of neurons with mean roots 1 and 2 and deviations .25 and 4
-    spikes, visible = torch.tensor([[[4.0, 9.0]]]), torch.ones(1, 1, 2, dtype=torch.bool)
-    expected = {
-        "sqrt": [(2 - 1) / 0.5, (3 - 2) / 0.5],
-        "standardized": [(2 - 1) / 0.25, (3 - 2) / 4],
-        "counts": [4 * 2**0.5, 9 * 2**0.5],
-    }
-    for scaling, values in expected.items():
-        network = STNDT(2, 1, input_scaling=scaling).requires_grad_(False)
-        network.set_statistics(torch.ones(2), torch.tensor([1.0, 2.0]), torch.tensor([0.25, 4.0]))
-        network.token += torch.tensor([-5.0, -6.0]) * network.token.new_tensor(scaling != "counts")
-        entering, bare = network.scaled_input(spikes, visible)
-        torch.testing.assert_close(entering, torch.tensor([[values]]))
-        torch.testing.assert_close(bare, torch.tensor([[values]]))
-        entering, bare = network.scaled_input(spikes, ~visible)
-        assert torch.equal(entering[0, 0], network.token)
-        assert torch.equal(bare, torch.zeros(1, 1, 2))
-
-
-@pytest.mark.parametrize("form", [{}, PUBLISHED, TEMPORAL, {"input_scaling": "standardized"}])
-def test_rates_start_near_the_mean_rates(form):
-    mean_rates = torch.logspace(-2, 1, 30)
-    spikes = torch.poisson(mean_rates.expand(8, 20, 30))
-    network = STNDT(30, 20, **form).eval()
-    roots = spikes.sqrt().flatten(0, 1)
-    network.set_statistics(mean_rates, roots.mean(0), roots.std(0).clamp(min=0.1))
-    with torch.no_grad():
-        log_rates = network(spikes, everything(spikes)).log_rates
-    # the means span a factor of 1,000: e^.5 is near
-    assert (log_rates - mean_rates.log()).abs().mean() < 0.5
-
-
-def test_training_starts_with_the_temporal_network():
-    spatial, temporal = STNDT(5, 12), STNDT(5, 12, attention="temporal")
-    temporal.load_state_dict(spatial.state_dict(), strict=False)
-    spikes = counts().float()
-    with torch.no_grad():
-        first, second = (
-            network.eval()(spikes, everything(spikes)).log_rates for network in (spatial, temporal)
-        )
-    assert torch.equal(first, second)
-
-
-@pytest.mark.parametrize("local", [True, False])
-@torch.no_grad()
-def test_attention_starts_local_where_it_is_asked_for(local):
-    network = STNDT(N_NEURONS, 40, local_attention=local).eval()
-    spikes = counts(n_bins=40).float()
-    output = network(spikes, everything(spikes), return_attention=True)
-    for weights in output.temporal_weights:
-        far = weights.mean((0, 1)).tril(-20).max()
-        near = weights.mean((0, 1)).diagonal().min()
-        assert (near > 4 * far) == local
-
-
-DEFAULT_AND_PUBLISHED = pytest.mark.parametrize(
-    "form", [{}, PUBLISHED, {"spatial_layers": "all"}], ids=["default", "published", "all"]
-)
-
-
-def train_some_steps(network, n_steps):
-    """Train on masked counts; what is left in `grad` is of the last step."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    spikes = counts(8).float()
-    for _ in range(n_steps):
-        optimizer.zero_grad()
-        masked = torch.rand(spikes.shape) < 0.3
-        log_rates = network(spikes, ~masked).log_rates
-        masked_modelling_loss(log_rates, spikes, masked=masked).backward()
-        optimizer.step()
-
-
-def without_gradient(network):
-    return [
-        name
-        for name, parameter in network.named_parameters()
-        if parameter.requires_grad and (parameter.grad is None or not parameter.grad.norm() > 0)
-    ]
-
-
-@DEFAULT_AND_PUBLISHED
-def test_no_parameter_is_dead(form):
-    network = STNDT(N_NEURONS, N_BINS, **form)
-    # several steps, for the way back from neuron space starts at zero
-    train_some_steps(network, 3)
-    assert without_gradient(network) == []
-
-
-@DEFAULT_AND_PUBLISHED
-def test_the_contrast_reaches_all_but_the_read_out(form):
-    network = STNDT(N_NEURONS, N_BINS, **form)
-    train_some_steps(network, 3)
-    network.zero_grad()
-    spikes = counts(8).float()
-    first, second = (network(spikes, torch.rand(spikes.shape) < 0.7).encoded for _ in range(2))
-    info_nce(first, second, 0.07).backward()
-    read_out = ["norm.weight", "norm.bias", "readout.weight", "readout.bias"]
-    assert sorted(without_gradient(network)) == sorted(read_out)
 
 
 def test_rates_stay_finite_however_large_the_counts():

@@ -89,10 +89,10 @@ def test_search_over_parameters_of_both_steps(sentence):
     decoder = pipeline.steps[1][0]
     alpha = "ridge__alpha" if decoder == "ridge" else "binwiseregressor__estimator__alpha"
     grid = {"stndtestimator__d_model": [6, 8], alpha: [0.1, 1e6]}
-    search = GridSearchCV(pipeline, grid, cv=3, n_jobs=2, error_score="raise").fit(X, y)
+    search = GridSearchCV(pipeline, grid, cv=2, n_jobs=2, error_score="raise").fit(X, y)
     assert search.best_params_.keys() == grid.keys()
     assert search.predict(X).shape == y.shape
-    serial = GridSearchCV(pipeline, grid, cv=3, error_score="raise").fit(X, y)
+    serial = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(X, y)
     scores = serial.cv_results_["mean_test_score"]
     assert_array_equal(search.cv_results_["mean_test_score"], scores)
     assert len(set(scores)) == 4

@@ -101,7 +101,7 @@ def test_python_threads_wait_for_each_other():
 @pytest.mark.gpu
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_the_generator_of_the_gpu_stays_as_it_was(device):
-    # BUG: torch.manual_seed seeds every CUDA device, and on "cpu" none of them is put back.
+    # torch.manual_seed seeds every CUDA device, also for a block on the CPU
     before = torch.cuda.get_rng_state()
     with isolated_torch(1, 0, device):
         torch.rand(3, device=device)

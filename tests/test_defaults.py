@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+
+from sklearn_stndt.training.defaults import (
+    auto_batch_size,
+    auto_dropout,
+    auto_max_epochs,
+    auto_patience,
+    choose_device,
+    choose_window,
+)
+
+
+@pytest.mark.parametrize(
+    ("n_windows", "batch_size"), [(1, 1), (15, 15), (16, 16), (500, 16), (501, 32), (9000, 32)]
+)
+def test_batches_are_small_where_windows_are_few(n_windows, batch_size):
+    assert auto_batch_size(n_windows) == batch_size
+
+
+@pytest.mark.parametrize("n_windows", [100, 300, 1600])
+def test_updates_grow_with_the_square_root_of_the_data(n_windows):
+    def n_updates(amount):
+        return auto_max_epochs(amount, n_windows, 16) * np.ceil(n_windows / 16)
+
+    n_batches = np.ceil(n_windows / 16)
+    for amount in (100, 400, 1600):
+        assert 0 <= n_updates(amount) - 75 * amount**0.5 < n_batches  # whole epochs
+        assert n_updates(4 * amount) == pytest.approx(2 * n_updates(amount), abs=2 * n_batches)
+
+
+@pytest.mark.parametrize(
+    ("amount", "n_windows", "batch_size", "expected"),
+    [
+        (0.1, 1, 1, 200),  # never fewer than 200 updates
+        (1e9, 3200, 32, 120),  # nor more than 12,000
+        (1e9, 10_000_000, 32, 1),  # but an epoch at least
+        (100, 160, 16, 75),
+        (100, 161, 16, 69),  # the last batch of an epoch may be small
+    ],
+)
+def test_number_of_epochs(amount, n_windows, batch_size, expected):
+    assert auto_max_epochs(amount, n_windows, batch_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_bins", "dropout"),
+    [(0, 0.4), (1, 0.4), (5_000, 0.4), (40_000, 0.2), (10_000_000, 0.2)],
+)
+def test_limits_of_dropout(n_bins, dropout):
+    assert auto_dropout(n_bins) == pytest.approx(dropout)
+
+
+def test_dropout_falls_with_the_data():
+    values = np.array([auto_dropout(n) for n in np.geomspace(5_000, 40_000, 30)])
+    assert (np.diff(values) < 0).all()
+    assert values[15] == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.parametrize(("max_epochs", "patience"), [(1, 10), (30, 10), (36, 12), (300, 100)])
+def test_patience_is_a_third_of_the_training(max_epochs, patience):
+    assert auto_patience(max_epochs) == patience
+
+
+@pytest.mark.parametrize(
+    ("window", "longest", "in_trials", "expected"),
+    [
+        (None, 20, True, 20),
+        (None, 200, True, 200),
+        (None, 200, False, 64),
+        (None, 20, False, 20),
+        (8, 20, True, 8),
+        (8, 20, False, 8),
+        (100, 20, True, 20),
+        (100, 20, False, 20),
+    ],
+)
+@pytest.mark.parametrize("forecast_bins", [0, 5, 7])
+def test_window_is_what_is_wanted_and_no_longer_than_the_data(
+    window, longest, in_trials, forecast_bins, expected
+):
+    assert choose_window(window, longest, in_trials, forecast_bins) == expected
+
+
+@pytest.mark.parametrize(
+    ("window", "longest", "forecast_bins"), [(None, 20, 20), (8, 20, 9), (100, 20, 25), (1, 9, 1)]
+)
+def test_a_forecast_of_a_whole_window_is_refused(window, longest, forecast_bins):
+    n_bins = min(window or longest, longest)
+    message = f"forecast_bins={forecast_bins} leaves nothing of a window of {n_bins} bins"
+    with pytest.raises(ValueError, match=message):
+        choose_window(window, longest, True, forecast_bins)
+
+
+def test_a_window_of_one_bin_needs_no_forecast():
+    assert choose_window(1, 9, True, 0) == 1
+
+
+@pytest.mark.parametrize(("available", "expected"), [(True, "cuda"), (False, "cpu")])
+def test_auto_is_a_gpu_where_there_is_one(monkeypatch, available, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert choose_device("auto") == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", "meta"])
+def test_a_device_that_torch_finds_stays_as_it_is(device):
+    assert choose_device(device) == device
+
+
+@pytest.mark.parametrize("device", ["abacus", "cuda:99", "cpu:x", ""])
+def test_a_device_that_cannot_be_used_is_refused(device):
+    with pytest.raises(ValueError, match=rf"device='{device}' cannot be used here: \w.*'auto'"):
+        choose_device(device)

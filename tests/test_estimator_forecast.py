@@ -1,0 +1,78 @@
+"""Neurons that are held out, and bins that are forecast."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+
+@pytest.mark.parametrize(
+    ("heldout", "expected"),
+    [
+        (3, 3),
+        (np.int64(3), 3),
+        (0.25, 3),
+        (0.01, 1),
+        ([7, 2], [2, 7]),
+        (np.array([2, 7, 7]), [2, 7]),
+        (np.isin(np.arange(12), [2, 7]), [2, 7]),
+        ([], []),
+        (None, []),
+    ],
+)
+def test_heldout_neurons_by_number_fraction_indices_or_mask(small, spikes, heldout, expected):
+    found = small(heldout_neurons=heldout, max_epochs=1).fit(spikes).heldout_neurons_
+    if isinstance(expected, int):
+        assert len(np.unique(found)) == expected
+        assert set(found) < set(range(12))
+    else:
+        assert_array_equal(found, expected)
+
+
+def test_seed_draws_the_heldout_neurons(small, spikes):
+    drawn = [
+        tuple(small(heldout_neurons=4, max_epochs=1, random_state=s).fit(spikes).heldout_neurons_)
+        for s in (0, 0, 1, 2)
+    ]
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) > 1
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("n_before", [1, 9, 16, 20, 50])
+@pytest.mark.parametrize("n_bins", [1, 4])
+def test_forecast_gives_the_bins_after_the_input(small, spikes, ndim, n_before, n_bins):
+    estimator = small(forecast_bins=4, max_epochs=1).fit(spikes)
+    before = np.concatenate([spikes] * 3, axis=1)[:, :n_before]
+    before = before if ndim == 3 else before[0]
+    rates = estimator.forecast(before, n_bins)
+    assert rates.shape == (*before.shape[:-2], n_bins, 12)
+    assert rates.dtype == np.float64
+    assert np.isfinite(rates).all()
+    assert (rates > 0).all()
+
+
+def test_forecast_is_what_transform_infers_for_the_hidden_end(shaken, small, spikes):
+    estimator = shaken(small(forecast_bins=4, max_epochs=1).fit(spikes))
+    forecast = estimator.forecast(spikes[:, :16], 4)
+    assert_array_equal(forecast, estimator.transform(spikes)[:, 16:])
+    assert_array_equal(estimator.forecast(spikes[:, :16], 2), forecast[:, :2])
+
+
+def test_forecast_uses_the_newest_bins(shaken, small, spikes):
+    estimator = shaken(small(forecast_bins=4, max_epochs=1).fit(spikes))
+    forecast = estimator.forecast(spikes, 4)
+    assert_array_equal(estimator.forecast(spikes[:, -16:], 4), forecast)
+    for age in (1, 16):  # the newest bin, and the oldest that the window holds
+        changed = spikes.copy()
+        changed[:, -age] += 2
+        assert (estimator.forecast(changed, 4) != forecast).any(axis=(1, 2)).all()
+
+
+def test_forecast_beyond_its_training_warns(small, fitted, spikes):
+    with pytest.warns(UserWarning, match=r"trained with forecast_bins=0; the other 3 of 3 bins"):
+        assert fitted.forecast(spikes, 3).shape == (24, 3, 12)
+    estimator = small(forecast_bins=2, max_epochs=1).fit(spikes)
+    with pytest.warns(UserWarning, match=r"trained with forecast_bins=2; the other 1 of 3 bins"):
+        rates = estimator.forecast(spikes.astype(int), 3)
+    assert rates.shape == (24, 3, 12)
+    assert rates.dtype == np.float32

@@ -1,0 +1,157 @@
+"""What is hidden gets rates, and has no influence on any."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sklearn_stndt import STNDTEstimator
+
+# what may be hidden of 24 trials, 20 bins, 12 neurons
+HIDDEN = {
+    "neurons": np.s_[..., [0, 7]],
+    "last bins": np.s_[:, -6:],
+    "inner bins": np.s_[:, 5:8],
+    "a trial": np.s_[3],
+    "ragged ends": np.add.outer(np.arange(24) % 8, np.arange(20)) >= 20,
+    "single entries": np.random.RandomState(0).rand(24, 20, 12) < 0.3,
+}
+
+
+def hide(counts, name, value=np.nan):
+    counts = counts.copy()
+    counts[HIDDEN[name]] = value
+    return counts
+
+
+# ---- rates of what is hidden
+
+
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_every_hidden_entry_gets_a_rate(network, spikes, hidden):
+    rates = network.transform(hide(spikes, hidden))
+    assert np.isfinite(rates).all()
+    assert (rates > 0).all()
+
+
+@pytest.mark.parametrize("hidden", [h for h in HIDDEN if h != "neurons"])
+def test_fit_learns_from_what_is_visible(small, spikes, hidden):
+    estimator = small().fit(hide(spikes, hidden))
+    assert np.isfinite(estimator.history_[:, "train_loss"]).all()
+    assert np.isfinite(estimator.transform(spikes)).all()
+
+
+def test_hidden_counts_are_no_zeros_to_learn_from(small, spikes):
+    counts = spikes.copy()
+    counts[..., 5] = 4
+    counts[..., 5][np.random.RandomState(0).rand(24, 20) < 0.7] = np.nan
+    estimator = small(max_epochs=40, lr=0.01, dropout=0.1, early_stopping=False).fit(counts)
+    assert_allclose(estimator.transform(counts)[..., 5], 4, atol=0.6)
+
+
+# ---- what is hidden has no influence
+
+
+@pytest.mark.parametrize(
+    "hidden", [np.s_[..., [2, 5]], np.s_[:, -4:]], ids=["held-out neurons", "forecast bins"]
+)
+@pytest.mark.parametrize("value", [0, 7, np.nan, "other trials"])
+def test_hidden_values_never_influence_rates(shaken, small, spikes, form, value, hidden):
+    params = {"heldout_neurons": [2, 5], "forecast_bins": 4, "max_epochs": 1}
+    estimator = shaken(small(**(form | params)).fit(spikes))
+    rates = estimator.transform(spikes)
+    changed = spikes.copy()
+    changed[hidden] = spikes[::-1][hidden] if isinstance(value, str) else value
+    assert_array_equal(estimator.transform(changed), rates)
+    changed[:, 3, 0] += 1  # what is visible has an influence
+    assert not np.array_equal(estimator.transform(changed), rates)
+
+
+def test_no_bin_outside_the_context_influences_a_bin(shaken, small, spikes):
+    params = {"attention": "temporal", "context": (4, 1), "max_epochs": 1}
+    estimator = shaken(small(**params).fit(spikes))
+    changed = spikes.copy()
+    changed[:, 10] += 1
+    differs = (estimator.transform(changed) != estimator.transform(spikes)).any(axis=(0, 2))
+    assert_array_equal(np.flatnonzero(differs), np.arange(9, 15))
+
+
+@pytest.mark.parametrize(
+    "nan",
+    [-np.nan, np.array([0x7FF80000DEADBEEF], np.uint64).view(np.float64)[0]],
+    ids=["negative", "with payload"],
+)
+def test_every_nan_is_the_same_in_fit(small, spikes, nan):
+    plain = small().fit(hide(spikes, "single entries"))
+    other = small().fit(hide(spikes, "single entries", nan))
+    assert_array_equal(other.transform(spikes), plain.transform(spikes))
+
+
+def test_bins_that_show_nothing_are_attended_by_no_other(network, spikes):
+    counts = hide(spikes, "last bins")
+    network = copy.deepcopy(network)
+    rates = network.transform(counts)
+    with torch.no_grad():
+        network.net_.module_.positions[-6:] += 5  # their only trace in the network
+    changed = network.transform(counts)
+    assert_array_equal(changed[:, :-6], rates[:, :-6])
+    assert not np.array_equal(changed[:, -6:], rates[:, -6:])
+
+
+def test_missing_values_of_a_table_are_nan(small, rows):
+    pd = pytest.importorskip("pandas")
+    counts = rows.copy()
+    counts[::3, 4] = np.nan
+    table = pd.DataFrame(counts).astype("Int64")  # pandas' own missing value
+    assert_array_equal(small().fit_transform(table), small().fit_transform(counts))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64])
+def test_masks_of_a_masked_array_are_nan(small, fitted, spikes, dtype):
+    mask = HIDDEN["single entries"]
+    masked = np.ma.MaskedArray(spikes.astype(dtype), mask)
+    hidden = hide(spikes, "single entries")
+    rates = fitted.transform(masked)
+    assert type(rates) is np.ndarray
+    assert_allclose(rates, fitted.transform(hidden), rtol=1e-6)
+    assert fitted.score(masked) == fitted.score(hidden)
+    assert_array_equal(small().fit(masked).transform(spikes), small().fit(hidden).transform(spikes))
+    assert_array_equal(masked.mask, mask)  # as it was
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [{}, {"heldout_neurons": 6}, {"forecast_bins": 5}, {"heldout_neurons": 6, "forecast_bins": 5}],
+    ids=["masked", "held out", "forecast", "both"],
+)
+def test_training_never_shows_what_is_to_be_predicted(objective):
+    # coin flips: who does not see a count cannot beat the mean rate, 2 - 2 log 2 nats an entry
+    flips = 4.0 * np.random.RandomState(0).randint(2, size=(48, 10, 12))
+    params = {
+        "d_model": 16,
+        "max_epochs": 12,
+        "batch_size": 4,
+        "mask_ratio": 0.3,
+        "dropout": 0.0,
+        "early_stopping": False,
+        "random_state": 0,
+    }
+    honest = STNDTEstimator(**params, **objective).fit(flips)
+    floor = (2 - 2 * np.log(2)) * (2 if objective else 1)  # masked, and always hidden
+    assert np.mean(honest.history_[-3:, "train_loss"]) > 0.9 * floor
+    # a masked count that keeps its value is seen, and training finds that out
+    seeing = STNDTEstimator(**params, **objective, token_ratio=0.0).fit(flips)
+    assert np.mean(seeing.history_[-3:, "train_loss"]) < 0.7 * floor
+
+
+def test_no_call_writes_to_its_input(small, spikes):
+    # `spikes` refuses to be written to; this array would let it happen
+    counts = hide(spikes, "single entries")
+    before = counts.copy()
+    estimator = small(heldout_neurons=[1], forecast_bins=2).fit(counts)
+    for call in (estimator.transform, estimator.score, lambda X: estimator.forecast(X, 2)):
+        call(counts)
+    assert_array_equal(counts, before)
+    estimator.fit(spikes).transform(spikes)

@@ -1,0 +1,187 @@
+"""Epochs, early stopping, interrupts, callbacks, net_params, warm start, output."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback, EarlyStopping
+
+
+def test_max_epochs_and_history(small, spikes):
+    estimator = small(max_epochs=4, n_iter_no_change=4).fit(spikes)
+    assert estimator.n_iter_ == len(estimator.history_) == 4
+    assert np.isfinite(estimator.history_[:, ("train_loss", "valid_bits")]).all()
+
+
+def test_without_early_stopping_every_window_trains(small, spikes):
+    estimator = small(early_stopping=False).fit(spikes)
+    assert "valid_bits" not in estimator.history_[-1]
+    sizes = estimator.history_[0, "batches", :, "train_batch_size"]
+    assert sum(sizes) == len(spikes)
+
+
+def test_a_single_window_trains_without_validation(small, spikes):
+    estimator = small().fit(spikes[:1])
+    assert estimator.n_iter_ == 3
+    assert np.isfinite(estimator.transform(spikes)).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_shows_nothing_is_no_validation(small, rows, seed):
+    counts = rows.copy()
+    counts[60:420] = np.nan  # most windows of 20 bins are empty
+    estimator = small(window=20, random_state=seed).fit(counts)
+    assert (np.array(estimator.history_[:, "valid_bits"]) != 0).all()
+
+
+class Spoil(Callback):
+    """Ruins the network in epoch 3, and may then press Ctrl-C."""
+
+    def __init__(self, interrupt=False):
+        self.interrupt = interrupt
+
+    def on_batch_begin(self, net, training=None, **kwargs):
+        if training and len(net.history) >= 3:
+            with torch.no_grad():
+                net.module_.readout.bias.fill_(3.0)
+            if self.interrupt:
+                raise KeyboardInterrupt
+
+
+def test_early_stopping_keeps_the_best_weights(small, spikes):
+    estimator = small(max_epochs=50, n_iter_no_change=2, callbacks=[Spoil()]).fit(spikes)
+    assert estimator.n_iter_ == 4
+    assert estimator.net_.module_.readout.bias.max() < 2
+    assert estimator.score(spikes) > -0.1
+
+
+def test_interrupting_fit_leaves_the_best_weights_and_says_so(small, spikes):
+    estimator = small(max_epochs=9, callbacks=[Spoil(interrupt=True)])
+    with pytest.warns(ConvergenceWarning, match=r"interrupted in epoch 3 of 9.*best weights"):
+        estimator.fit(spikes)
+    assert estimator.n_iter_ == 3
+    assert estimator.net_.module_.readout.bias.max() < 2
+    assert estimator.score(spikes) > -0.1
+    again = pickle.loads(pickle.dumps(estimator.set_params(callbacks=None)))
+    assert_array_equal(again.transform(spikes), estimator.transform(spikes))
+
+
+class InterruptAtOnce(Callback):
+    def on_batch_begin(self, net, **kwargs):
+        raise KeyboardInterrupt
+
+
+def test_interrupting_the_first_batch_leaves_mean_rates(small, spikes):
+    estimator = small(max_epochs=9, callbacks=[InterruptAtOnce()])
+    with pytest.warns(ConvergenceWarning, match=r"interrupted in epoch 1 of 9"):
+        estimator.fit(spikes)
+    assert estimator.score(spikes) == pytest.approx(0, abs=0.05)
+
+
+def test_training_that_a_callback_stops_is_not_interrupted(small, spikes):
+    stop = EarlyStopping(monitor="train_loss", patience=2, threshold=0.9)
+    estimator = small(max_epochs=30, callbacks=[("stop", stop)]).fit(spikes)
+    assert estimator.n_iter_ < 30
+
+
+class CountEpochs(Callback):
+    seen = []  # shared by all copies
+
+    def initialize(self):
+        self.n_epochs_ = 0
+        return self
+
+    def on_epoch_end(self, net, **kwargs):
+        self.n_epochs_ += 1
+        self.seen.append(self.n_epochs_)
+
+
+def test_copies_of_callbacks_join_the_training(small, spikes):
+    callback = CountEpochs()
+    CountEpochs.seen.clear()
+    small(callbacks=[callback]).fit(spikes)
+    assert CountEpochs.seen == [1, 2, 3]
+    assert not hasattr(callback, "n_epochs_")
+
+
+def test_net_params_are_merged_last(small, spikes):
+    steps = []
+
+    class CountingSGD(torch.optim.SGD):
+        def step(self, closure=None):
+            steps.append(1)
+            return super().step(closure)
+
+    params = {"optimizer": CountingSGD, "batch_size": 11, "max_epochs": 2}
+    estimator = small(net_params=params).fit(spikes)
+    assert len(steps) == 4  # two batches an epoch, for 22 of 24 trials are trained on
+    assert estimator.n_iter_ == 2
+    assert params == {"optimizer": CountingSGD, "batch_size": 11, "max_epochs": 2}
+
+
+def test_net_params_reach_the_objective(small, spikes):
+    estimator = small(net_params={"mask_ratio": 0.25}).fit(spikes)
+    assert estimator.net_.mask_ratio == 0.25
+
+
+def test_warm_start_goes_on_from_the_present_weights(small, spikes):
+    estimator = small(warm_start=True, max_epochs=4, n_iter_no_change=9).fit(spikes)
+    rates = estimator.transform(spikes)
+    estimator.set_params(lr=1e-9, random_state=1, max_epochs=2).fit(spikes)
+    assert_allclose(estimator.transform(spikes), rates, rtol=1e-4)
+    assert estimator.n_iter_ == len(estimator.history_) == 6
+    estimator.set_params(lr=3e-3).fit(spikes)
+    assert not np.allclose(estimator.transform(spikes), rates, rtol=1e-4)
+
+
+def test_warm_start_after_loading(small, spikes):
+    estimator = pickle.loads(pickle.dumps(small(warm_start=True).fit(spikes)))
+    estimator.fit(spikes[:12])
+    assert estimator.n_iter_ == 6
+
+
+def test_an_interrupted_warm_start_counts_its_own_epochs(small, spikes):
+    estimator = small(warm_start=True).fit(spikes)
+    estimator.set_params(max_epochs=9, callbacks=[InterruptAtOnce()])
+    with pytest.warns(ConvergenceWarning, match=r"interrupted in epoch 1 of 9"):
+        estimator.fit(spikes)
+
+
+def test_warm_start_refuses_another_architecture(small, spikes):
+    estimator = small(warm_start=True).fit(spikes)
+    with pytest.raises(ValueError, match=r"warm_start|d_model"):
+        estimator.set_params(d_model=16).fit(spikes)
+
+
+@pytest.mark.parametrize(
+    ("param", "value"), [("heldout_neurons", [1]), ("window", 5), ("forecast_bins", 25)]
+)
+def test_warm_start_passes_over_no_changed_parameter(small, spikes, param, value):
+    estimator = small(warm_start=True).fit(spikes).set_params(**{param: value})
+    # weights that are kept were trained for the targets and the window of the first fit
+    with pytest.raises(ValueError, match=param):
+        estimator.fit(spikes)
+
+
+def test_without_warm_start_training_begins_anew(small, fitted, spikes):
+    estimator = small(max_epochs=2).fit(spikes[:12]).set_params(max_epochs=3).fit(spikes)
+    assert estimator.n_iter_ == 3
+    assert_array_equal(estimator.transform(spikes), fitted.transform(spikes))
+
+
+def test_verbose_shows_a_bar_with_its_rate(small, spikes, capsys):
+    small(verbose=1).fit(spikes)
+    printed = capsys.readouterr()
+    assert "updates/s" in printed.err
+    assert "held-out bits/spike" in printed.err
+    assert printed.out == ""
+    small(verbose=2).fit(spikes)
+    assert "train_loss" in capsys.readouterr().out
+
+
+def test_silent_by_default(small, spikes, capsys):
+    small().fit(spikes).transform(spikes)
+    assert capsys.readouterr() == ("", "")

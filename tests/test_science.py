@@ -1,0 +1,44 @@
+"""Rates against the truth of synthetic data: margins over baselines."""
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter1d
+
+from sklearn_stndt import BaggingEnsemble
+from sklearn_stndt.datasets import make_reaches
+
+
+def r2(truth, rates):
+    """Share of each neuron's variance in time and over trials that the rates explain."""
+    residual = np.square(truth - rates).sum()
+    return 1 - residual / np.square(truth - truth.mean((0, 1))).sum()
+
+
+def smoothed(spikes, width):
+    return gaussian_filter1d(spikes.astype(float), width, axis=1)
+
+
+@pytest.fixture(scope="module")
+def reaching():
+    return make_reaches(n_trials=80, n_bins=25, n_neurons=40, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def default_members(reaching):
+    """Two networks with all defaults, as an ensemble."""
+    return BaggingEnsemble(n_estimators=2, random_state=0).fit(reaching.spikes)
+
+
+@pytest.mark.slow
+def test_defaults_find_rates_better_than_smoothing(reaching, default_members):
+    rates = default_members.estimators_[0].transform(reaching.spikes)
+    # the width that is best for the truth flatters the smoothing
+    best = max(r2(reaching.rates, smoothed(reaching.spikes, w)) for w in np.arange(1, 10, 0.5))
+    assert r2(reaching.rates, rates) > best + 0.1
+    assert r2(reaching.rates, rates) > 0.5  # the mean rates have 0
+
+
+@pytest.mark.slow
+def test_an_ensemble_finds_rates_better_than_its_members(reaching, default_members):
+    members = [r2(reaching.rates, m.transform(reaching.spikes)) for m in default_members]
+    assert r2(reaching.rates, default_members.transform(reaching.spikes)) > np.mean(members) + 0.005
