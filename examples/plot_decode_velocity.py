@@ -106,12 +106,13 @@ axes[1, 0].set_ylabel("velocity, y (cm/s)")
 handles, labels = axes[0, 0].get_legend_handles_labels()
 fig.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
 
-fig, axes = plt.subplots(1, 3, figsize=(7, 3), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(7, 2.8), layout="constrained")
 hues = plt.get_cmap("twilight")(np.arange(8) / 8)  # one a target
 for ax, name in zip(axes, styles, strict=True):
     paths = np.cumsum(velocity[name][:16], axis=1) * data.bin_width
     for path, condition in zip(paths, data.conditions[test], strict=False):
         ax.plot(*path.T, color=hues[condition], lw=1.2)
-    ax.set(title=name, xlabel="x (cm)", aspect="equal", xlim=(-14, 14), ylim=(-14, 14))
+    ax.set(title=name, xlabel="x (cm)", aspect="equal", xlim=(-16, 16), ylim=(-16, 16))
+    ax.label_outer()
 axes[0].set_ylabel("y (cm)")
 plt.show()

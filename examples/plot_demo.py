@@ -25,15 +25,15 @@ from sklearn_stndt import BaggingEnsemble, BinwiseRegressor, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
 from sklearn_stndt.metrics import bits_per_spike
 
-data = make_reaches(n_trials=150, random_state=0)
+data = make_reaches(n_trials=180, random_state=0)
 n_trials, n_bins, n_neurons = data.spikes.shape
-train, test = np.arange(120), np.arange(120, n_trials)
+train, test = np.arange(100), np.arange(100, n_trials)
 
 # %%
 # **Hidden entries.** A method that copies the spikes that it is shown knows nothing about rates. So
 # a fifth of the entries is hidden, their rates are inferred from all others, and this is done five
 # times, until each entry was hidden once. NaN means hidden. These are the masks of
-# :meth:`STNDTEstimator.score`, here for methods that have no such score.
+# :meth:`~sklearn_stndt.STNDTEstimator.score`, here for methods that have no such score.
 
 
 def infer_hidden(infer, spikes, n_folds=5):
@@ -125,9 +125,9 @@ print(
 # %%
 # Rates of three neurons, velocity and path of the hand, in test trials.
 styles = {
+    "truth": {"color": "black", "ls": "-", "lw": 2.5, "alpha": 0.35},
     "Gaussian smoothing": {"color": "#E69F00", "ls": "--", "lw": 1.5},
     "STNDT": {"color": "#0072B2", "ls": "-", "lw": 1.5},
-    "truth": {"color": "black", "ls": "-", "lw": 2.5, "alpha": 0.35},
 }
 bin_centres = (np.arange(n_bins) + 0.5) * data.bin_width
 courses = {"truth": data.rates, **rates}
@@ -147,10 +147,11 @@ for axis, ax in enumerate(axes[1, :2]):
         ax.plot(bin_centres, velocities[name][0, :, axis], label=name, **style)
     ax.set(title=f"hand, {'xy'[axis]}", xlabel="time (s)")
 axes[1, 0].set_ylabel("velocity (cm/s)")
+one_a_target = np.unique(data.conditions[test], return_index=True)[1]
 for name, style in styles.items():
-    paths = np.cumsum(velocities[name][:12], axis=1) * data.bin_width
+    paths = np.cumsum(velocities[name][one_a_target], axis=1) * data.bin_width
     axes[1, 2].plot(*paths.transpose(2, 1, 0), **style)
-axes[1, 2].set(title="12 reaches", xlabel="x (cm)", ylabel="y (cm)", aspect="equal")
+axes[1, 2].set(title="a reach to each target", xlabel="x (cm)", ylabel="y (cm)", aspect="equal")
 handles, labels = axes[1, 0].get_legend_handles_labels()
 fig.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
 fig.savefig("demo.png", dpi=150)

@@ -28,9 +28,9 @@ if "STNDT_DATA" in os.environ:
     shuffled = np.random.RandomState(0).permutation(len(spikes))
     train, test = np.split(shuffled, [len(spikes) * 4 // 5])
 else:
-    data = make_reaches(n_trials=80, random_state=0)
+    data = make_reaches(n_trials=80, n_neurons=50, random_state=0)
     spikes, bin_width, true_rates = data.spikes, data.bin_width, data.rates
-    train, test = np.arange(50), np.arange(50, 80)
+    train, test = np.arange(40), np.arange(40, 80)
 
 # %%
 # Six members, two at a time. The seed of the ensemble draws the seeds of the members, so the rates
@@ -76,11 +76,10 @@ left.plot(members, curve, "o-", color="#0072B2", label="mean of the first n")
 left.plot(members, alone, "s", color="#E69F00", mfc="none", mew=1.5, label="member n alone")
 left.set(xlabel="members n", ylabel="hidden entries (bits per spike)", xticks=members)
 left.legend(frameon=False)
-right.plot(x, y, "o-", color="#0072B2")
+right.loglog(x, y, "o-", color="#0072B2")
 if true_rates is not None:
-    right.axline((0, 0), slope=1, color="0.5", ls="--", lw=1, label="equal")
+    right.loglog(x, x, color="0.5", ls="--", lw=1, label="equal")
     right.legend(frameon=False)
     print(f"rank correlation of disagreement and error: {spearmanr(in_hz, abs(against))[0]:.2f}")
 right.set(xlabel="disagreement of the members (Hz)", ylabel=name)
-right.set(xlim=(0, None), ylim=(0, None))
 plt.show()
