@@ -28,8 +28,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn_stndt import BinwiseRegressor, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
 
-data = make_reaches(n_trials=160, random_state=0)
-train, test = slice(0, 80), slice(80, None)
+data = make_reaches(n_trials=140, random_state=0)
+train, test = slice(0, 60), slice(60, None)
 
 # %%
 # Search over the pipeline

@@ -140,12 +140,14 @@ for ax, neuron in zip(axes[0], neurons, strict=True):
         ax.plot(bin_centres, courses[name][test[0], :, neuron] / data.bin_width, **style)
     spike_bins = np.flatnonzero(data.spikes[test[0], :, neuron])
     ax.plot(bin_centres[spike_bins], 0 * spike_bins, "|", color="0.4", ms=8, clip_on=False)
-    ax.set(title=f"neuron {neuron}", xlabel="time (s)", ylim=(0, None))
+    ax.set(title=f"neuron {neuron}", xlabel="time (s)", ylim=(0, None), xticks=[0, 0.5, 1])
 axes[0, 0].set_ylabel("rate (Hz)")
 for axis, ax in enumerate(axes[1, :2]):
     for name, style in styles.items():
         ax.plot(bin_centres, velocities[name][0, :, axis], label=name, **style)
-    ax.set(title=f"hand, {'xy'[axis]}", xlabel="time (s)")
+    ax.set(title=f"hand, {'xy'[axis]}", xlabel="time (s)", xticks=[0, 0.5, 1])
+axes[1, 0].sharey(axes[1, 1])
+axes[1, 0].autoscale()
 axes[1, 0].set_ylabel("velocity (cm/s)")
 one_a_target = np.unique(data.conditions[test], return_index=True)[1]
 for name, style in styles.items():
