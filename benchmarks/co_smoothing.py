@@ -21,6 +21,7 @@ from baselines import PoissonCoSmoother, co_bps
 from sklearn.decomposition import FactorAnalysis
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import FunctionTransformer
+from threadpoolctl import threadpool_limits
 
 RECORDINGS = {"ex1": "ex1_spikes", "ex2": "ex2_spikes_first1s"}
 FILE = Path("datahigh") / "datahigh_20ms.npz"
@@ -186,15 +187,14 @@ def main():
         recordings = {name: arrays[RECORDINGS[name]] for name in options.recordings}
 
     results = []
-    for result in run(recordings, options):
-        results.append(result)
-        print(
-            "{recording} {model}, split {split}: {co_bps:.4f} in {seconds:.1f} s".format(**result),
-            file=sys.stderr,
-            flush=True,
-        )
-        if options.out is not None:
-            write_csv(options.out, results)  # after each cell: an interruption loses one at most
+    # the GLMs solve small systems, for which several threads of BLAS take many times as long
+    with threadpool_limits(1):
+        for result in run(recordings, options):
+            results.append(result)
+            line = "{recording} {model}, split {split}: {co_bps:.4f} in {seconds:.1f} s"
+            print(line.format(**result), file=sys.stderr, flush=True)
+            if options.out is not None:
+                write_csv(options.out, results)  # an interruption loses one cell at most
     print(format_table(results, options))
 
 

@@ -65,7 +65,7 @@ if "STNDT_DATA" in os.environ:
 else:
     spikes, position = simulate_linear_track()
     unit, n_splits, window = "cm", 3, 64
-spikes = spikes.astype(float)  # rates have the precision of the counts, and Ridge likes it high
+spikes = spikes.astype(float)  # a smoothed count is no whole number
 print(f"{len(spikes)} bins, {spikes.shape[1]} neurons", end=", ")
 print(f"{spikes.mean() / bin_width:.2f} spikes a second and neuron")
 

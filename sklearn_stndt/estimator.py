@@ -322,8 +322,8 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         rates : ndarray, same shape
-            Expected spikes per bin, everywhere; divide by the bin width for Hz. float64 if X is,
-            else float32.
+            Expected spikes per bin, everywhere; divide by the bin width for Hz. float32 if X is,
+            else float64.
 
         Raises
         ------
@@ -389,7 +389,7 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
         segments = as_segments(X, check_groups(X, groups))
         rates = infer(self.net_, segments, self.window_, self.n_threads).reshape(X.shape)
-        return rates.astype(np.float64) if X.dtype == np.float64 else rates
+        return rates if X.dtype == np.float32 else rates.astype(np.float64)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

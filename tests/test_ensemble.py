@@ -68,7 +68,7 @@ def test_rates_are_the_mean_of_the_members_rates(ensemble, spikes, rows, groups,
 
 @pytest.mark.parametrize(
     ("dtype", "expected"),
-    [(np.float64, np.float64), (np.float32, np.float32), (np.uint8, np.float32)],
+    [(np.float64, np.float64), (np.float32, np.float32), (np.uint8, np.float64)],
 )
 def test_rates_and_their_spread_keep_shape_and_precision(ensemble, spikes, dtype, expected):
     counts = spikes.astype(dtype)

@@ -75,4 +75,4 @@ def test_forecast_beyond_its_training_warns(small, fitted, spikes):
     with pytest.warns(UserWarning, match=r"trained with forecast_bins=2; the other 1 of 3 bins"):
         rates = estimator.forecast(spikes.astype(int), 3)
     assert rates.shape == (24, 3, 12)
-    assert rates.dtype == np.float32
+    assert rates.dtype == np.float64

@@ -96,7 +96,7 @@ def before_forecast(X: NDArray, window: int, n_tail: int) -> NDArray:
     """
     before = X[..., -(window - n_tail) :, :]
     if before.dtype.kind != "f":
-        before = before.astype(np.float32)
+        before = before.astype(np.float64)
     padding = [(0, 0)] * X.ndim
     padding[-2] = (window - n_tail - before.shape[-2], n_tail)
     return np.pad(before, padding, constant_values=np.nan)
