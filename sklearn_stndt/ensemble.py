@@ -9,24 +9,18 @@ import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
-from sklearn.base import (
-    BaseEstimator,
-    OneToOneFeatureMixin,
-    TransformerMixin,
-    _fit_context,
-    clone,
-)
+from sklearn.base import _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
+from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._scoring import infer_hidden
 from sklearn_stndt._validation import (
     check_counts,
     check_groups,
     check_heldout_neurons,
-    check_table_output,
 )
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.metrics import bits_per_spike
@@ -34,7 +28,7 @@ from sklearn_stndt.training.defaults import DEFAULT_WINDOW
 from sklearn_stndt.training.resampling import row_trials, take
 
 
-class BaggingEnsemble(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class BaggingEnsemble(RateTransformer):
     """Average the rates of many estimators that differ by their seeds or by their trials.
 
     Members err in different directions, so the mean of their rates is nearer to the truth than
@@ -91,10 +85,6 @@ class BaggingEnsemble(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     >>> ensemble.transform(spikes).shape == ensemble.rate_std(spikes).shape == spikes.shape
     True
     """
-
-    __metadata_request__fit = {"groups": True}
-    __metadata_request__transform = {"groups": True}
-    __metadata_request__score = {"groups": True}
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "transform"]), None],
@@ -182,33 +172,6 @@ class BaggingEnsemble(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
                 break
         return self
 
-    def fit_transform(
-        self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
-    ) -> NDArray:
-        """Train on X, then return its rates; see `fit` and `transform`."""
-        check_table_output(self, X)  # before a training that would be in vain
-        return self.fit(X, groups=groups).transform(X, groups=groups)
-
-    def transform(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
-        """Mean rates of the members.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-            Spikes per bin, NaN where hidden.
-        groups : array-like of shape (n_bins,), default=None
-            Trial of each row of a 2D X.
-
-        Returns
-        -------
-        rates : ndarray, same shape
-            Expected spikes per bin.
-        """
-        check_is_fitted(self)
-        X = check_counts(self, X, reset=False)
-        check_table_output(self, X)
-        return self._mean(X, groups)
-
     def rate_std(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
         """Disagreement between members: the standard deviation of their rates.
 
@@ -292,7 +255,7 @@ class BaggingEnsemble(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         keywords = _groups_keyword(check_groups(X, groups))
         return (_rates_of(member, X, keywords) for member in self.estimators_)
 
-    def _mean(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
+    def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
         rates = self._member_rates(X, groups)
         total = next(rates)
         for another in rates:
@@ -313,14 +276,6 @@ class BaggingEnsemble(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             return np.arange(n_trials)
         drawn = np.random.RandomState(seed).choice(n_trials, number, replace=self.bootstrap)
         return np.sort(drawn)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.input_tags.allow_nan = True
-        tags.input_tags.positive_only = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
 
 
 def _groups_keyword(groups: NDArray | None) -> dict[str, NDArray]:

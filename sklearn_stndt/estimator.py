@@ -4,10 +4,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, _fit_context
+from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._scoring import infer_hidden
 from sklearn_stndt._validation import (
     FIXED_BY_FIT,
@@ -18,7 +19,6 @@ from sklearn_stndt._validation import (
     check_groups,
     check_heldout_neurons,
     check_mask_ratio,
-    check_table_output,
     check_unchanged,
     warn_of_interruption,
 )
@@ -28,7 +28,7 @@ from sklearn_stndt.training.fitting import infer, train
 from sklearn_stndt.training.windows import as_segments, before_forecast
 
 
-class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class STNDTEstimator(RateTransformer):
     """Infer single-trial firing rates by a spatiotemporal transformer.
 
     The network learns to predict counts that are hidden from it out of the counts around them, in
@@ -159,11 +159,6 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     >>> rates.shape == spikes.shape
     True
     """
-
-    # trials of the rows are consumed wherever metadata is routed
-    __metadata_request__fit = {"groups": True}
-    __metadata_request__transform = {"groups": True}
-    __metadata_request__score = {"groups": True}
 
     _parameter_constraints: dict = STNDT_CONSTRAINTS
 
@@ -302,39 +297,6 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             warn_of_interruption(self.net_, previous)
         return self
 
-    def fit_transform(
-        self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
-    ) -> NDArray:
-        """Train on X, then return its rates; see `fit` and `transform`."""
-        check_table_output(self, X)  # before a training that would be in vain
-        return self.fit(X, groups=groups).transform(X, groups=groups)
-
-    def transform(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
-        """Infer firing rates.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-            Spikes per bin, NaN where hidden. Trials may be shorter or longer than in fit.
-        groups : array-like of shape (n_bins,), default=None
-            As in `fit`.
-
-        Returns
-        -------
-        rates : ndarray, same shape
-            Expected spikes per bin, everywhere; divide by the bin width for Hz. float32 if X is,
-            else float64.
-
-        Raises
-        ------
-        ValueError
-            As in `fit`, and if X has another number of neurons.
-        """
-        check_is_fitted(self)
-        X = check_counts(self, X, reset=False)
-        check_table_output(self, X)
-        return self._infer(X, groups)
-
     def score(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> float:
         """Bits per spike of entries that were hidden.
 
@@ -390,11 +352,3 @@ class STNDTEstimator(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         segments = as_segments(X, check_groups(X, groups))
         rates = infer(self.net_, segments, self.window_, self.n_threads).reshape(X.shape)
         return rates if X.dtype == np.float32 else rates.astype(np.float64)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.three_d_array = True
-        tags.input_tags.allow_nan = True
-        tags.input_tags.positive_only = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags

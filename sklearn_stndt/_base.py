@@ -1,0 +1,66 @@
+"""What every transformer from counts to rates has in common."""
+
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from sklearn_stndt._validation import check_counts, check_table_output
+
+
+class RateTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Base class of estimators whose `transform` turns counts into rates of the same shape.
+
+    A subclass has `fit`, and `_infer`, which is given checked counts.
+    """
+
+    # trials of the rows are consumed wherever metadata is routed
+    __metadata_request__fit = {"groups": True}
+    __metadata_request__transform = {"groups": True}
+    __metadata_request__score = {"groups": True}
+
+    def fit_transform(
+        self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
+    ) -> NDArray:
+        """Train on X, then return its rates; see `fit` and `transform`."""
+        check_table_output(self, X)  # before a training that would be in vain
+        return self.fit(X, groups=groups).transform(X, groups=groups)
+
+    def transform(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
+        """Infer firing rates.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin, NaN where hidden. Trials may be shorter or longer than in fit.
+        groups : array-like of shape (n_bins,), default=None
+            As in `fit`.
+
+        Returns
+        -------
+        rates : ndarray, same shape
+            Expected spikes per bin, everywhere; divide by the bin width for Hz. float32 if X is,
+            else float64.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`, and if X has another number of neurons.
+        """
+        check_is_fitted(self)
+        X = check_counts(self, X, reset=False)
+        check_table_output(self, X)
+        return self._infer(X, groups)
+
+    def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
+        """Rates of checked counts."""
+        raise NotImplementedError
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.positive_only = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
