@@ -42,11 +42,16 @@ STNDT_CONSTRAINTS: dict[str, list] = {
     ],
     "forecast_bins": [Interval(Integral, 0, None, closed="left")],
     "contrastive_weight": [Interval(Real, 0, None, closed="left")],
+    "contrastive_at": [StrOptions({"encoder", "embedding"})],
+    "contrastive_mask_ratio": [Interval(Real, 0, 1, closed="neither"), "array-like", None],
+    "contrastive_token_ratio": [Interval(Real, 0, 1, closed="both"), None],
+    "contrastive_random_ratio": [Interval(Real, 0, 1, closed="both"), None],
     "temperature": [Interval(Real, 0, None, closed="neither")],
     "window": [Interval(Integral, 1, None, closed="left"), None],
     "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "lr": [Interval(Real, 0, None, closed="neither")],
+    "warmup": [Interval(Real, 0, 1, closed="left")],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
@@ -176,7 +181,7 @@ def check_table_output(estimator: Any, X: ArrayLike) -> None:
         )
 
 
-def check_mask_ratio(mask_ratio: Any) -> float | tuple[float, float]:
+def check_mask_ratio(mask_ratio: Any, name: str = "mask_ratio") -> float | tuple[float, float]:
     """Check a share of entries, or a range of shares."""
     if isinstance(mask_ratio, Real):
         if 0 < float(mask_ratio) < 1:
@@ -188,7 +193,7 @@ def check_mask_ratio(mask_ratio: Any) -> float | tuple[float, float]:
             if 0 <= low < high <= 1:
                 return low, high
     raise ValueError(
-        "mask_ratio must be a number between 0 and 1, both excluded, or a range (low, high) with "
+        f"{name} must be a number between 0 and 1, both excluded, or a range (low, high) with "
         f"0 <= low < high <= 1, got {mask_ratio!r}."
     )
 

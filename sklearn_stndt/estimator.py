@@ -80,6 +80,11 @@ class STNDTEstimator(RateTransformer):
         Bins at the end of a window that are always hidden and always predicted.
     contrastive_weight : float, default=0.0
         Weight of the contrastive loss between two further corrupted views of a trial.
+    contrastive_at : {"encoder", "embedding"}, default="encoder"
+        What it compares: the encoder's output, averaged over bins, or, as published, the embedded
+        input, which it then trains alone.
+    contrastive_mask_ratio, contrastive_token_ratio, contrastive_random_ratio : default=None
+        As those above, for the two views. None: the same.
     temperature : float, default=0.07
         Temperature of the contrastive loss.
     window : int or None, default=None
@@ -90,7 +95,9 @@ class STNDTEstimator(RateTransformer):
     batch_size : int or "auto", default="auto"
         Windows in a batch. "auto": 16 up to 500 windows, else 32.
     lr : float, default=3e-3
-        Largest learning rate of AdamW, after the warm-up.
+        Largest learning rate of AdamW, after the warm-up; then it falls to 0, as a cosine.
+    warmup : float, default=0.05
+        Share of the training in which the learning rate rises to it.
     weight_decay : float, default=0.01
         Weight decay of AdamW.
     early_stopping : bool, default=True
@@ -185,11 +192,16 @@ class STNDTEstimator(RateTransformer):
         heldout_neurons=None,
         forecast_bins=0,
         contrastive_weight=0.0,
+        contrastive_at="encoder",
+        contrastive_mask_ratio=None,
+        contrastive_token_ratio=None,
+        contrastive_random_ratio=None,
         temperature=0.07,
         window=None,
         max_epochs="auto",
         batch_size="auto",
         lr=3e-3,
+        warmup=0.05,
         weight_decay=1e-2,
         early_stopping=True,
         validation_fraction=0.1,
@@ -222,11 +234,16 @@ class STNDTEstimator(RateTransformer):
         self.heldout_neurons = heldout_neurons
         self.forecast_bins = forecast_bins
         self.contrastive_weight = contrastive_weight
+        self.contrastive_at = contrastive_at
+        self.contrastive_mask_ratio = contrastive_mask_ratio
+        self.contrastive_token_ratio = contrastive_token_ratio
+        self.contrastive_random_ratio = contrastive_random_ratio
         self.temperature = temperature
         self.window = window
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.lr = lr
+        self.warmup = warmup
         self.weight_decay = weight_decay
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
@@ -268,7 +285,9 @@ class STNDTEstimator(RateTransformer):
         segments = as_segments(X, check_groups(X, groups))
         params = self.get_params(deep=False)
         params["context"] = check_context(self.context)
-        params["mask_ratio"] = check_mask_ratio(self.mask_ratio)
+        for name in ("mask_ratio", "contrastive_mask_ratio"):
+            if params[name] is not None:
+                params[name] = check_mask_ratio(params[name], name)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if previous is not None:
             check_unchanged(params, self._fitted_with)

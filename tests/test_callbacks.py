@@ -27,7 +27,7 @@ def test_cosine_has_the_values_computed_by_hand():
 
 @pytest.mark.parametrize("n_updates", [1, 2, 9, 10, 1000])
 def test_learning_rate_is_never_above_1_nor_0_before_the_end(n_updates):
-    factor = WarmupCosine(n_updates)
+    factor = WarmupCosine(n_updates, 0.05)
     factors = np.array([factor(update) for update in range(n_updates)])
     assert factors.max() == pytest.approx(1)
     assert factors.min() > 0
@@ -181,7 +181,7 @@ def test_progress_counts_training_batches_and_shows_scores(capsys):
 
 
 @pytest.mark.parametrize(
-    "callback", [HeldOutBits(), BestWeights(3), Progress(1), WarmupCosine(10)], ids=type
+    "callback", [HeldOutBits(), BestWeights(3), Progress(1), WarmupCosine(10, 0.05)], ids=type
 )
 def test_callbacks_can_be_pickled_after_training(callback):
     if not isinstance(callback, WarmupCosine):

@@ -247,24 +247,21 @@ def test_net_params_have_the_last_word(net_params):
     assert not same_bits(weights_of(default), weights_of(net))
 
 
-# ---------------------------------------------------------------------- warm start
-
-
 def test_training_goes_on_from_the_weights_of_a_previous_net():
     X = recording()
     first = fit(X, max_epochs=3)
     learned, n_epochs = weights_of(first), len(first.history)
-    second = fit(X, previous=first, max_epochs=2, lr=1e-9)
+    second = fit(X, previous=first, max_epochs=2, lr=1e-9, warmup=0.3)
     assert same_bits(weights_of(first), learned)
     assert len(first.history) == n_epochs
     assert [epoch["epoch"] for epoch in second.history] == [1, 2, 3, 4, 5]
     for after, before in zip(weights_of(second), learned, strict=True):
         torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
     # the schedule begins again
-    rates = [
-        b["event_lr"] for epoch in second.history[3:] for b in epoch["batches"] if "event_lr" in b
-    ]
-    assert rates == pytest.approx([1e-9 * WarmupCosine(len(rates))(i) for i in range(len(rates))])
+    batches = [batch for epoch in second.history[3:] for batch in epoch["batches"]]
+    rates = [batch["event_lr"] for batch in batches if "event_lr" in batch]
+    schedule = WarmupCosine(len(rates), 0.3)
+    assert rates == pytest.approx([1e-9 * schedule(i) for i in range(len(rates))])
 
 
 def test_a_changed_network_cannot_go_on():

@@ -215,6 +215,7 @@ def test_gradients_are_as_before_between_batches(batch, monkeypatch):
 
 def small_net(callbacks=(), validation=None, net_params=None, n_train=12, **params):
     choices = {"max_epochs": 2, "batch_size": 4, "lr": 0.01, "weight_decay": 0.01, "patience": 5}
+    choices["warmup"] = 0.3
     net = build_net(
         {**SMALL, "n_neurons": N_NEURONS, "n_bins": N_BINS},
         n_train=n_train,
@@ -270,7 +271,7 @@ def test_the_learning_rate_follows_the_schedule(batch):
     net = small_net(max_epochs=5, n_train=6, batch_size=4)
     net.partial_fit(windows_of(batch))
     rates = [b["event_lr"] for epoch in net.history for b in epoch["batches"] if "event_lr" in b]
-    schedule = WarmupCosine(10)
+    schedule = WarmupCosine(10, 0.3)
     assert rates == pytest.approx([0.01 * schedule(update) for update in range(10)])
 
 

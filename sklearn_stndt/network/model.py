@@ -297,6 +297,26 @@ class STNDT(nn.Module):
         values = ((values - self.center) / self.scale).masked_fill(~visible, 0.0)
         return torch.where(visible, values, self.token), values
 
+    def embeddings(self, spikes: Tensor, visible: Tensor) -> list[Tensor]:
+        """Embedded input, where the published contrastive loss acts.
+
+        Parameters
+        ----------
+        spikes, visible : Tensor, shape (batch, n_bins, n_neurons)
+            As in `forward`.
+
+        Returns
+        -------
+        list of Tensor, shape (batch, n_features)
+            That of the bins and, where the spatial part has an embedding of its own, that of the
+            time courses.
+        """
+        entering, values = self.scaled_input(spikes, visible)
+        embedded = [self.embed(entering).flatten(1)]
+        if self.mix_every is not None:
+            embedded.append(self.mix_every.embed_courses(values.transpose(1, 2)).flatten(1))
+        return embedded
+
     def forward(
         self, spikes: Tensor, visible: Tensor, return_attention: bool = False
     ) -> NetworkOutput:

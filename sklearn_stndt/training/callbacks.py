@@ -15,11 +15,11 @@ class WarmupCosine:
     ----------
     n_updates : int
         Updates of the whole training.
-    warmup : float, default=0.05
+    warmup : float
         Share of them spent on the warm-up.
     """
 
-    def __init__(self, n_updates: int, warmup: float = 0.05):
+    def __init__(self, n_updates: int, warmup: float):
         self.n_updates = n_updates
         self.n_warmup = max(round(warmup * n_updates), 1)
 

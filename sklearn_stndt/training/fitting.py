@@ -32,6 +32,10 @@ OBJECTIVE_PARAMETERS = (
     "random_ratio",
     "forecast_bins",
     "contrastive_weight",
+    "contrastive_at",
+    "contrastive_mask_ratio",
+    "contrastive_token_ratio",
+    "contrastive_random_ratio",
     "temperature",
 )
 
@@ -111,6 +115,7 @@ def train(
             validation=validation,
             patience=patience,
             lr=params["lr"],
+            warmup=params["warmup"],
             weight_decay=params["weight_decay"],
             device=device,
             verbose=int(params["verbose"]),

@@ -52,6 +52,10 @@ class MaskedModellingNet(NeuralNet):
         Bins at the end of a window that are never shown.
     contrastive_weight, temperature : float
         Weight of the contrastive loss between two further corrupted views, and its temperature.
+    contrastive_at : {"encoder", "embedding"}
+        What the loss compares: the mean output of the encoder, or the embedded input.
+    contrastive_mask_ratio, contrastive_token_ratio, contrastive_random_ratio
+        Corruption of the two views; None: as that of the masked modelling.
     **kwargs
         Parameters of :class:`skorch.NeuralNet`.
     """
@@ -68,6 +72,10 @@ class MaskedModellingNet(NeuralNet):
         forecast_bins=0,
         contrastive_weight=0.0,
         temperature=0.07,
+        contrastive_at="encoder",
+        contrastive_mask_ratio=None,
+        contrastive_token_ratio=None,
+        contrastive_random_ratio=None,
         **kwargs,
     ):
         super().__init__(module, criterion=criterion, **kwargs)
@@ -78,6 +86,10 @@ class MaskedModellingNet(NeuralNet):
         self.forecast_bins = forecast_bins
         self.contrastive_weight = contrastive_weight
         self.temperature = temperature
+        self.contrastive_at = contrastive_at
+        self.contrastive_mask_ratio = contrastive_mask_ratio
+        self.contrastive_token_ratio = contrastive_token_ratio
+        self.contrastive_random_ratio = contrastive_random_ratio
 
     def split_visible(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Split a batch, NaN where missing, into counts, what is known, and what may be shown."""
@@ -101,27 +113,37 @@ class MaskedModellingNet(NeuralNet):
             forecast[:, :observed] = False
         return heldout, forecast
 
-    def corrupted_view(self, spikes: Tensor, visible: Tensor):
-        """Run the network on a corrupted view; return its output and the mask."""
-        masked = draw_mask(visible, self.mask_ratio)
-        output = self.module_(
-            *corrupt(spikes, visible, masked, self.token_ratio, self.random_ratio)
+    def contrast(self, spikes: Tensor, visible: Tensor) -> Tensor:
+        """Contrastive loss between two corrupted views."""
+        own = (
+            self.contrastive_mask_ratio,
+            self.contrastive_token_ratio,
+            self.contrastive_random_ratio,
         )
-        return output, masked
+        default = (self.mask_ratio, self.token_ratio, self.random_ratio)
+        ratio, *rest = (d if o is None else o for o, d in zip(own, default, strict=True))
+        views = [corrupt(spikes, visible, draw_mask(visible, ratio), *rest) for _ in range(2)]
+        if self.contrastive_at == "embedding":
+            pairs = list(zip(*(self.module_.embeddings(*view) for view in views), strict=True))
+        else:
+            pairs = [[self.module_(*view).encoded for view in views]]
+        losses = [info_nce(first, second, self.temperature) for first, second in pairs]
+        return torch.stack(losses).sum()
 
     def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
         """Mask, infer, and take the gradient of the loss of what was masked."""
         self._set_training(True)
         spikes, known, visible = self.split_visible(batch[0])
-        output, masked = self.corrupted_view(spikes, visible)
+        masked = draw_mask(visible, self.mask_ratio)
+        output = self.module_(
+            *corrupt(spikes, visible, masked, self.token_ratio, self.random_ratio)
+        )
         heldout, forecast = self.always_hidden(known)
         loss = masked_modelling_loss(
             output.log_rates, spikes, masked=masked, heldout=heldout, forecast=forecast
         )
         if self.contrastive_weight:
-            first, _ = self.corrupted_view(spikes, visible)
-            second, _ = self.corrupted_view(spikes, visible)
-            contrast = info_nce(first.encoded, second.encoded, self.temperature)
+            contrast = self.contrast(spikes, visible)
             self.history.record_batch("train_nll", loss.item())
             self.history.record_batch("train_contrast", contrast.item())
             loss = loss + self.contrastive_weight * contrast
@@ -200,6 +222,7 @@ def build_net(
     validation: Windows | None,
     patience: int,
     lr: float,
+    warmup: float,
     weight_decay: float,
     device: str,
     verbose: int,
@@ -221,6 +244,8 @@ def build_net(
         Epochs without a better score until training stops.
     lr, weight_decay : float
         Parameters of AdamW.
+    warmup : float
+        Share of the updates in which the learning rate rises.
     device : str
         Where to train.
     verbose : int
@@ -242,7 +267,7 @@ def build_net(
             "schedule",
             LRScheduler(
                 torch.optim.lr_scheduler.LambdaLR,
-                lr_lambda=WarmupCosine(n_updates),
+                lr_lambda=WarmupCosine(n_updates, warmup),
                 step_every="batch",
             ),
         ),

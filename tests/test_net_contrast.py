@@ -1,0 +1,75 @@
+"""Where the contrastive loss acts, and on what views."""
+
+import pytest
+import torch
+
+from sklearn_stndt.network import STNDT
+from sklearn_stndt.training.net import MaskedModellingNet
+
+N_BINS, N_NEURONS = 8, 5
+SMALL = {"n_layers": 1, "n_heads": 2, "d_model": 8, "dim_feedforward": 8, "d_spatial": 4}
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def batch():
+    """Counts with missing entries and a missing bin."""
+    spikes = torch.poisson(torch.ones(12, N_BINS, N_NEURONS))
+    spikes[torch.rand(spikes.shape) < 0.1] = torch.nan
+    spikes[0, 3] = torch.nan
+    return spikes
+
+
+def net_with(spatial_layers="last", **params):
+    module = STNDT(N_NEURONS, N_BINS, **SMALL, spatial_layers=spatial_layers)
+    return MaskedModellingNet(module, train_split=None, **params).initialize()
+
+
+@pytest.mark.parametrize("at", ["encoder", "embedding"])
+def test_the_views_have_a_corruption_of_their_own(batch, at, monkeypatch):
+    net = net_with(
+        contrastive_at=at,
+        mask_ratio=0.9,
+        contrastive_mask_ratio=0.2,
+        contrastive_token_ratio=0.0,
+        contrastive_random_ratio=1.0,
+    )
+    seen, module = [], net.module_
+    scaled_input = module.scaled_input
+    monkeypatch.setattr(
+        module, "scaled_input", lambda *view: seen.append(view) or scaled_input(*view)
+    )
+    spikes, known, visible = net.split_visible(batch)
+    net.contrast(spikes, visible)
+    assert len(seen) == 2
+    for view, shown in seen:
+        # nothing is hidden; about a fifth may have become another count
+        assert torch.equal(shown, known)
+        assert 0.05 < (view != spikes).sum() / known.sum() < 0.25
+    assert not torch.equal(seen[0][0], seen[1][0])
+
+
+@pytest.mark.parametrize("spatial_layers", ["last", "all"])
+def test_at_the_embedding_it_trains_the_embeddings_alone(batch, spatial_layers):
+    net = net_with(spatial_layers, contrastive_at="embedding")
+    spikes, _, visible = net.split_visible(batch)
+    net.contrast(spikes, visible).backward()
+    trained = {name for name, p in net.module_.named_parameters() if p.grad is not None}
+    expected = {"token", "embed.weight", "embed.bias"}
+    if spatial_layers == "all":
+        expected |= {"mix_every.embed_courses.weight", "mix_every.embed_courses.bias"}
+    assert trained == expected
+
+
+@pytest.mark.parametrize("spatial_layers", ["last", "all"])
+def test_at_the_embedding_it_tells_trials_from_one_another(batch, spatial_layers):
+    net = net_with(spatial_layers, contrastive_at="embedding", contrastive_mask_ratio=0.1)
+    spikes, _, visible = net.split_visible(batch)
+    alike = net.contrast(spikes[:1].expand_as(spikes), visible[:1].expand_as(visible))
+    assert net.contrast(spikes, visible) < 0.7 * alike
