@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.decomposition import FactorAnalysis
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import PoissonRegressor
 from sklearn.model_selection import KFold
@@ -125,6 +126,124 @@ def tune_smoother(X, widths=(1, 1.5, 2, 3, 4, 6, 8, 12), priors=(0.03, 0.1, 0.3,
     return best
 
 
+class FactorSmoother(TransformerMixin, BaseEstimator):
+    """Factor analysis of smoothed square roots of counts, as rates: what all neurons share.
+
+    Width and number of factors are chosen by bits per spike of entries that were hidden, in five
+    fixed masks, and filled from the bins around them before the factors are inferred.
+
+    Parameters
+    ----------
+    widths, n_factors : sequences
+        Standard deviations of the Gaussian, in bins, and numbers of factors to choose from.
+
+    Attributes
+    ----------
+    smoother_, factors_ : transformers
+        The chosen ones, fitted.
+    """
+
+    def __init__(self, *, widths=(1, 1.5, 2, 3, 4, 6), n_factors=(2, 3, 4, 6, 8, 12)):
+        self.widths = widths
+        self.n_factors = n_factors
+
+    def fit(self, X, y=None):
+        """Tune and fit to counts; `y` is ignored."""
+        X = np.asarray(X, dtype=float)
+        fold = np.random.default_rng(0).integers(5, size=X.shape)
+        best_score = -np.inf
+        for width in self.widths:
+            smoother = GaussianSmoother(width, prior=0.1).fit(X)
+            folds = [smoother.transform(np.where(fold == k, np.nan, X)) for k in range(5)]
+            for n in self.n_factors:
+                if n >= X.shape[-1]:
+                    continue
+                factors = FactorAnalysis(n, svd_method="lapack").fit(
+                    np.sqrt(_bins(smoother.transform(X)))
+                )
+                rates = np.empty_like(X)
+                for k, smoothed in enumerate(folds):
+                    rates[fold == k] = _reconstruct(factors, smoothed)[fold == k]
+                score = bits_per_spike(X, rates)
+                if score > best_score:
+                    best_score, self.smoother_, self.factors_ = score, smoother, factors
+        return self
+
+    def transform(self, X):
+        """Return rates of the shape of `X`, NaN nowhere."""
+        check_is_fitted(self)
+        return _reconstruct(self.factors_, self.smoother_.transform(X))
+
+
+def _reconstruct(factors, smoothed):
+    """Rates that the posterior mean of the factors explains."""
+    roots = factors.transform(np.sqrt(_bins(smoothed))) @ factors.components_ + factors.mean_
+    return np.maximum(roots, 1e-3).reshape(smoothed.shape) ** 2
+
+
+class PoissonSmoother(TransformerMixin, BaseEstimator):
+    """Poisson GLM of each neuron on the smoothed counts of all others.
+
+    Width and penalty are chosen by the likelihood of the last fifth of the bins.
+
+    Parameters
+    ----------
+    widths, alphas : sequences of float
+        Standard deviations of the Gaussian, in bins, and L2 penalties to choose from.
+
+    Attributes
+    ----------
+    smoother_ : GaussianSmoother
+        The chosen one, fitted.
+
+    glms_ : list of regressors
+        One a neuron.
+    """
+
+    def __init__(self, *, widths=(1.5, 3, 6), alphas=(1e-3, 1e-2, 1e-1)):
+        self.widths = widths
+        self.alphas = alphas
+
+    def fit(self, X, y=None):
+        """Tune and fit to counts; `y` is ignored."""
+        X = np.asarray(X, dtype=float)
+        n_fit = int(0.8 * len(X))
+        alphas = np.sort(self.alphas)[::-1]
+        best_loss = np.inf
+        for width in self.widths:
+            smoother = GaussianSmoother(width).fit(X)
+            smoothed = smoother.transform(X)
+            losses = np.empty((X.shape[-1], len(alphas)))
+            for neuron in range(X.shape[-1]):
+                others = np.delete(smoothed, neuron, axis=-1)
+                losses[neuron] = _path_losses(
+                    _bins(others[:n_fit]),
+                    X[:n_fit, ..., neuron].ravel(),
+                    _bins(others[n_fit:]),
+                    X[n_fit:, ..., neuron].ravel(),
+                    alphas,
+                )
+            if losses.min(axis=1).sum() < best_loss:
+                best_loss = losses.min(axis=1).sum()
+                best_alphas, self.smoother_ = alphas[losses.argmin(axis=1)], smoother
+        smoothed = self.smoother_.transform(X)
+        self.glms_ = [
+            next(_glm_path(_bins(np.delete(smoothed, n, axis=-1)), X[..., n].ravel(), [alpha]))
+            for n, alpha in enumerate(best_alphas)
+        ]
+        return self
+
+    def transform(self, X):
+        """Return rates of the shape of `X`, NaN nowhere."""
+        check_is_fitted(self)
+        smoothed = self.smoother_.transform(X)
+        rates = [
+            glm.predict(_bins(np.delete(smoothed, neuron, axis=-1)))
+            for neuron, glm in enumerate(self.glms_)
+        ]
+        return np.maximum(np.stack(rates, axis=-1).reshape(smoothed.shape), _SMALLEST_RATE)
+
+
 class PoissonCoSmoother(TransformerMixin, BaseEstimator):
     """Poisson GLM from smoothed held-in counts to each held-out neuron.
 
@@ -225,12 +344,23 @@ def _validation_losses(features, smoothed, heldout, alphas, train, validation):
     X_validation = features.transform(_bins(smoothed[validation]))
     losses = np.empty((heldout.shape[-1], len(alphas)))
     for neuron in range(heldout.shape[-1]):
-        counts = heldout[validation, :, neuron].ravel()
-        path = _glm_path(X_train, heldout[train, :, neuron].ravel(), alphas)
-        for i, glm in enumerate(path):
-            rates = np.maximum(glm.predict(X_validation), _SMALLEST_RATE)
-            losses[neuron, i] = np.nansum(rates - counts * np.log(rates))
+        losses[neuron] = _path_losses(
+            X_train,
+            heldout[train, :, neuron].ravel(),
+            X_validation,
+            heldout[validation, :, neuron].ravel(),
+            alphas,
+        )
     return losses
+
+
+def _path_losses(X_train, train_counts, X_validation, counts, alphas):
+    """Poisson loss of one neuron's validation bins at each penalty."""
+    losses = []
+    for glm in _glm_path(X_train, train_counts, alphas):
+        rates = np.maximum(glm.predict(X_validation), _SMALLEST_RATE)
+        losses.append(np.nansum(rates - counts * np.log(rates)))
+    return np.array(losses)
 
 
 def _glm_path(X, counts, alphas):

@@ -56,6 +56,7 @@ STNDT_CONSTRAINTS: dict[str, list] = {
     "early_stopping": ["boolean"],
     "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "calibration": ["boolean"],
     "device": [str],
     "n_threads": [Interval(Integral, 1, None, closed="left")],
     "random_state": ["random_state"],

@@ -199,6 +199,7 @@ def paper(name: str) -> dict[str, Any]:
         "warmup": 5000 / published.max_epochs,
         "weight_decay": 5e-5,
         "n_iter_no_change": published.patience,
+        "calibration": False,
         "net_params": {"callbacks__clipping__gradient_clip_value": 200.0},
     }
 

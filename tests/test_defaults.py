@@ -21,41 +21,41 @@ def test_batches_are_small_where_windows_are_few(n_windows, batch_size):
 
 @pytest.mark.parametrize("n_windows", [100, 300, 1600])
 def test_updates_grow_with_the_square_root_of_the_data(n_windows):
-    def n_updates(amount):
-        return auto_max_epochs(amount, n_windows, 16) * np.ceil(n_windows / 16)
+    def n_updates(n_bins):
+        return auto_max_epochs(n_bins, n_windows, 16) * np.ceil(n_windows / 16)
 
     n_batches = np.ceil(n_windows / 16)
-    for amount in (100, 400, 1600):
-        assert 0 <= n_updates(amount) - 75 * amount**0.5 < n_batches  # whole epochs
-        assert n_updates(4 * amount) == pytest.approx(2 * n_updates(amount), abs=2 * n_batches)
+    for n_bins in (2_500, 10_000, 90_000):
+        assert 0 <= n_updates(n_bins) - 15 * n_bins**0.5 < n_batches  # whole epochs
+        assert n_updates(4 * n_bins) == pytest.approx(2 * n_updates(n_bins), abs=2 * n_batches)
 
 
 @pytest.mark.parametrize(
-    ("amount", "n_windows", "batch_size", "expected"),
+    ("n_bins", "n_windows", "batch_size", "expected"),
     [
-        (0.1, 1, 1, 200),  # never fewer than 200 updates
-        (1e9, 3200, 32, 120),  # nor more than 12,000
-        (1e9, 10_000_000, 32, 1),  # but an epoch at least
-        (100, 160, 16, 75),
-        (100, 161, 16, 69),  # the last batch of an epoch may be small
+        (5, 1, 1, 200),  # never fewer than 200 updates
+        (10**9, 3200, 32, 120),  # nor more than 12,000
+        (10**9, 10_000_000, 32, 1),  # but an epoch at least
+        (2_500, 160, 16, 75),
+        (2_500, 161, 16, 69),  # the last batch of an epoch may be small
     ],
 )
-def test_number_of_epochs(amount, n_windows, batch_size, expected):
-    assert auto_max_epochs(amount, n_windows, batch_size) == expected
+def test_number_of_epochs(n_bins, n_windows, batch_size, expected):
+    assert auto_max_epochs(n_bins, n_windows, batch_size) == expected
 
 
 @pytest.mark.parametrize(
     ("n_bins", "dropout"),
-    [(0, 0.4), (1, 0.4), (5_000, 0.4), (40_000, 0.2), (10_000_000, 0.2)],
+    [(0, 0.4), (1, 0.4), (5_000, 0.4), (40_000, 0.2), (10_000_000, 0.1)],
 )
 def test_limits_of_dropout(n_bins, dropout):
     assert auto_dropout(n_bins) == pytest.approx(dropout)
 
 
 def test_dropout_falls_with_the_data():
-    values = np.array([auto_dropout(n) for n in np.geomspace(5_000, 40_000, 30)])
+    values = np.array([auto_dropout(n) for n in np.geomspace(5_000, 110_000, 30)])
     assert (np.diff(values) < 0).all()
-    assert values[15] == pytest.approx(0.3, abs=0.01)
+    assert values[15] == pytest.approx(0.25, abs=0.01)
 
 
 @pytest.mark.parametrize(("max_epochs", "patience"), [(1, 10), (30, 10), (36, 12), (300, 100)])

@@ -128,7 +128,8 @@ def test_net_params_reach_the_objective(small, spikes):
 
 
 def test_warm_start_goes_on_from_the_present_weights(small, spikes):
-    estimator = small(warm_start=True, max_epochs=4, n_iter_no_change=9).fit(spikes)
+    params = {"warm_start": True, "max_epochs": 4, "n_iter_no_change": 9, "calibration": False}
+    estimator = small(**params).fit(spikes)
     rates = estimator.transform(spikes)
     estimator.set_params(lr=1e-9, random_state=1, max_epochs=2).fit(spikes)
     assert_allclose(estimator.transform(spikes), rates, rtol=1e-4)

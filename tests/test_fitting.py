@@ -25,6 +25,7 @@ SMALL = {
     "max_epochs": 4,
     "batch_size": 8,
     "validation_fraction": 0.25,
+    "calibration": False,
 }
 
 

@@ -47,13 +47,19 @@ def sinusoids(n_positions: int, width: int) -> Tensor:
 
 
 def feed_forward(d_model: int, width: int, dropout: float) -> nn.Sequential:
-    """Pre-norm feed-forward branch of a residual stream."""
+    """Pre-norm feed-forward branch of a residual stream, which starts at zero.
+
+    So training begins with attention alone, a smoother, and adds as much as the data call for.
+    """
+    back = nn.Linear(width, d_model)
+    nn.init.zeros_(back.weight)
+    nn.init.zeros_(back.bias)
     return nn.Sequential(
         nn.LayerNorm(d_model),
         nn.Linear(d_model, width),
         nn.GELU(),
         Dropout(dropout),
-        nn.Linear(width, d_model),
+        back,
         Dropout(dropout),
     )
 
@@ -226,10 +232,10 @@ class STNDT(nn.Module):
         n_neurons: int,
         n_bins: int,
         *,
-        n_layers: int = 2,
+        n_layers: int = 3,
         n_heads: int = 4,
         d_model: int | None = 64,
-        dim_feedforward: int = 128,
+        dim_feedforward: int = 256,
         dropout: float = 0.3,
         dropout_embedding: float = 0.2,
         dropout_rates: float = 0.2,

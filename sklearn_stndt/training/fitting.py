@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from sklearn_stndt.training import defaults
+from sklearn_stndt.training.calibration import calibrate
 from sklearn_stndt.training.net import MaskedModellingNet, build_net
 from sklearn_stndt.training.seeding import isolated_torch
 from sklearn_stndt.training.windows import Segments, Stitcher, cut, split
@@ -91,7 +92,7 @@ def train(
         batch_size = defaults.auto_batch_size(len(windows))
     max_epochs = params["max_epochs"]
     if max_epochs == "auto":
-        max_epochs = defaults.auto_max_epochs(n_bins / window, len(windows), batch_size)
+        max_epochs = defaults.auto_max_epochs(n_bins, len(windows), batch_size)
     patience = params["n_iter_no_change"]
     if patience == "auto":
         patience = defaults.auto_patience(max_epochs)
@@ -102,7 +103,7 @@ def train(
     n_neurons = segments.rows.shape[1]
     network = {name: params[name] for name in NETWORK_PARAMETERS}
     network |= {"n_neurons": n_neurons, "n_bins": window, "dropout": dropout}
-    network["dim_feedforward"] = params["dim_feedforward"] or 2 * (params["d_model"] or n_neurons)
+    network["dim_feedforward"] = params["dim_feedforward"] or 4 * (params["d_model"] or n_neurons)
     for name in ("dropout_embedding", "dropout_rates"):
         network[name] = 0.75 * dropout if params[name] is None else params[name]
 
@@ -129,6 +130,8 @@ def train(
         if previous is not None:
             _take_weights(net, previous)
         net.partial_fit(windows)
+        if validation is not None and params["calibration"]:
+            calibrate(net, validation)
     history = copy.copy(net.history)
     net.trim_for_prediction()  # forgets the history, which is small and wanted
     if previous is not None:

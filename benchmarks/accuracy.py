@@ -1,0 +1,246 @@
+"""Accuracy of inferred rates beside plain baselines, on recordings and on generated data.
+
+    STNDT_DATA=<folder> python benchmarks/accuracy.py --results accuracy.jsonl
+
+For every problem, model and seed:
+
+- co-bps: a model is trained with a quarter of the neurons held out; in the test part they are NaN,
+  and their inferred rates are scored against their spikes;
+- R2 of rates: a model that sees all neurons, against the rates that generated the spikes, over
+  trials and bins, mean over neurons;
+- behaviour: R2 of velocity or position by ridge without history, from the same model's rates. The
+  penalty, and for smoothing the width too, is chosen within the training part;
+- seconds of one training on the processor (tuning of the baselines included), and the number of
+  parameters.
+
+The models of this package run with their defaults; nothing is tuned for a problem. Every finished
+cell is a line in the file of results, and the same call goes on where it was interrupted. Begin a
+new file after a change of the code.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from baselines import (
+    FactorSmoother,
+    GaussianSmoother,
+    PoissonCoSmoother,
+    PoissonSmoother,
+    co_bps,
+    tune_smoother,
+)
+from co_smoothing import parameter
+from problems import PROBLEMS, missing_file
+from sklearn.decomposition import FactorAnalysis
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from threadpoolctl import threadpool_limits
+
+from sklearn_stndt import BaggingEnsemble, STNDTEstimator
+
+ALPHAS = np.logspace(-6, 5, 23)
+WIDTHS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
+OURS = {
+    "temporal": {"attention": "temporal"},
+    "STNDT": {},
+    "STNDT + contrast": {"contrastive_weight": 0.01},
+}
+MODELS = ["counts", "smoothing", "factor analysis", "Poisson GLM", *OURS, "ensemble of 5"]
+SCORES = {"co_bps": "co-bps", "rates_r2": "R2 rates", "behaviour_r2": "behaviour"}
+
+
+def decode(train, test, behaviour):
+    """R2 of behaviour in the test part, by ridge from rates of the same bin."""
+    flat = [values.reshape(-1, values.shape[-1]) for values in (train, test, *behaviour)]
+    scale = flat[0].std(axis=0) + 1e-12
+    ridge = RidgeCV(ALPHAS).fit(flat[0] / scale, flat[2])
+    return r2_score(flat[3], ridge.predict(flat[1] / scale))
+
+
+def decode_smoothed(problem):
+    """The same from smoothed counts; the width decodes the end of the training part best."""
+    n_fit = int(0.8 * len(problem.train))
+    target, _ = problem.behaviour
+    scores = []
+    for width in WIDTHS:
+        smoothed = GaussianSmoother(width).fit_transform(problem.train)
+        parts = smoothed[:n_fit], smoothed[n_fit:]
+        scores.append(decode(*parts, (target[:n_fit], target[n_fit:])))
+    best = GaussianSmoother(WIDTHS[int(np.argmax(scores))]).fit(problem.train)
+    return decode(best.transform(problem.train), best.transform(problem.test), problem.behaviour)
+
+
+def rates_r2(rates, true_rates):
+    """R2 over trials and bins, mean over neurons."""
+    n_neurons = rates.shape[-1]
+    return r2_score(true_rates.reshape(-1, n_neurons), rates.reshape(-1, n_neurons))
+
+
+def build(name, problem, heldout, seed, options):
+    """Return the unfitted model, or None where the model has no such answer."""
+    if name == "counts":
+        return None if heldout is not None else GaussianSmoother(0)
+    if name == "smoothing":
+        return None if heldout is not None else "smoothing"
+    if name == "factor analysis":
+        if heldout is None:
+            return FactorSmoother()
+        factors = [FactorAnalysis(n, svd_method="lapack") for n in (4, 8, 16)]
+        return PoissonCoSmoother(heldout, features=factors, random_state=seed)
+    if name == "Poisson GLM":
+        if heldout is None:
+            return PoissonSmoother()
+        return PoissonCoSmoother(heldout, random_state=seed)
+    params = problem.params | options.param | OURS.get(name, {})
+    model = STNDTEstimator(heldout_neurons=heldout, random_state=seed, **params)
+    if name == "ensemble of 5":
+        model = BaggingEnsemble(model, 5, n_jobs=options.n_jobs, random_state=seed)
+    return model
+
+
+def n_parameters(model):
+    """Trained parameters of a network, or of all networks of an ensemble."""
+    members = getattr(model, "estimators_", [model])
+    nets = [member.net_.module_ for member in members if hasattr(member, "net_")]
+    return sum(p.numel() for net in nets for p in net.parameters() if p.requires_grad)
+
+
+def measure(problem_name, name, seed, options):
+    """Train and score one cell of the table."""
+    problem = PROBLEMS[problem_name](seed)
+    cell = {}
+    if problem.heldout is not None:
+        model = build(name, problem, problem.heldout, seed, options)
+        if model is not None:
+            trials = trials_of(problem.train) if isinstance(model, PoissonCoSmoother) else None
+            start = time.perf_counter()
+            model.fit(problem.train if trials is None else trials)
+            cell["seconds"] = time.perf_counter() - start
+            cell["co_bps"] = co_bps(model, problem.test, problem.heldout)
+            cell["parameters"] = n_parameters(model)
+    if problem.true_rates is not None or problem.behaviour is not None:
+        model = build(name, problem, None, seed, options)
+        start = time.perf_counter()
+        if name == "smoothing":
+            model = tune_smoother(problem.train)
+        else:
+            model.fit(problem.train)
+        cell["seconds"] = time.perf_counter() - start
+        cell["parameters"] = n_parameters(model)
+        test = model.transform(problem.test)
+        if problem.true_rates is not None:
+            cell["rates_r2"] = rates_r2(test, problem.true_rates)
+        if problem.behaviour is not None:
+            if name == "smoothing":
+                cell["behaviour_r2"] = decode_smoothed(problem)
+            else:
+                train = model.transform(problem.train)
+                cell["behaviour_r2"] = decode(train, test, problem.behaviour)
+    return cell
+
+
+def trials_of(X, n_bins=100):
+    """A recording as trials, whole ones alone: the GLM tunes itself in folds of trials."""
+    if X.ndim == 3:
+        return X
+    return X[: len(X) // n_bins * n_bins].reshape(-1, n_bins, X.shape[1])
+
+
+def key_of(problem, model, seed, options):
+    """Name of a cell in the file of results."""
+    params = {} if model in MODELS[:4] else options.param
+    return f"{problem} | {model} | {seed} | {json.dumps(params, sort_keys=True)}"
+
+
+def read_cells(path):
+    """Finished cells by their keys; a line that an interruption cut off counts as missing."""
+    cells = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                cell = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            cells[cell.pop("key")] = cell
+    return cells
+
+
+def append_cell(path, key, cell):
+    """Write one line, through to the disk."""
+    with open(path, "a", encoding="utf-8") as file:
+        file.write("\n" + json.dumps({"key": key} | cell))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def format_table(problem, cells, options):
+    """Table of one problem: mean and standard deviation over the seeds."""
+    lines = [f"\n{problem}", " " * 18 + "".join(f"{t:>17}" for t in SCORES.values())]
+    lines[1] += f"{'seconds':>9}{'parameters':>12}"
+    for model in options.models:
+        keys = [key_of(problem, model, seed, options) for seed in options.seeds]
+        done = [cells[key] for key in keys if cells.get(key)]
+        if not done:
+            continue
+        line = f"{model:18}"
+        for score in SCORES:
+            values = [cell[score] for cell in done if score in cell]
+            line += f"{np.mean(values):10.4f} ±{np.std(values):.3f}" if values else f"{'':17}"
+        seconds = np.mean([cell["seconds"] for cell in done])
+        line += f"{seconds:9.1f}{max(cell['parameters'] for cell in done) or '':>12}"
+        lines.append(line + ("" if len(done) == len(keys) else f"  {len(done)} of {len(keys)}"))
+    return "\n".join(lines)
+
+
+def parse_options(arguments=None):
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--n-jobs", type=int, help="members of the ensemble that train at once")
+    parser.add_argument("--results", type=Path, default=Path("accuracy.jsonl"), metavar="FILE")
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        type=parameter,
+        metavar="NAME=VALUE",
+        help="constructor parameter of STNDTEstimator, repeatable",
+    )
+    options = parser.parse_args(arguments)
+    options.param = dict(options.param)
+    return options
+
+
+def main():
+    """Measure what is missing, and print the tables."""
+    options = parse_options()
+    cells = read_cells(options.results)
+    for problem in options.problems:
+        missing = missing_file(problem)
+        if missing is not None:
+            print(f"\n{problem}: skipped, for {missing} is not there")
+            continue
+        # the GLMs solve small systems, for which several threads of BLAS take many times as long
+        with threadpool_limits(1):
+            for model in options.models:
+                for seed in options.seeds:
+                    key = key_of(problem, model, seed, options)
+                    if key not in cells:
+                        cells[key] = measure(problem, model, seed, options)
+                        append_cell(options.results, key, cells[key])
+                        print(key, cells[key], file=sys.stderr, flush=True)
+        print(format_table(problem, cells, options), flush=True)
+    print("\nmeans ± standard deviations over seeds (splits, for recordings)")
+
+
+if __name__ == "__main__":
+    main()

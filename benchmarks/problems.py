@@ -1,0 +1,113 @@
+"""Recordings and generated data on which rates are scored, split into training and test."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter1d
+from sklearn.model_selection import KFold, train_test_split
+
+from sklearn_stndt.datasets import make_chaotic_rnn, make_lorenz, make_reaches
+
+
+@dataclass
+class Problem:
+    """Counts for training and test, and what inferred rates are compared with.
+
+    Attributes
+    ----------
+    train, test : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+        Spikes per bin.
+    heldout : ndarray of int, or None
+        Neurons that are hidden at the test of co-smoothing; None: no such test.
+    true_rates : ndarray, or None
+        Expected spikes per bin of the test part.
+    behaviour : (ndarray, ndarray), or None
+        Behaviour in training and test, its variables along the last axis.
+    params : dict
+        Parameters of the estimators that belong to the data, such as the window.
+    """
+
+    train: np.ndarray
+    test: np.ndarray
+    heldout: np.ndarray | None = None
+    true_rates: np.ndarray | None = None
+    behaviour: tuple | None = None
+    params: dict = field(default_factory=dict)
+
+
+def draw_heldout(n_neurons, seed):
+    """A quarter of the neurons."""
+    return np.random.RandomState(seed).permutation(n_neurons)[: n_neurons // 4]
+
+
+def datahigh(array, seed):
+    """Motor cortex: a fifth of the trials for the test, a quarter of the neurons held out."""
+    X = load("datahigh/datahigh_20ms.npz")[array]
+    train, test = train_test_split(X, test_size=0.2, random_state=seed)
+    return Problem(train, test, draw_heldout(X.shape[-1], seed))
+
+
+def linear_track(seed):
+    """Hippocampus while the rat runs; a quarter of the recording, in one piece, for the test."""
+    recording = load("nelpy/nelpy_linear-track_25ms.npz")
+    position = recording["pos_px"].astype(float)
+    velocity = np.gradient(gaussian_filter1d(position, 10, axis=0), recording["bin_s"], axis=0)
+    running = np.linalg.norm(velocity, axis=1) > 20  # pixels/s
+    running[: int(55 / recording["bin_s"])] = False  # carried to the track, and away
+    running[int(975 / recording["bin_s"]) :] = False
+    X, position = recording["spikes"][running], position[running]
+    train, test = list(KFold(4).split(X))[seed % 4]
+    heldout = draw_heldout(X.shape[-1], seed)
+    return Problem(X[train], X[test], heldout, None, (position[train], position[test]))
+
+
+def reaches(seed, n_train=112, n_test=80, **params):
+    """Generated reaches with hand velocity; test trials follow training trials."""
+    data = make_reaches(n_train + n_test, random_state=seed, **params)
+    train, test = slice(n_train), slice(n_train, None)
+    return Problem(
+        data.spikes[train],
+        data.spikes[test],
+        draw_heldout(data.spikes.shape[-1], seed),
+        data.rates[test],
+        (data.velocity[train], data.velocity[test]),
+    )
+
+
+def synthetic(data):
+    """The split that comes with a synthetic benchmark; nothing is hidden at its test."""
+    return Problem(data.spikes[data.train], data.spikes[~data.train], None, data.rates[~data.train])
+
+
+PROBLEMS = {
+    "ex1": lambda seed: datahigh("ex1_spikes", seed),
+    "ex2": lambda seed: datahigh("ex2_spikes_first1s", seed),
+    "track": linear_track,
+    "reaches": reaches,
+    "weak reaches": lambda seed: reaches(
+        seed, 112, 80, n_bins=26, n_neurons=45, mean_rate=18.0, modulation=0.35
+    ),
+    "lorenz": lambda seed: synthetic(make_lorenz(random_state=seed)),
+    "chaotic rnn": lambda seed: synthetic(make_chaotic_rnn()),
+}
+NEEDS_FILE = {
+    "ex1": "datahigh/datahigh_20ms.npz",
+    "ex2": "datahigh/datahigh_20ms.npz",
+    "track": "nelpy/nelpy_linear-track_25ms.npz",
+}
+
+
+def missing_file(name):
+    """Path of the recording that a problem needs and that is not there, or None."""
+    if name not in NEEDS_FILE:
+        return None
+    path = Path(os.environ.get("STNDT_DATA", "STNDT_DATA is not set")) / NEEDS_FILE[name]
+    return None if path.is_file() else path
+
+
+def load(name):
+    """Read a file of arrays from the folder that STNDT_DATA names."""
+    with np.load(Path(os.environ["STNDT_DATA"]) / name) as arrays:
+        return dict(arrays)

@@ -1,0 +1,109 @@
+"""How far inferred rates should depart from each neuron's mean, as validation windows tell."""
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+from sklearn_stndt.network import STNDT, poisson_nll, speckled_folds
+from sklearn_stndt.training.net import N_FOLDS, MaskedModellingNet, inference_batch_size
+from sklearn_stndt.training.windows import Windows
+
+GAINS = (0.2, 2.0)  # never further from 1: a bound for recordings that say little
+MAX_ENTRIES = 2**22  # of the log-rates of all folds that are kept to choose a gain
+
+
+@torch.no_grad()
+def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
+    r"""Scale the departures of log-rates from their mean, and keep each neuron's mean rate.
+
+    A network that was trained on few trials departs further from the mean than spikes that it has
+    not seen support. One factor each, for held-in and for held-out neurons,
+
+    .. math:: r \leftarrow \bar r + g\,(r - \bar r) + \delta,
+
+    is chosen by the Poisson likelihood of entries that were hidden. It becomes part of the
+    read-out, so that inference stays as it is.
+
+    Parameters
+    ----------
+    net : MaskedModellingNet
+        Trained; its read-out is changed.
+    validation : Windows
+        Windows that were not trained on.
+
+    Returns
+    -------
+    dict
+        The gains, by "heldin" and "heldout", of the groups that have hidden spikes.
+    """
+    log_rates, spikes, known, hidden = _predictions(net, validation)
+    n_neurons = spikes.shape[-1]
+    heldout = torch.zeros(n_neurons, dtype=torch.bool)
+    heldout[torch.as_tensor(net.heldout_neurons, dtype=torch.long)] = True
+    center = _mean(log_rates, known)  # (n_neurons,)
+    gains = {}
+    module: STNDT = net.module_
+    for name, group in (("heldin", ~heldout), ("heldout", heldout)):
+        scored = hidden[..., group]
+        if not (spikes[..., group] * scored).any():
+            continue
+        parts = (log_rates[..., group], spikes[..., group], known[..., group], scored)
+        best = minimize_scalar(
+            lambda gain, parts=parts, center=center[group]: _loss(gain, center, *parts),
+            bounds=GAINS,
+            method="bounded",
+            options={"xatol": 1e-3},
+        )
+        gain = gains[name] = float(best.x)
+        _, shift = _scaled(gain, center[group], parts[0], parts[2])
+        index = torch.where(group)[0].to(module.readout.weight.device)
+        module.readout.weight[index] *= gain
+        moved = ((1 - gain) * center[group] + shift).to(module.readout.bias.device)
+        module.readout.bias[index] = gain * module.readout.bias[index] + moved.float()
+    return gains
+
+
+def _predictions(net: MaskedModellingNet, windows: Windows) -> tuple[Tensor, ...]:
+    """Log-rates with fold after fold hidden, on the CPU, and what they are scored against.
+
+    Each of shape (n_folds * n_windows, n_bins, n_neurons).
+    """
+    net.module_.eval()
+    n_neurons = windows.rows.shape[1]
+    a_window = N_FOLDS * windows.window * n_neurons
+    n_windows = min(len(windows), max(MAX_ENTRIES // a_window, 1))
+    size = inference_batch_size(net.module_, windows.window, n_neurons)
+    collected = []
+    for start in range(0, n_windows, size):
+        indices = np.arange(start, min(start + size, n_windows))
+        spikes, known, visible = net.split_visible(windows.__getitems__(indices)[0])
+        folds = speckled_folds(tuple(spikes.shape), N_FOLDS, 0, spikes.device)
+        for fold in range(N_FOLDS):
+            shown = visible & (folds != fold)
+            log_rates = net.module_(spikes, shown).log_rates
+            collected.append([x.cpu() for x in (log_rates, spikes, known, known & ~shown)])
+    return tuple(torch.cat(parts) for parts in zip(*collected, strict=True))
+
+
+def _mean(log_rates: Tensor, known: Tensor) -> Tensor:
+    """Mean log-rate of each neuron over known entries."""
+    total = torch.where(known, log_rates, 0.0).sum((0, 1), dtype=torch.float64)
+    return total / known.sum((0, 1)).clamp(min=1)
+
+
+def _scaled(gain: float, center: Tensor, log_rates: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Scaled log-rates, and the shift in them that keeps each neuron's mean rate."""
+    scaled = center + gain * (log_rates - center)
+    before = torch.where(known, log_rates, -torch.inf).flatten(0, 1).logsumexp(0)
+    after = torch.where(known, scaled, -torch.inf).flatten(0, 1).logsumexp(0)
+    shift = torch.where(known.any(0).any(0), before - after, 0.0)
+    return scaled + shift, shift
+
+
+def _loss(
+    gain: float, center: Tensor, log_rates: Tensor, spikes: Tensor, known: Tensor, scored: Tensor
+) -> float:
+    scaled, _ = _scaled(gain, center, log_rates, known)
+    nll = poisson_nll(scaled, spikes)
+    return float(torch.where(scored, nll, 0.0).sum(dtype=torch.float64))

@@ -1,0 +1,150 @@
+"""How far rates depart from their mean after training."""
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_stndt import STNDTEstimator
+from sklearn_stndt.datasets import make_reaches
+from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.network import speckled_folds
+from sklearn_stndt.training import calibration
+from sklearn_stndt.training.calibration import GAINS, calibrate
+from sklearn_stndt.training.windows import as_segments, cut
+
+SMALL = {"n_layers": 1, "d_model": 16, "max_epochs": 20, "random_state": 0, "calibration": False}
+N_BINS = 25
+
+
+@pytest.fixture(scope="module")
+def data():
+    return make_reaches(90, N_BINS, 12, mean_rate=25, random_state=0)
+
+
+@pytest.fixture
+def trained(data):
+    """A net as training leaves it, and validation windows that it has not seen."""
+
+    def fit(**params):
+        return STNDTEstimator(**SMALL | params).fit(data.spikes[:60]).net_
+
+    return fit
+
+
+def windows_of(spikes):
+    return cut(as_segments(spikes.astype(float)), N_BINS, N_BINS)
+
+
+def log_rates_of(net, spikes):
+    """Log-rates of entries, fold after fold hidden, (n_trials, n_bins, n_neurons)."""
+    counts, _, visible = net.split_visible(torch.as_tensor(spikes, dtype=torch.float32))
+    folds = speckled_folds(tuple(spikes.shape), 5, 0)
+    net.module_.eval()
+    with torch.no_grad():
+        each = [net.module_(counts, visible & (folds != k)).log_rates for k in range(5)]
+    return torch.stack(each).gather(0, folds[None].long())[0].double().numpy()
+
+
+def exaggerate(net, factor):
+    with torch.no_grad():
+        net.module_.readout.weight *= factor
+
+
+def test_the_gain_is_the_one_that_a_search_finds(trained, data):
+    net, validation = trained(), data.spikes[60:]
+    before = log_rates_of(net, validation)
+    gain = calibrate(net, windows_of(validation))["heldin"]
+    center = before.mean((0, 1))
+
+    def score(g):
+        rates = np.exp(center + g * (before - center))
+        return bits_per_spike(validation, rates * np.exp(before).mean((0, 1)) / rates.mean((0, 1)))
+
+    grid = np.linspace(*GAINS, 200)
+    best = grid[np.argmax([score(g) for g in grid])]
+    assert gain == pytest.approx(best, abs=0.02)
+    # and the net does what was chosen
+    after = np.exp(log_rates_of(net, validation))
+    assert bits_per_spike(validation, after) == pytest.approx(score(gain), abs=1e-3)
+
+
+@pytest.mark.parametrize("factor", [1.5, 2.5])
+def test_what_was_exaggerated_is_taken_back(trained, data, factor):
+    net, windows = trained(), windows_of(data.spikes[60:])
+    calibrate(net, windows)
+    reference = log_rates_of(net, data.spikes[:10])
+    exaggerate(net, factor)
+    assert calibrate(net, windows)["heldin"] == pytest.approx(1 / factor, rel=0.05)
+    departures = [x - x.mean((0, 1)) for x in (log_rates_of(net, data.spikes[:10]), reference)]
+    np.testing.assert_allclose(*departures, atol=0.1)
+
+
+def test_each_neuron_keeps_its_mean_rate(trained, data):
+    net, validation = trained(), data.spikes[60:]
+    exaggerate(net, 2.0)
+    before = np.exp(log_rates_of(net, validation)).mean((0, 1))
+    assert calibrate(net, windows_of(validation))["heldin"] < 0.8
+    after = np.exp(log_rates_of(net, validation)).mean((0, 1))
+    np.testing.assert_allclose(after, before, rtol=0.01)
+
+
+def test_heldout_neurons_have_a_gain_of_their_own(trained, data):
+    heldout = np.array([2, 5, 9])
+    net, windows = trained(heldout_neurons=heldout), windows_of(data.spikes[60:])
+    calibrate(net, windows)
+    with torch.no_grad():
+        net.module_.readout.weight[heldout] *= 2.0
+    gains = calibrate(net, windows)
+    assert gains["heldin"] == pytest.approx(1, abs=0.05)
+    assert gains["heldout"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_missing_entries_have_no_say(trained, data):
+    spikes = data.spikes[60:].astype(float)
+    net = trained()
+    weights = {name: w.clone() for name, w in net.module_.state_dict().items()}
+    missing = np.random.default_rng(0).random(spikes.shape) < 0.2
+    missing[3:5] = True
+    missing[:, :, 7] = True
+    gains = []
+    for value in (np.nan, 0.0, 50.0):
+        net.module_.load_state_dict(weights)
+        spikes[missing] = value
+        gains.append(calibrate(net, windows_of(spikes))["heldin"])
+    hidden, *told = gains
+    assert all(abs(gain - hidden) > 1e-3 for gain in told)
+    spikes[missing] = np.nan
+    assert np.isfinite(log_rates_of(net, spikes)).all()
+
+
+def test_a_recording_without_a_hidden_spike_changes_nothing(trained):
+    net = trained()
+    before = net.module_.readout.weight.clone()
+    assert calibrate(net, windows_of(np.zeros((4, N_BINS, 12)))) == {}
+    assert torch.equal(net.module_.readout.weight, before)
+
+
+def test_no_more_is_kept_than_the_bound_allows(trained, data, monkeypatch):
+    net, windows = trained(), windows_of(data.spikes)
+    monkeypatch.setattr(calibration, "MAX_ENTRIES", 5 * N_BINS * 12 * 7)
+    log_rates, *_ = calibration._predictions(net, windows)
+    assert log_rates.shape == (5 * 7, N_BINS, 12)
+
+
+def test_few_trials_are_calibrated_by_default_and_score_better(data):
+    few = {**SMALL, "d_model": 64, "max_epochs": 150, "dropout": 0.0, "validation_fraction": 0.3}
+    scores = {}
+    for on in (False, True):
+        estimator = STNDTEstimator(**few | {"calibration": on, "n_iter_no_change": 150})
+        scores[on] = estimator.fit(data.spikes[:24]).score(data.spikes[60:])
+    assert scores[True] > scores[False]
+    assert STNDTEstimator().calibration
+
+
+def test_without_validation_nothing_is_scaled(data):
+    params = SMALL | {"max_epochs": 3, "early_stopping": False}
+    first, second = (
+        STNDTEstimator(**params | {"calibration": on}).fit(data.spikes).transform(data.spikes)
+        for on in (False, True)
+    )
+    assert np.array_equal(first, second)
