@@ -227,8 +227,6 @@ NEURON_AXES = {
     "scale": 0,
     "token": 0,
     "embed.weight": 1,
-    "mix_last.to_neurons.weight": 0,
-    "mix_last.to_neurons.bias": 0,
     "mix_last.from_neurons.weight": 1,
     "readout.weight": 0,
     "readout.bias": 0,
@@ -262,14 +260,17 @@ def test_spatial_weights_mix_the_stream_neuron_by_neuron(d_model):
     courses = torch.randn(2, N_NEURONS, N_BINS, dtype=torch.float64)
     visible = torch.ones(2, N_NEURONS, dtype=torch.bool)
     visible[1, 3] = False
-    out, weights = mixing(x, courses, visible)
-    channels = mixing.to_neurons(mixing.norm(x))
+    readout = torch.randn(N_NEURONS, x.shape[-1], dtype=torch.float64)
+    out, weights = mixing(x, courses, visible, readout)
+    channels = mixing.norm(x) if d_model is None else mixing.norm(x) @ readout.T
     mixed = torch.zeros_like(channels)
     for neuron in range(N_NEURONS):
         for other in range(N_NEURONS):
             # a row of the weights says to whom a neuron listens
             mixed[:, :, neuron] += weights[:, neuron, other, None] * channels[:, :, other]
-    torch.testing.assert_close(out, x + mixing.from_neurons(mixed))
+    if d_model is not None:
+        mixed = mixing.from_neurons(mixed)
+    torch.testing.assert_close(out, x + mixed)
 
 
 # ---------------------------------------------------------------------- shapes

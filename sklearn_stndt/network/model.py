@@ -4,6 +4,7 @@ import math
 from typing import NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklearn_stndt.network.attention import (
@@ -109,9 +110,9 @@ class CourseNorm(nn.Module):
 class SpatialMixing(nn.Module):
     r"""Spatial attention weights, applied to the temporal stream: :math:`A_S Z_T^T`.
 
-    A stream that has one channel a neuron is mixed as it is. Any other width goes through neuron
-    space and back by two linear maps, the second of which starts at zero, so that training begins
-    with the temporal network.
+    A stream that has one channel a neuron is mixed as it is. Any other width goes to neuron space
+    by the weights of the read-out, so that what is mixed are departures of log-rates, and back by
+    a linear map that starts at zero, so that training begins with the temporal network.
     """
 
     def __init__(
@@ -127,20 +128,27 @@ class SpatialMixing(nn.Module):
         self.norm = nn.LayerNorm(n_neurons if d_model is None else d_model)
         self.attention = SpatialAttention(n_bins, n_heads, width, dropout)
         self.drop = Dropout(dropout)
-        self.to_neurons: nn.Module = nn.Identity()
-        self.from_neurons: nn.Module = nn.Identity()
+        self.from_neurons: nn.Module | None = None
         if d_model is not None:
-            self.to_neurons = nn.Linear(d_model, n_neurons)
             back = nn.Linear(n_neurons, d_model)
             nn.init.zeros_(back.weight)
             nn.init.zeros_(back.bias)
             self.from_neurons = back
 
-    def forward(self, x: Tensor, courses: Tensor, neuron_visible: Tensor) -> tuple[Tensor, Tensor]:
+    def to_neurons(self, x: Tensor, readout: Tensor) -> Tensor:
+        """Channels of the neurons, (batch, n_bins, n_neurons)."""
+        return x if self.from_neurons is None else F.linear(x, readout)
+
+    def forward(
+        self, x: Tensor, courses: Tensor, neuron_visible: Tensor, readout: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        # courses (batch, n_neurons, n_bins), readout (n_neurons, d_model)
         weights = self.attention(courses, neuron_visible)  # (batch, n_neurons, n_neurons)
-        channels = self.to_neurons(self.norm(x))  # (batch, n_bins, n_neurons)
+        channels = self.to_neurons(self.norm(x), readout)  # (batch, n_bins, n_neurons)
         mixed = channels @ weights.transpose(-1, -2)  # (batch, n_bins, n_neurons)
-        return x + self.drop(self.from_neurons(mixed)), weights
+        if self.from_neurons is not None:
+            mixed = self.from_neurons(mixed)  # (batch, n_bins, d_model)
+        return x + self.drop(mixed), weights
 
 
 class PublishedSpatialPart(nn.Module):
@@ -162,19 +170,21 @@ class PublishedSpatialPart(nn.Module):
             feed_forward(width, dim_feedforward, dropout) for _ in range(n_layers)
         )
 
-    def courses(self, i: int, x: Tensor, values: Tensor, bin_visible: Tensor) -> Tensor:
+    def courses(
+        self, i: int, x: Tensor, values: Tensor, bin_visible: Tensor, readout: Tensor
+    ) -> Tensor:
         """Neuron tokens of layer i, (batch, n_neurons, n_bins)."""
         if i == 0:
             courses = self.embed_courses(values.transpose(1, 2)) + self.positions
         else:
             mixing = cast(SpatialMixing, self.mixings[i])
-            courses = mixing.to_neurons(x).transpose(1, 2)
+            courses = mixing.to_neurons(x, readout).transpose(1, 2)
         return self.norms[i](courses, bin_visible)
 
     def forward(
-        self, i: int, x: Tensor, courses: Tensor, neuron_visible: Tensor
+        self, i: int, x: Tensor, courses: Tensor, neuron_visible: Tensor, readout: Tensor
     ) -> tuple[Tensor, Tensor]:
-        x, weights = self.mixings[i](x, courses, neuron_visible)
+        x, weights = self.mixings[i](x, courses, neuron_visible, readout)
         return x + self.feed_forwards[i](x), weights
 
 
@@ -346,20 +356,20 @@ class STNDT(nn.Module):
         entering, values = self.scaled_input(spikes, visible)
         x = self.embed(entering) + self.positions  # (batch, n_bins, width)
         x = self.drop_embedding(x)
-        temporal, spatial = [], []
+        temporal, spatial, readout = [], [], self.readout.weight
         allowed, band_before = allowed_keys(bin_visible, self.bands[0]), self.bands[0]
         for i, (layer, band) in enumerate(zip(self.layers, self.bands, strict=True)):
             if band != band_before:
                 allowed, band_before = allowed_keys(bin_visible, band), band
             if self.mix_every is not None:
-                courses = self.mix_every.courses(i, x, values, bin_visible)
+                courses = self.mix_every.courses(i, x, values, bin_visible, readout)
             x, weights = layer(x, allowed, return_attention)
             temporal.append(weights)
             if self.mix_every is not None:
-                x, weights = self.mix_every(i, x, courses, neuron_visible)
+                x, weights = self.mix_every(i, x, courses, neuron_visible, readout)
                 spatial.append(weights)
         if self.mix_last is not None:
-            x, weights = self.mix_last(x, values.transpose(1, 2), neuron_visible)
+            x, weights = self.mix_last(x, values.transpose(1, 2), neuron_visible, readout)
             spatial.append(weights)
         seen = bin_visible[:, :, None].to(x.dtype)
         encoded = (x * seen).sum(1) / seen.sum(1).clamp(min=1)  # (batch, width)
