@@ -88,7 +88,8 @@ class STNDTEstimator(RateTransformer):
     temperature : float, default=0.07
         Temperature of the contrastive loss.
     window : int or None, default=None
-        Bins that the network sees at once. None: the longest trial; 64 for a continuous recording.
+        Bins that the network sees at once. None: the longest trial; 128 for a continuous
+        recording, and where groups are longer than 512 bins.
     max_epochs : int or "auto", default="auto"
         Longest training. "auto": so many that the number of updates grows with the square root of
         the amount of data, about 1,000 for 5,000 bins and 4,700 for 100,000.
@@ -301,10 +302,8 @@ class STNDTEstimator(RateTransformer):
             self.heldout_neurons_ = check_heldout_neurons(
                 self.heldout_neurons, X.shape[-1], np.random.RandomState(seed)
             )
-            in_trials = X.ndim == 3 or groups is not None
-            self.window_ = choose_window(
-                self.window, segments.longest, in_trials, self.forecast_bins
-            )
+            kind = "trials" if X.ndim == 3 else "recording" if groups is None else "groups"
+            self.window_ = choose_window(self.window, segments.longest, kind, self.forecast_bins)
             self.device_ = choose_device(self.device)
         self.net_ = train(
             segments,

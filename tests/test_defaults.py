@@ -64,23 +64,27 @@ def test_patience_is_a_third_of_the_training(max_epochs, patience):
 
 
 @pytest.mark.parametrize(
-    ("window", "longest", "in_trials", "expected"),
+    ("window", "longest", "kind", "expected"),
     [
-        (None, 20, True, 20),
-        (None, 200, True, 200),
-        (None, 200, False, 64),
-        (None, 20, False, 20),
-        (8, 20, True, 8),
-        (8, 20, False, 8),
-        (100, 20, True, 20),
-        (100, 20, False, 20),
+        (None, 20, "trials", 20),
+        (None, 2000, "trials", 2000),
+        (None, 512, "groups", 512),
+        (None, 513, "groups", 128),  # attention over a session would take all memory
+        (None, 200, "recording", 128),
+        (None, 20, "recording", 20),
+        (8, 20, "trials", 8),
+        (8, 2000, "groups", 8),
+        (8, 20, "recording", 8),
+        (100, 20, "trials", 20),
+        (1000, 2000, "groups", 1000),
+        (100, 20, "recording", 20),
     ],
 )
 @pytest.mark.parametrize("forecast_bins", [0, 5, 7])
 def test_window_is_what_is_wanted_and_no_longer_than_the_data(
-    window, longest, in_trials, forecast_bins, expected
+    window, longest, kind, forecast_bins, expected
 ):
-    assert choose_window(window, longest, in_trials, forecast_bins) == expected
+    assert choose_window(window, longest, kind, forecast_bins) == expected
 
 
 @pytest.mark.parametrize(
@@ -90,11 +94,11 @@ def test_a_forecast_of_a_whole_window_is_refused(window, longest, forecast_bins)
     n_bins = min(window or longest, longest)
     message = f"forecast_bins={forecast_bins} leaves nothing of a window of {n_bins} bins"
     with pytest.raises(ValueError, match=message):
-        choose_window(window, longest, True, forecast_bins)
+        choose_window(window, longest, "trials", forecast_bins)
 
 
 def test_a_window_of_one_bin_needs_no_forecast():
-    assert choose_window(1, 9, True, 0) == 1
+    assert choose_window(1, 9, "trials", 0) == 1
 
 
 @pytest.mark.parametrize(("available", "expected"), [(True, "cuda"), (False, "cpu")])

@@ -230,6 +230,8 @@ NEURON_AXES = {
     "mix_last.from_neurons.weight": 1,
     "readout.weight": 0,
     "readout.bias": 0,
+    "gain": 0,
+    "shift": 0,
 }
 
 

@@ -236,6 +236,8 @@ class STNDT(nn.Module):
 
     center: Tensor
     scale: Tensor
+    gain: Tensor
+    shift: Tensor
 
     def __init__(
         self,
@@ -286,6 +288,9 @@ class STNDT(nn.Module):
         self.drop_rates = Dropout(dropout_rates)
         self.readout = nn.Linear(width, n_neurons)
         nn.init.uniform_(self.readout.weight, -0.05, 0.05)
+        # of log-rates, chosen after training
+        self.register_buffer("gain", torch.ones(n_neurons))
+        self.register_buffer("shift", torch.zeros(n_neurons))
 
     @torch.no_grad()
     def set_statistics(self, mean_rates: Tensor, center: Tensor, scale: Tensor) -> None:
@@ -374,7 +379,7 @@ class STNDT(nn.Module):
         seen = bin_visible[:, :, None].to(x.dtype)
         encoded = (x * seen).sum(1) / seen.sum(1).clamp(min=1)  # (batch, width)
         log_rates = self.readout(self.drop_rates(self.norm(x)))  # (batch, n_bins, n_neurons)
-        log_rates = log_rates.clamp(max=MAX_LOG_RATE)
+        log_rates = (self.shift + self.gain * log_rates).clamp(max=MAX_LOG_RATE)
         if not return_attention:
             temporal, spatial = [], []
         return NetworkOutput(log_rates, encoded, temporal, spatial)

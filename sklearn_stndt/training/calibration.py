@@ -22,13 +22,12 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
 
     .. math:: r \leftarrow \bar r + g\,(r - \bar r) + \delta,
 
-    is chosen by the Poisson likelihood of entries that were hidden. It becomes part of the
-    read-out, so that inference stays as it is.
+    is chosen by the Poisson likelihood of entries that were hidden.
 
     Parameters
     ----------
     net : MaskedModellingNet
-        Trained; its read-out is changed.
+        Trained; gain and shift of its network are changed.
     validation : Windows
         Windows that were not trained on.
 
@@ -57,10 +56,10 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
         )
         gain = gains[name] = float(best.x)
         _, shift = _scaled(gain, center[group], parts[0], parts[2])
-        index = torch.where(group)[0].to(module.readout.weight.device)
-        module.readout.weight[index] *= gain
-        moved = ((1 - gain) * center[group] + shift).to(module.readout.bias.device)
-        module.readout.bias[index] = gain * module.readout.bias[index] + moved.float()
+        index = torch.where(group)[0].to(module.gain.device)
+        module.gain[index] *= gain
+        moved = ((1 - gain) * center[group] + shift).to(module.shift)
+        module.shift[index] = gain * module.shift[index] + moved
     return gains
 
 

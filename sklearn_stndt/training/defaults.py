@@ -4,7 +4,8 @@ import math
 
 import torch
 
-DEFAULT_WINDOW = 64  # bins of a window of a continuous recording
+DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
+LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
 
 
 def auto_batch_size(n_windows: int) -> int:
@@ -32,7 +33,7 @@ def auto_patience(max_epochs: int) -> int:
     return max(max_epochs // 3, 10)
 
 
-def choose_window(window: int | None, longest: int, in_trials: bool, forecast_bins: int) -> int:
+def choose_window(window: int | None, longest: int, kind: str, forecast_bins: int) -> int:
     """Bins of a window, never more than the longest trial has.
 
     Parameters
@@ -41,13 +42,15 @@ def choose_window(window: int | None, longest: int, in_trials: bool, forecast_bi
         What the user wants; None: the longest trial, or `DEFAULT_WINDOW` for a recording.
     longest : int
         Bins of the longest trial.
-    in_trials : bool
-        Whether the data come in trials.
+    kind : {"trials", "groups", "recording"}
+        Trials along an axis; rows whose groups may be trials or, where they are long, sessions;
+        rows of one recording.
     forecast_bins : int
         Bins at the end of the window that are never shown.
     """
     if window is None:
-        window = longest if in_trials else DEFAULT_WINDOW
+        trials = kind == "trials" or (kind == "groups" and longest <= LONGEST_RUN)
+        window = longest if trials else DEFAULT_WINDOW
     window = min(window, longest)
     if forecast_bins > 0 and forecast_bins >= window:
         raise ValueError(
