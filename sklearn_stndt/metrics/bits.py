@@ -1,16 +1,21 @@
-"""Scores of firing rates against spikes, in NumPy and SciPy alone.
-
-Every function here takes the truth first and the estimate second, as the functions of
-:mod:`sklearn.metrics` do, and leaves its arguments as they were.
-"""
+"""Likelihood of spikes under rates, in bits per spike."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-__all__ = ["bits_per_spike"]
+from ._checks import (
+    as_float64,
+    check_n_bins,
+    check_neurons,
+    check_same_shape,
+    warn_of_copies,
+    warn_of_scale,
+    warn_of_visible,
+)
 
 # A rate of 0 makes any spike infinitely unlikely; the Neural Latents Benchmark counts it as this.
 _SMALLEST_RATE = 1e-9
@@ -77,19 +82,10 @@ def bits_per_spike(spikes: ArrayLike, rates: ArrayLike) -> float:
     >>> bits_per_spike(spikes, np.ones((2, 2)))
     0.0
     """
-    spikes = _as_float64(spikes, "spikes")
-    rates = _as_float64(rates, "rates")
-    if spikes.shape != rates.shape:
-        raise ValueError(
-            f"spikes has shape {spikes.shape} and rates has shape {rates.shape}; pass two arrays "
-            "of one shape, a rate for each spike count."
-        )
-    if spikes.ndim not in (2, 3):
-        raise ValueError(
-            f"spikes and rates are {spikes.ndim}D, of shape {spikes.shape}; expected "
-            "(n_bins, n_neurons) or (n_trials, n_bins, n_neurons). Reshape the bins of a single "
-            "neuron with spikes.reshape(-1, 1)."
-        )
+    spikes = as_float64(spikes, "spikes")
+    rates = as_float64(rates, "rates")
+    check_same_shape(spikes, "spikes", rates, "rates")
+    _check_dimensions(spikes)
 
     n_neurons = spikes.shape[-1]
     spikes = spikes.reshape(-1, n_neurons)  # (bins, neurons)
@@ -123,27 +119,168 @@ def bits_per_spike(spikes: ArrayLike, rates: ArrayLike) -> float:
     return float(gain / n_spikes / np.log(2))
 
 
+def co_bps(
+    spikes: ArrayLike,
+    rates: ArrayLike,
+    neurons: ArrayLike | None = None,
+    *,
+    X: ArrayLike | None = None,
+    check: bool = True,
+) -> float:
+    """Bits per spike of held-out neurons (co-smoothing).
+
+    What rates of neurons tell that the model did not see at inference: the main score of the
+    Neural Latents Benchmark. See :func:`bits_per_spike` for the formula.
+
+    Parameters
+    ----------
+    spikes : array-like of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
+        Spike counts per bin, NaN where there is nothing to evaluate.
+
+    rates : array-like of the shape of `spikes`
+        Expected spikes per bin, from an input in which the held-out neurons were NaN.
+
+    neurons : array-like of int or bool, default=None
+        Held-out neurons: indices on the last axis, or a mask of it. None: `spikes` and `rates`
+        hold nothing but held-out neurons.
+
+    X : array-like of the shape of `spikes`, default=None
+        What the model saw. With it, scored entries that were visible get a warning.
+
+    check : bool, default=True
+        Warn of rates that look like Hz, like another bin width, or like copies of the spikes.
+
+    Returns
+    -------
+    score : float
+        Bits per spike; 0 is each neuron's mean rate over the evaluated bins.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`bits_per_spike`, and if `neurons` or `X` does not fit `spikes`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_stndt.metrics import co_bps
+    >>> rng = np.random.default_rng(0)
+    >>> rates = rng.gamma(1.0, size=(20, 50, 4))  # trials, bins, neurons
+    >>> spikes = rng.poisson(rates)
+    >>> round(co_bps(spikes, rates, neurons=[2, 3]), 2)
+    0.56
+    """
+    spikes, rates, X = _check_trio(spikes, rates, X)
+    scored: Any = ...
+    if neurons is not None:
+        scored = (..., check_neurons(neurons, spikes.shape[-1]))
+    return _score_hidden(spikes, rates, X, scored, check)
+
+
+def fp_bps(
+    spikes: ArrayLike,
+    rates: ArrayLike,
+    n_bins: int | None = None,
+    *,
+    X: ArrayLike | None = None,
+    check: bool = True,
+) -> float:
+    """Bits per spike of the bins after the end of the input (forward prediction).
+
+    The benchmark scores the 200 ms after each trial, in all neurons. See :func:`bits_per_spike`
+    for the formula.
+
+    Parameters
+    ----------
+    spikes : array-like of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
+        Spike counts per bin, NaN where there is nothing to evaluate.
+
+    rates : array-like of the shape of `spikes`
+        Expected spikes per bin, from an input in which the scored bins were NaN or missing.
+
+    n_bins : int, default=None
+        Score this many bins at the end of each trial. None: all of them, `spikes` and `rates`
+        hold nothing but forecast bins.
+
+    X : array-like of the shape of `spikes`, default=None
+        What the model saw. With it, scored entries that were visible get a warning.
+
+    check : bool, default=True
+        Warn of rates that look like Hz, like another bin width, or like copies of the spikes.
+
+    Returns
+    -------
+    score : float
+        Bits per spike; 0 is each neuron's mean rate over the evaluated bins.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As in :func:`bits_per_spike`, and if `n_bins` or `X` does not fit `spikes`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_stndt.metrics import fp_bps
+    >>> rng = np.random.default_rng(0)
+    >>> rates = rng.gamma(1.0, size=(20, 50, 4))  # trials, bins, neurons
+    >>> spikes = rng.poisson(rates)
+    >>> round(fp_bps(spikes, rates, n_bins=10), 2)
+    0.63
+    """
+    spikes, rates, X = _check_trio(spikes, rates, X)
+    scored: Any = ...
+    if n_bins is not None:
+        scored = (
+            ...,
+            slice(spikes.shape[-2] - check_n_bins(n_bins, spikes.shape[-2]), None),
+            slice(None),
+        )
+    return _score_hidden(spikes, rates, X, scored, check)
+
+
+def _check_trio(
+    spikes: ArrayLike, rates: ArrayLike, X: ArrayLike | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64] | None]:
+    spikes = as_float64(spikes, "spikes")
+    rates = as_float64(rates, "rates")
+    check_same_shape(spikes, "spikes", rates, "rates")
+    _check_dimensions(spikes)
+    if X is not None:
+        X = as_float64(X, "X")
+        check_same_shape(spikes, "spikes", X, "X")
+    return spikes, rates, X
+
+
+def _score_hidden(
+    spikes: NDArray[np.float64],
+    rates: NDArray[np.float64],
+    X: NDArray[np.float64] | None,
+    scored: Any,
+    check: bool,
+) -> float:
+    score = bits_per_spike(spikes[scored], rates[scored])
+    if check:
+        warn_of_scale(spikes[scored], rates[scored], stacklevel=3)
+        warn_of_copies(spikes[scored], rates[scored], stacklevel=3)
+        if X is not None:
+            warn_of_visible(X, scored, stacklevel=3)
+    return score
+
+
+def _check_dimensions(spikes: NDArray) -> None:
+    if spikes.ndim not in (2, 3):
+        raise ValueError(
+            f"spikes and rates are {spikes.ndim}D, of shape {spikes.shape}; expected "
+            "(n_bins, n_neurons) or (n_trials, n_bins, n_neurons). Reshape the bins of a single "
+            "neuron with spikes.reshape(-1, 1)."
+        )
+
+
 def _poisson_nll(spikes: NDArray[np.float64], rates: NDArray[np.float64]) -> float:
     """Negative log-likelihood of counts under Poisson rates, in nats, summed over all entries."""
     rates = np.where(rates == 0, _SMALLEST_RATE, rates)
     return float(np.sum(rates - spikes * np.log(rates) + gammaln(spikes + 1)))
-
-
-def _as_float64(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return `values` as an array of float64, entries that a mask hides as NaN."""
-    wanted = f"pass real numbers as {name}, in an array or in nested lists of equal lengths."
-    if isinstance(values, np.ma.MaskedArray):
-        values = np.ma.filled(values.astype(np.float64), np.nan)
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(f"{name} is not a rectangular array ({error}); {wanted}") from error
-    if array.dtype.kind not in "biufO":
-        raise TypeError(f"{name} has dtype {array.dtype}; {wanted}")
-    try:
-        return array.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} holds what is no real number ({error}); {wanted}") from error
 
 
 def _check_swapped(spikes: NDArray[np.float64], rates: NDArray[np.float64]) -> None:

@@ -1,0 +1,269 @@
+"""psth_r2, tp_corr and velocity_r2."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import Ridge
+from sklearn.metrics import r2_score
+
+from sklearn_stndt.metrics import psth_r2, tp_corr, velocity_r2
+
+
+@pytest.fixture
+def averages():
+    rng = np.random.default_rng(0)
+    psth = rng.gamma(1.0, size=(3, 20, 4))
+    labels = np.arange(12) % 3
+    return psth, psth[labels] + 0.1 * rng.normal(size=(12, 20, 4)), labels
+
+
+def test_psth_r2_is_that_of_the_mean_rates(averages):
+    psth, rates, labels = averages
+    means = np.stack([rates[labels == condition].mean(axis=0) for condition in range(3)])
+    expected = r2_score(psth.reshape(60, 4), means.reshape(60, 4))
+    assert psth_r2(psth, rates, labels) == pytest.approx(expected, abs=1e-12)
+    lists = [np.flatnonzero(labels == condition) for condition in range(3)]
+    ragged = np.empty(3, dtype=object)
+    ragged[:] = lists
+    for form in (lists, ragged, np.array(lists), labels.tolist()):
+        assert psth_r2(psth, rates, form) == pytest.approx(expected, abs=1e-12)
+
+
+def test_conditions_without_trials_and_bins_without_psth_are_left_out(averages):
+    psth, rates, labels = averages
+    expected = psth_r2(psth[:2, 5:], rates[labels < 2][:, 5:], labels[labels < 2])
+    psth = psth.copy()
+    psth[:, :5] = np.nan
+    without = np.where(labels == 2, -1, labels)
+    assert psth_r2(psth, rates, without) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_jitter_is_undone(averages, sign):
+    psth, rates, labels = averages
+    jitter = sign * (np.arange(12) % 4)
+    moved = np.stack(
+        [np.roll(trial, -shift, axis=0) for trial, shift in zip(rates, jitter, strict=True)]
+    )
+    psth = psth.copy()
+    known = slice(3, None) if sign > 0 else slice(0, -3)
+    unknown = slice(0, 3) if sign > 0 else slice(-3, None)
+    expected = psth_r2(psth[:, known], rates[:, known], labels)
+    psth[:, unknown] = np.nan
+    assert psth_r2(psth, moved, labels, jitter=jitter) == pytest.approx(expected, abs=1e-12)
+    assert psth_r2(psth, moved, labels) < expected - 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"rates": np.ones((12, 20, 3))}, ValueError, "same bins and neurons"),
+        ({"conditions": np.zeros(11, int)}, ValueError, "11 entries"),
+        ({"conditions": np.zeros(12)}, ValueError, "whole number"),
+        ({"conditions": np.full(12, 3)}, ValueError, "goes up to 3"),
+        ({"conditions": np.full(12, -1)}, ValueError, "nothing to compare"),
+        ({"conditions": [[0, 1], [2]]}, ValueError, "3 lists"),
+        ({"conditions": [[0, 1], [2], [12]]}, ValueError, "trials of condition 2"),
+        ({"jitter": np.ones(11)}, ValueError, "one number a trial"),
+        ({"jitter": np.full(12, 0.5)}, TypeError, "divide times by the bin width"),
+        ({"jitter": np.ones(12)}, ValueError, "NaN in bins whose PSTH is known"),
+    ],
+)
+def test_bad_arguments_of_psth_r2_are_named(averages, change, error, message):
+    psth, rates, labels = averages
+    with pytest.raises(error, match=message):
+        psth_r2(**({"psth": psth, "rates": rates, "conditions": labels} | change))
+
+
+# -- produced time ----------
+
+
+@pytest.fixture
+def intervals():
+    """Trials that run through one course at a speed of 1 / produced time, in two conditions."""
+    rng = np.random.default_rng(0)
+    produced = rng.uniform(0.5, 1.0, size=40)
+    phase = 0.05 * np.arange(30) / produced[:, None]
+    return produced, 2 + np.stack([np.sin(phase), np.cos(phase)], axis=-1), np.arange(40) % 2
+
+
+def test_tp_corr_is_negative_where_short_times_go_with_speed(intervals):
+    assert tp_corr(*intervals) < -0.95
+    produced, rates, labels = intervals
+    assert tp_corr(-produced, rates, labels) > 0.95
+
+
+def test_tp_corr_measures_speed_within_the_mask_alone(intervals):
+    produced, rates, labels = intervals
+    mask = np.arange(30) >= np.arange(40)[:, None] % 10  # each trial has a start of its own
+    noisy = np.where(mask[..., None], rates, np.random.default_rng(0).normal(size=rates.shape))
+    expected = tp_corr(produced, rates, labels, mask=mask)
+    assert tp_corr(produced, noisy, labels, mask=mask) == expected
+    assert tp_corr(produced, noisy, labels) > expected + 0.3
+    rates = np.where(mask[..., None], rates, np.nan)
+    assert tp_corr(produced, rates, labels, mask=mask) == expected
+
+
+def test_tp_corr_correlates_within_conditions(intervals):
+    produced, rates, _ = intervals
+    far = np.concatenate([produced, 10 * produced])  # between conditions nothing follows
+    both = np.concatenate([rates, rates])
+    labels = np.column_stack([np.repeat([0, 1], 40), np.zeros(80)])
+    assert tp_corr(far, both, labels) == pytest.approx(tp_corr(produced, rates, np.zeros(40)))
+
+
+def test_trials_with_nan_are_left_out(intervals):
+    produced, rates, labels = intervals
+    expected = tp_corr(produced[:30], rates[:30], labels[:30])
+    produced = produced.copy()
+    produced[30:35] = np.nan
+    labels = labels.astype(float)
+    labels[35:] = np.nan
+    rates = rates.copy()
+    rates[30:] = np.nan
+    assert tp_corr(produced, rates, labels) == expected
+
+
+def test_a_lonely_trial_is_left_out_with_a_warning(intervals):
+    produced, rates, labels = intervals
+    labels = labels.copy()
+    labels[0] = 7
+    with pytest.warns(UserWarning, match="1 conditions with a single trial"):
+        score = tp_corr(produced, rates, labels)
+    assert score == tp_corr(produced[1:], rates[1:], labels[1:])
+    assert score == tp_corr(produced, rates, labels, check=False)
+
+
+def test_a_constant_time_has_no_correlation(intervals):
+    _, rates, labels = intervals
+    assert np.isnan(tp_corr(np.ones(40), rates, labels))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"produced": np.ones(39)}, "one time and one condition a trial"),
+        ({"conditions": np.ones(39)}, "one time and one condition a trial"),
+        ({"conditions": np.arange(40)}, "two trials with a known time"),
+        ({"rates": np.ones((40, 30))}, "n_trials, n_bins, n_neurons"),
+        ({"mask": np.ones((40, 30))}, "True and False"),
+        ({"mask": np.eye(40, 30) > 0}, "Trial 0 has 1 bins"),
+        ({"rates": np.full((40, 30, 2), np.nan)}, "NaN in bins of trial 0"),
+    ],
+)
+def test_bad_arguments_of_tp_corr_are_named(intervals, change, message):
+    params = dict(zip(("produced", "rates", "conditions"), intervals, strict=True))
+    with pytest.raises(ValueError, match=message):
+        tp_corr(**(params | change))
+
+
+# -- velocity ----------
+
+
+@pytest.fixture
+def decodable():
+    rng = np.random.default_rng(0)
+    rates = rng.gamma(1.0, size=(20, 25, 5))
+    velocity = rates @ rng.normal(size=(5, 2)) + 0.3 * rng.normal(size=(20, 25, 2))
+    return velocity[12:], rates[12:], velocity[:12], rates[:12]
+
+
+def test_velocity_r2_is_that_of_a_ridge_regression(decodable):
+    velocity, rates, train_velocity, train_rates = decodable
+    score = velocity_r2(*decodable)
+    ridge = Ridge(alpha=1.0).fit(train_rates.reshape(-1, 5), train_velocity.reshape(-1, 2))
+    assert score == pytest.approx(
+        ridge.score(rates.reshape(-1, 5), velocity.reshape(-1, 2)), abs=1e-3
+    )
+    assert 0.9 < score < 1
+
+
+def test_a_continuous_recording_scores_as_its_trials_do(decodable):
+    flat = [array.reshape(-1, array.shape[-1]) for array in decodable]
+    assert velocity_r2(*flat) == velocity_r2(*decodable)
+
+
+def test_one_component_may_come_without_an_axis(decodable):
+    velocity, rates, train_velocity, train_rates = decodable
+    with_axis = velocity_r2(velocity[..., :1], rates, train_velocity[..., :1], train_rates)
+    assert velocity_r2(velocity[..., 0], rates, train_velocity[..., 0], train_rates) == with_axis
+
+
+def test_bins_with_unknown_velocity_are_left_out(decodable):
+    velocity, rates, train_velocity, train_rates = (array.copy() for array in decodable)
+    expected = velocity_r2(
+        velocity[:, :20], rates[:, :20], train_velocity[:, 5:], train_rates[:, 5:]
+    )
+    velocity[:, 20:, 1] = np.nan  # one component is enough
+    rates[:, 20:] = np.nan
+    train_velocity[:, :5] = np.nan
+    assert velocity_r2(velocity, rates, train_velocity, train_rates) == pytest.approx(expected)
+
+
+def test_each_mask_has_a_decoder_of_its_own(decodable):
+    velocity, rates, train_velocity, train_rates = decodable
+    flip, train_flip = np.arange(8) % 2 == 1, np.arange(12) % 2 == 1
+    velocity = np.where(flip[:, None, None], -velocity, velocity)
+    train_velocity = np.where(train_flip[:, None, None], -train_velocity, train_velocity)
+    masks = {
+        "decode_mask": np.column_stack([flip, ~flip]),
+        "train_decode_mask": np.column_stack([train_flip, ~train_flip]),
+    }
+    assert velocity_r2(velocity, rates, train_velocity, train_rates) < 0.2
+    both = velocity_r2(velocity, rates, train_velocity, train_rates, **masks)
+    assert both > 0.9
+    singles = [
+        velocity_r2(velocity[a], rates[a], train_velocity[b], train_rates[b])
+        for a, b in ((flip, train_flip), (~flip, ~train_flip))
+    ]
+    assert both == pytest.approx(np.mean(singles))
+
+
+@pytest.mark.parametrize("lag", [3, -3])
+def test_lag_shifts_velocity_within_trials(decodable, lag):
+    late = [np.roll(array, lag, axis=1) if array.shape[-1] == 2 else array for array in decodable]
+    assert velocity_r2(*late) < 0.1
+    assert velocity_r2(*late, lag=lag) > 0.9
+
+
+def test_rates_of_two_units_get_a_warning(decodable):
+    velocity, rates, train_velocity, train_rates = decodable
+    with pytest.warns(UserWarning, match="same unit"):
+        score = velocity_r2(velocity, 50 * rates, train_velocity, train_rates)
+    assert velocity_r2(velocity, 50 * rates, train_velocity, train_rates, check=False) == score
+
+
+@pytest.mark.parametrize(
+    ("index", "value", "message"),
+    [
+        (0, np.ones((8, 20, 2)), "trials and bins of both"),
+        (0, np.ones((8, 25, 3)), "velocity has 3 columns and train_velocity has 2"),
+        (1, np.ones((8, 25, 4)), "rates has 4 columns and train_rates has 5"),
+        (1, np.ones(8), "expected"),
+        (1, np.full((8, 25, 5), np.nan), "200 of 200 bins"),
+        (2, np.full((12, 25, 2), np.nan), "0 training bins"),
+    ],
+)
+def test_bad_arrays_of_velocity_r2_are_named(decodable, index, value, message):
+    arrays = list(decodable)
+    arrays[index] = value
+    with pytest.raises(ValueError, match=message):
+        velocity_r2(*arrays)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"decode_mask": np.ones(8, bool)}, "both decode_mask and"),
+        ({"decode_mask": np.ones(7, bool), "train_decode_mask": np.ones(12, bool)}, r"\(8,\)"),
+        ({"decode_mask": np.arange(8), "train_decode_mask": np.ones(12, bool)}, "True and False"),
+        (
+            {"decode_mask": np.ones((8, 2), bool), "train_decode_mask": np.ones(12, bool)},
+            "2 columns and train_decode_mask has 1",
+        ),
+        ({"lag": 25}, "shorter than a trial of 25"),
+        ({"lag": 0.5}, "whole number of bins"),
+    ],
+)
+def test_bad_parameters_of_velocity_r2_are_named(decodable, params, message):
+    with pytest.raises(ValueError, match=message):
+        velocity_r2(*decodable, **params)
