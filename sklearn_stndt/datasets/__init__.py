@@ -1,6 +1,17 @@
-"""Recordings to try things on: generators whose true rates are known."""
+"""Data to work with: generators whose true rates are known, recordings, and the benchmark."""
 
+from .nlb import load_nlb
 from .reaches import make_reaches
+from .submission import evaluate, load_submission, make_submission, save_submission
 from .synthetic import make_chaotic_rnn, make_lorenz
 
-__all__ = ["make_chaotic_rnn", "make_lorenz", "make_reaches"]
+__all__ = [
+    "evaluate",
+    "load_nlb",
+    "load_submission",
+    "make_chaotic_rnn",
+    "make_lorenz",
+    "make_reaches",
+    "make_submission",
+    "save_submission",
+]

@@ -1,0 +1,206 @@
+"""The files of the Neural Latents Benchmark."""
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sklearn.utils import Bunch
+
+from ._h5 import read_h5
+from ._nlb_parts import SpikesPart, assemble, check_parts, source_names
+from ._nlb_sets import SETS, group_key, split_key
+
+__all__ = ["load_nlb"]
+
+_Paths = str | os.PathLike | Mapping[str, Any]
+
+
+def load_nlb(
+    path: _Paths | Iterable[_Paths],
+    *,
+    name: str | None = None,
+    bin_width: float | None = None,
+) -> Bunch:
+    """Load a data set of the Neural Latents Benchmark [1]_ from its h5 files.
+
+    Neurons are the held-in ones, followed by the held-out ones; bins are those of the trial,
+    followed by the forward bins where the files have any. What the benchmark hides is NaN, so
+    that ``STNDTEstimator(heldout_neurons=data.heldout, forecast_bins=data.n_forward)`` can be
+    fitted to ``data.X_train``, and ``transform(data.X_eval)`` gives the rates that
+    :func:`make_submission` writes.
+
+    Parameters
+    ----------
+    path : path, or list of paths
+        File with the training input, the evaluation input, or the evaluation target; all of
+        them that you have, in any order. A dictionary of arrays may stand for a file.
+
+    name : str, default=None
+        Data set, such as "mc_maze_small"; with "_20" behind it for bins of 20 ms. None: told from
+        the group of the target, or from the numbers of neurons.
+
+    bin_width : float, default=None
+        Width of a bin in seconds. None: told from `name` and the number of bins.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        Dictionary-like object with the attributes, None where the files say nothing:
+
+        X_train : ndarray of shape (n_train, n_bins + n_forward, n_neurons), float32
+            Spike counts per bin of the training trials.
+        X_eval : ndarray of shape (n_eval, n_bins + n_forward, n_neurons), float32
+            Counts of the evaluation trials, NaN in held-out neurons and in forward bins.
+        spikes_eval : ndarray of the shape of `X_eval`, float32
+            The truth: NaN only where it is unknown.
+        heldout : ndarray of int
+            Indices of the held-out neurons.
+        n_forward : int
+            Forward bins at the end of `X_train` and `X_eval`.
+        y_train, y_eval : ndarray of shape (n_trials, n_bins, 2)
+            Velocity of the hand, shifted by `lag` already. For DMFC_RSG, of shape (n_trials, 5):
+            is_eye, theta, is_short, and sample and produced time.
+        decode_mask_train, decode_mask_eval : ndarray of bool, of shape (n_trials, n_decoders)
+            Trials of each velocity decoder (Area2_Bump).
+        psth : ndarray of shape (n_conditions, n_bins, n_neurons)
+            Smoothed mean counts of each condition.
+        conditions_train, conditions_eval : ndarray of int, of shape (n_trials,)
+            Condition of each trial as an index into `psth`; -1 for none.
+        jitter_train, jitter_eval : ndarray of int, of shape (n_trials,)
+            Bins by which trials are shifted against `psth` (DMFC_RSG).
+        lag : float
+            Time by which behaviour follows the neurons, in seconds; it is accounted for in
+            `y_train` and `y_eval`.
+        bin_width : float
+            Width of a bin, in seconds.
+        name : str
+            Data set.
+        target : dict
+            What :func:`evaluate` compares a submission with; empty without a target file.
+        DESCR : str
+            Description.
+
+    Raises
+    ------
+    ImportError
+        Without h5py.
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a file cannot be read, lacks a key, or holds arrays that do not fit each other, or if
+        data set or bin width cannot be told.
+
+    See Also
+    --------
+    make_submission : Rates of an estimator in the benchmark's format.
+    evaluate : The benchmark's scores.
+
+    References
+    ----------
+    .. [1] Pei, F., Ye, J., et al. (2021). Neural Latents Benchmark '21: Evaluating latent variable
+       models of neural population activity. NeurIPS Datasets and Benchmarks. arXiv:2109.04463
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_stndt.datasets import load_nlb
+    >>> train = {
+    ...     "train_spikes_heldin": np.zeros((100, 140, 107)),
+    ...     "train_spikes_heldout": np.zeros((100, 140, 35)),
+    ... }
+    >>> data = load_nlb([train, {"eval_spikes_heldin": np.zeros((20, 140, 107))}])
+    >>> data.name, data.bin_width, data.X_eval.shape
+    ('mc_maze_small', 0.005, (20, 140, 142))
+    """
+    inputs, groups, sources = _read_all(path)
+    if not check_parts(inputs, sources):
+        raise ValueError(
+            f"{source_names(sources)} holds neither train_spikes_heldin nor eval_spikes_heldin, "
+            f"but {sorted(inputs) + sorted(groups)}. Pass the benchmark's input files too."
+        )
+    part = next(iter(check_parts(inputs, sources).values()))
+    name, key = _find_set(name, groups, part, sources)
+    bin_ms = _find_bin_width(name, key, bin_width, part)
+    target = groups.get(group_key(name, bin_ms), {})
+    if groups and not target:
+        raise ValueError(
+            f"{source_names(sources)}: there is a target for {sorted(groups)}, but the inputs are "
+            f"{group_key(name, bin_ms)}. Pass the target of the same data set and bin width."
+        )
+    return assemble(name, bin_ms / 1000, inputs, target, sources)
+
+
+def _read_all(
+    path: Any,
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, str]]:
+    """Arrays and groups of all files, and the file that each key came from."""
+    one = isinstance(path, str | os.PathLike | Mapping)
+    inputs: dict[str, Any] = {}
+    groups: dict[str, dict[str, Any]] = {}
+    sources: dict[str, str] = {}
+    for file in [path] if one else list(path):
+        is_mapping = isinstance(file, Mapping)
+        source = "the dictionary" if is_mapping else str(file)
+        for key, value in (file if is_mapping else read_h5(file)).items():
+            if key in sources:
+                raise ValueError(f"{key} is in {sources[key]} and in {source}; pass one of them.")
+            sources[key] = source
+            if isinstance(value, Mapping):
+                groups[key] = dict(value)
+                sources.update(dict.fromkeys(set(value) - set(sources), f"{source}: {key}"))
+            else:
+                inputs[key] = value
+    return inputs, groups, sources
+
+
+def _find_set(
+    name: str | None,
+    groups: Mapping[str, dict],
+    part: SpikesPart,
+    sources: Mapping[str, str],
+) -> tuple[str, str | None]:
+    """Data set, and its group where that tells the bin width."""
+    if name is not None:
+        known, bin_ms = split_key(name)
+        keys = [key for key in groups if split_key(key)[0] == known]
+        return known, name if bin_ms else keys[0] if len(keys) == 1 else None
+    if len(groups) == 1:
+        (key,) = groups
+        return split_key(key)[0], key
+    heldin = part.heldin.shape[2]
+    heldout = None if part.heldout is None else part.heldout.shape[2]
+    fits = [
+        known
+        for known, spec in SETS.items()
+        if spec.n_heldin == heldin and heldout in (None, spec.n_heldout)
+    ]
+    if len(fits) != 1:
+        raise ValueError(
+            f"{source_names(sources)}: no data set of the benchmark has {heldin} held-in and "
+            f"{heldout} held-out neurons. Pass name=..., one of {', '.join(SETS)}."
+        )
+    keys = [key for key in groups if split_key(key)[0] == fits[0]]
+    return fits[0], keys[0] if len(keys) == 1 else None
+
+
+def _find_bin_width(name: str, key: str | None, bin_width: float | None, part: SpikesPart) -> int:
+    """Width of a bin, in ms."""
+    if bin_width is not None:
+        bin_ms = round(1000 * bin_width)
+        if bin_ms < 1 or abs(bin_ms - 1000 * bin_width) > 1e-6:
+            raise ValueError(
+                f"bin_width={bin_width!r} is no whole number of milliseconds; pass seconds, such "
+                "as 0.005."
+            )
+        return bin_ms
+    if key is not None:
+        return split_key(key)[1] or 5
+    start, stop = SETS[name].window
+    n_bins = part.heldin.shape[1]
+    for bin_ms in (5, 20):
+        if n_bins * bin_ms == stop - start:
+            return bin_ms
+    raise ValueError(
+        f"Trials of {name} last {stop - start} ms, which {n_bins} bins of neither 5 nor 20 ms do. "
+        "Pass bin_width=... in seconds."
+    )

@@ -1,0 +1,372 @@
+"""Submissions to the Neural Latents Benchmark, and their scores."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_stndt.metrics import co_bps, fp_bps, psth_r2, tp_corr, velocity_r2
+
+from ._h5 import read_h5, write_h5
+from ._nlb_sets import SETS, group_key
+
+__all__ = ["evaluate", "load_submission", "make_submission", "save_submission"]
+
+_NEEDED = ("eval_rates_heldin", "eval_rates_heldout")
+
+
+def make_submission(estimator: Any, data: Any) -> dict[str, dict[str, NDArray]]:
+    """Infer the rates that the benchmark asks for.
+
+    Both training and evaluation trials are shown to the estimator as the benchmark shows the
+    latter: held-out neurons and forward bins are NaN. So the decoder of velocity is fitted to
+    rates of the kind that it is scored on.
+
+    Parameters
+    ----------
+    estimator : fitted estimator with `transform`
+        Such as :class:`~sklearn_stndt.STNDTEstimator`, fitted to ``data.X_train``.
+
+    data : Bunch
+        What :func:`load_nlb` returned.
+
+    Returns
+    -------
+    submission : dict of dict of ndarray
+        Rates in spikes per bin, below the name of the data set. To submit several data sets at
+        once, merge their dictionaries: ``large | medium | small``.
+
+    Raises
+    ------
+    ValueError
+        If `data` lacks training or evaluation trials, or if the rates have another shape, are
+        negative or not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_stndt import STNDTEstimator
+    >>> from sklearn_stndt.datasets import load_nlb, make_submission
+    >>> counts = np.random.default_rng(0).poisson(0.1, size=(20, 30, 65))
+    >>> data = load_nlb(
+    ...     {
+    ...         "train_spikes_heldin": counts[:12, :, :49],
+    ...         "train_spikes_heldout": counts[:12, :, 49:],
+    ...         "eval_spikes_heldin": counts[12:, :, :49],
+    ...     }
+    ... )
+    >>> network = STNDTEstimator(heldout_neurons=data.heldout, max_epochs=2, random_state=0)
+    >>> submission = make_submission(network.fit(data.X_train), data)
+    >>> submission["area2_bump_20"]["eval_rates_heldout"].shape
+    (8, 30, 16)
+    """
+    n_heldin, n_forward = int(data.heldout[0]) if len(data.heldout) else 0, int(data.n_forward)
+    if not n_heldin:
+        raise ValueError("data has no held-out neurons, and the benchmark scores nothing else.")
+    arrays = {}
+    for part in ("train", "eval"):
+        X = data[f"X_{part}"]
+        if X is None:
+            raise ValueError(
+                f"data has no X_{part}, and a submission holds rates of both training and "
+                "evaluation trials. Load both input files."
+            )
+        n_bins = X.shape[1] - n_forward
+        rates = _infer(estimator, X, n_heldin, n_bins)
+        arrays[f"{part}_rates_heldin"] = rates[:, :n_bins, :n_heldin]
+        arrays[f"{part}_rates_heldout"] = rates[:, :n_bins, n_heldin:]
+        if n_forward and part == "eval":
+            arrays["eval_rates_heldin_forward"] = rates[:, n_bins:, :n_heldin]
+            arrays["eval_rates_heldout_forward"] = rates[:, n_bins:, n_heldin:]
+    return {group_key(data.name, round(1000 * data.bin_width)): arrays}
+
+
+def save_submission(
+    submission: Mapping[str, Mapping[str, Any]],
+    path: str | os.PathLike,
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write a submission to an h5 file in the benchmark's format, rates as float32.
+
+    Parameters
+    ----------
+    submission : dict of dict of ndarray
+        What :func:`make_submission` returned, or several of them merged.
+
+    path : path
+        File to write.
+
+    overwrite : bool, default=False
+        Replace a file that exists.
+
+    Raises
+    ------
+    FileExistsError
+        If the file exists and `overwrite` is False.
+    ImportError
+        Without h5py.
+    ValueError
+        If the submission lacks a key or names no data set of the benchmark.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from sklearn_stndt.datasets import load_submission, save_submission
+    >>> rates = {"eval_rates_heldin": np.ones((2, 3, 4)), "eval_rates_heldout": np.ones((2, 3, 1))}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_submission({"mc_rtt": rates}, Path(folder) / "submission.h5")
+    ...     sorted(load_submission(Path(folder) / "submission.h5")["mc_rtt"])
+    ['eval_rates_heldin', 'eval_rates_heldout']
+    """
+    path = Path(path).expanduser()
+    _check_submission(submission, "the submission")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists. Pass overwrite=True to replace it.")
+    write_h5(submission, path)
+
+
+def load_submission(path: str | os.PathLike) -> dict[str, dict[str, NDArray]]:
+    """Read a submission from an h5 file.
+
+    Parameters
+    ----------
+    path : path
+        File in the benchmark's format.
+
+    Returns
+    -------
+    submission : dict of dict of ndarray
+        As :func:`make_submission` returns it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        Without h5py.
+    ValueError
+        If the file cannot be read, lacks a key, or names no data set of the benchmark.
+
+    See Also
+    --------
+    save_submission : Writes the file; see there for an example.
+    """
+    submission = read_h5(path)
+    _check_submission(submission, str(path))
+    return submission
+
+
+def evaluate(
+    target: Any, submission: Any, *, check: bool = True
+) -> list[dict[str, dict[str, float]]]:
+    """Score a submission as the Neural Latents Benchmark does.
+
+    Parameters
+    ----------
+    target : path, dict, or Bunch
+        The benchmark's target file or its content; or what :func:`load_nlb` made of it.
+
+    submission : path or dict
+        Rates, as :func:`make_submission` returns and :func:`save_submission` writes them.
+
+    check : bool, default=True
+        Warn of rates that look like Hz or like copies; see :func:`~sklearn_stndt.metrics.co_bps`.
+
+    Returns
+    -------
+    scores : list of dict
+        One dictionary a data set, ``{"mc_maze_split": {"co-bps": ..., "vel R2": ..., "psth R2":
+        ..., "fp-bps": ...}}``, with "tp corr" in place of "vel R2" for DMFC_RSG. The scaling
+        group is one entry, "mc_maze_scaling_split", with keys such as "[500] co-bps". Bins of
+        20 ms are "mc_maze_20_split".
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ImportError
+        Without h5py, where a path is given.
+    ValueError
+        If a file cannot be read or lacks a key, if shapes do not fit, or if target and submission
+        have no data set in common.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_stndt.datasets import evaluate
+    >>> rng = np.random.default_rng(0)
+    >>> rates = rng.gamma(1.0, size=(20, 30, 5))
+    >>> spikes, velocity = rng.poisson(rates), rates[..., :2]
+    >>> target = {
+    ...     "eval_spikes_heldout": spikes[10:, :, 4:],
+    ...     "train_behavior": velocity[:10],
+    ...     "eval_behavior": velocity[10:],
+    ... }
+    >>> submission = {
+    ...     f"{part}_rates_{which}": rates[trials, :, neurons]
+    ...     for part, trials in (("train", slice(10)), ("eval", slice(10, None)))
+    ...     for which, neurons in (("heldin", slice(4)), ("heldout", slice(4, None)))
+    ... }
+    >>> evaluate({"mc_rtt_20": target}, {"mc_rtt_20": submission})
+    [{'mc_rtt_20_split': {'co-bps': 0.59..., 'vel R2': 0.99...}}]
+    """
+    target, target_name = _content(getattr(target, "target", target), "the target")
+    submission, submission_name = _content(submission, "the submission")
+    _check_submission(submission, submission_name)
+    results: list[dict[str, dict[str, float]]] = []
+    scaling: dict[str, dict[str, float]] = {}
+    left_out = []
+    for name, spec in SETS.items():
+        for bin_ms in (5, 20):
+            key = group_key(name, bin_ms)
+            if key not in submission:
+                continue
+            if key not in target:
+                left_out.append(key)
+                continue
+            truth = _Group(target[key], f"{target_name}: {key}")
+            rates = _Group(submission[key], f"{submission_name}: {key}")
+            scores = _score(name, truth, rates, check)
+            if spec.n_train is None:
+                results.append({f"{key}_split": scores})
+            else:
+                group = scaling.setdefault(group_key("mc_maze_scaling", bin_ms), {})
+                group.update({f"[{spec.n_train}] {score}": v for score, v in scores.items()})
+    if not results and not scaling:
+        raise ValueError(
+            f"{target_name} holds {sorted(target)} and {submission_name} holds "
+            f"{sorted(submission)}, which have no data set in common. Both need the same name and "
+            "the same bin width."
+        )
+    if check and left_out:
+        warnings.warn(
+            f"{target_name} holds no target for {', '.join(left_out)}, which get no score. "
+            "check=False silences this.",
+            UserWarning,
+            stacklevel=2,
+        )
+    results += [{f"{key}_split": scaling[key]} for key in sorted(scaling, key=len)]
+    return results
+
+
+class _Group:
+    """Arrays of one data set; a missing one is an error that names file and key."""
+
+    def __init__(self, arrays: Mapping[str, Any], name: str) -> None:
+        self.arrays = arrays
+        self.name = name
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.arrays
+
+    def get(self, key: str, like: tuple[int | None, ...] | None = None) -> NDArray:
+        """Return an array as float64, its shape checked."""
+        if key not in self.arrays:
+            raise ValueError(
+                f"{self.name} lacks {key}, and holds {sorted(self.arrays)}. Write it again with it."
+            )
+        array = np.asarray(self.arrays[key])
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"{self.name}/{key} holds {array.dtype}, expected numbers.")
+        if like is not None and (
+            array.ndim != len(like)
+            or any(want not in (None, have) for have, want in zip(array.shape, like, strict=True))
+        ):
+            wanted = ", ".join("any" if want is None else str(want) for want in like)
+            raise ValueError(
+                f"{self.name}/{key} has shape {array.shape}, expected ({wanted}). Do target and "
+                "submission have the same trials, neurons and bin width?"
+            )
+        return array.astype(np.float64)
+
+
+def _score(name: str, truth: _Group, rates: _Group, check: bool) -> dict[str, float]:
+    heldout = truth.get("eval_spikes_heldout", (None, None, None))
+    heldout_rates = rates.get("eval_rates_heldout", heldout.shape)
+    heldin_rates = rates.get("eval_rates_heldin", (*heldout.shape[:2], None))
+    eval_rates = np.concatenate([heldin_rates, heldout_rates], axis=-1)
+    n_neurons = eval_rates.shape[-1]
+    behavior = truth.get("eval_behavior")
+    scores = {"co-bps": co_bps(heldout, heldout_rates, check=check)}
+    if name == "dmfc_rsg":
+        inside = ~np.isnan(heldout[..., 0])  # from set to go
+        scores["tp corr"] = tp_corr(
+            behavior[:, -1], eval_rates, behavior[:, :3], mask=inside, check=check
+        )
+    else:
+        train_behavior = truth.get("train_behavior")
+        n_train, n_bins = train_behavior.shape[:2]
+        train_rates = np.concatenate(
+            [
+                rates.get("train_rates_heldin", (n_train, n_bins, heldin_rates.shape[-1])),
+                rates.get("train_rates_heldout", (n_train, n_bins, heldout.shape[-1])),
+            ],
+            axis=-1,
+        )
+        masks: dict[str, Any] = {}
+        if "train_decode_mask" in truth:
+            masks["train_decode_mask"] = truth.get("train_decode_mask")
+            masks["decode_mask"] = truth.get("eval_decode_mask")
+        scores["vel R2"] = velocity_r2(
+            behavior, eval_rates, train_behavior, train_rates, check=check, **masks
+        )
+    if "psth" in truth:
+        psth = truth.get("psth", (None, eval_rates.shape[1], n_neurons))
+        trials = [np.asarray(trials, dtype=int) for trials in truth.arrays["eval_cond_idx"]]
+        jitter = truth.get("eval_jitter") if "eval_jitter" in truth else None
+        scores["psth R2"] = psth_r2(psth, eval_rates, trials, jitter=jitter)
+    if "eval_rates_heldin_forward" in rates and "eval_spikes_heldin_forward" in truth:
+        pairs = []
+        for which in ("heldin", "heldout"):
+            ahead = truth.get(f"eval_spikes_{which}_forward", (len(heldout), None, None))
+            pairs.append((ahead, rates.get(f"eval_rates_{which}_forward", ahead.shape)))
+        ahead, forecast = (np.concatenate(arrays, axis=-1) for arrays in zip(*pairs, strict=True))
+        scores["fp-bps"] = fp_bps(ahead, forecast, check=check)
+    return scores
+
+
+def _infer(estimator: Any, X: NDArray, n_heldin: int, n_bins: int) -> NDArray:
+    hidden = X.copy()
+    hidden[..., n_heldin:] = np.nan
+    hidden[:, n_bins:] = np.nan
+    rates = np.asarray(estimator.transform(hidden))
+    if rates.shape != X.shape:
+        raise ValueError(
+            f"{type(estimator).__name__}.transform returned shape {rates.shape} for an input of "
+            f"shape {X.shape}; a submission needs a rate for every entry."
+        )
+    if not np.isfinite(rates).all() or rates.min() < 0:
+        raise ValueError(
+            f"{type(estimator).__name__}.transform returned rates that are negative or not finite, "
+            "also where the input is NaN. A submission needs expected spikes per bin."
+        )
+    return rates
+
+
+def _content(source: Any, name: str) -> tuple[Mapping[str, Any], str]:
+    if isinstance(source, Mapping):
+        return source, name
+    return read_h5(source), str(source)
+
+
+def _check_submission(submission: Mapping[str, Any], name: str) -> None:
+    known = [group_key(dataset, bin_ms) for dataset in SETS for bin_ms in (5, 20)]
+    for key, arrays in submission.items():
+        if key not in known or not isinstance(arrays, Mapping):
+            raise ValueError(
+                f"{name} holds {key!r}, which is no data set of the benchmark: {', '.join(known)}. "
+                "Put the rates of a data set into a group of its name."
+            )
+        for needed in _NEEDED:
+            if needed not in arrays:
+                raise ValueError(
+                    f"{name}: {key} lacks {needed}, and holds {sorted(arrays)}. Make it with "
+                    "make_submission."
+                )
