@@ -2,6 +2,7 @@
 
 import copy
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -124,3 +125,75 @@ def form(request):
 def network(form, small, shaken, spikes):
     """A fitted estimator of each form, all of its weights at work."""
     return shaken(small(max_epochs=1, **form).fit(spikes))
+
+
+@pytest.fixture(scope="session")
+def write_nwb(tmp_path_factory):
+    """Write reaches as a file in the layout of the benchmark's MC_Maze, and return its path.
+
+    Velocity has 1,000 samples a second; each unit is observed from the start of a trial to 20 ms
+    before the next one.
+    """
+    pynwb = pytest.importorskip("pynwb")
+
+    def write(
+        name="maze.nwb",
+        *,
+        n_trials=20,
+        n_neurons=12,
+        n_heldout=3,
+        seed=0,
+        observe_all=False,
+        edit=None,
+    ):
+        data = make_reaches(n_trials, 1200, n_neurons, bin_width=0.001, random_state=seed)
+        rng = np.random.default_rng(seed)
+        starts = 1.4 * np.arange(n_trials) + 0.1
+        when = datetime(2026, 1, 1, tzinfo=UTC)
+        file = pynwb.NWBFile("synthetic reaches", name, when)
+        file.add_unit_column("heldout", "held out")
+        intervals = np.column_stack([starts, starts + 1.38])
+        if observe_all:
+            intervals = np.array([[0.0, intervals.max()]])
+        for neuron in range(n_neurons):
+            of_neuron = data.spikes[..., neuron]
+            trial, ms = np.repeat(np.nonzero(of_neuron), of_neuron[of_neuron > 0], axis=1)
+            times = starts[trial] + (ms + rng.uniform(0.05, 0.95, len(ms))) / 1000
+            file.add_unit(
+                spike_times=np.sort(times),
+                obs_intervals=intervals,
+                heldout=neuron >= n_neurons - n_heldout,
+            )
+        columns = ("move_onset_time", "split", "trial_type", "trial_version")
+        for column in columns:
+            file.add_trial_column(column, column)
+        starts = starts.round(3)
+        splits = np.where(np.arange(n_trials) % 4 == 3, "val", "train")
+        for trial, start in enumerate(starts):
+            file.add_trial(
+                start_time=start,
+                stop_time=start + 1.2,
+                move_onset_time=round(start + data.onsets[trial], 3),
+                split=splits[trial],
+                trial_type=int(data.conditions[trial] % 2),
+                trial_version=0,
+            )
+        velocity = np.zeros((round(1000 * (starts[-1] + 1.38)), 2))
+        for start, of_trial in zip(np.rint(1000 * starts).astype(int), data.velocity, strict=True):
+            velocity[start : start + 1200] = of_trial
+        series = pynwb.TimeSeries(
+            name="hand_vel",
+            data=velocity,
+            unit="cm/s",
+            timestamps=np.arange(len(velocity)) / 1000,
+            comments="columns=[x,y]",
+        )
+        file.create_processing_module("behavior", "behaviour").add(series)
+        if edit is not None:
+            edit(file)
+        path = tmp_path_factory.mktemp("nwb") / name
+        with pynwb.NWBHDF5IO(path, "w") as io:
+            io.write(file)
+        return path
+
+    return write

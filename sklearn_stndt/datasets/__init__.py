@@ -2,6 +2,7 @@
 
 from .binning import align_to_events, bin_spikes, bin_trials
 from .nlb import load_nlb
+from .nwb import load_nwb
 from .reaches import make_reaches
 from .submission import evaluate, load_submission, make_submission, save_submission
 from .synthetic import make_chaotic_rnn, make_lorenz
@@ -12,6 +13,7 @@ __all__ = [
     "bin_trials",
     "evaluate",
     "load_nlb",
+    "load_nwb",
     "load_submission",
     "make_chaotic_rnn",
     "make_lorenz",

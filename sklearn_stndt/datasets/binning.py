@@ -187,7 +187,7 @@ def align_to_events(
     events = check_times(events, "events")
     n_bins = bins_of_window(window, bin_width)
     starts = events + window[0]
-    counts = _count_trials(trains, starts, np.full(len(starts), n_bins), bin_width, dtype)
+    counts = count_trials(trains, starts, np.full(len(starts), n_bins), bin_width, dtype)
     return counts
 
 
@@ -240,7 +240,7 @@ def bin_trials(
             f"Trial {trial} lasts {stops[trial] - starts[trial]:g} s, less than a bin of "
             f"{bin_width:g} s. Leave it out, or use narrower bins."
         )
-    counts = _count_trials(trains, starts, n_bins, bin_width, np.float32)
+    counts = count_trials(trains, starts, n_bins, bin_width, np.float32)
     counts[np.arange(n_bins.max()) >= n_bins[:, None]] = np.nan
     return counts
 
@@ -366,14 +366,14 @@ def _check_fits(largest: int, dtype: DTypeLike) -> None:
         )
 
 
-def _count_trials(
+def count_trials(
     trains: list[NDArray[np.float64]],
-    starts: NDArray[np.float64],
+    starts: NDArray,
     n_bins: NDArray[np.intp],
     bin_width: float,
     dtype: DTypeLike,
 ) -> NDArray:
-    """Counts of each trial, (n_trials, largest n_bins, n_neurons), 0 after its end."""
+    """Count spikes of each trial, (n_trials, largest n_bins, n_neurons), 0 after its end."""
     longest = int(n_bins.max())
     stops = starts + n_bins * bin_width
     tolerance = _tolerance(np.abs(starts).max(), np.abs(stops).max(), bin_width)

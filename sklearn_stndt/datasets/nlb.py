@@ -7,6 +7,7 @@ from typing import Any
 from sklearn.utils import Bunch
 
 from ._h5 import read_h5
+from ._nlb_nwb import tensors_from_nwb
 from ._nlb_parts import SpikesPart, assemble, check_parts, source_names
 from ._nlb_sets import SETS, group_key, split_key
 
@@ -21,7 +22,7 @@ def load_nlb(
     name: str | None = None,
     bin_width: float | None = None,
 ) -> Bunch:
-    """Load a data set of the Neural Latents Benchmark [1]_ from its h5 files.
+    """Load a data set of the Neural Latents Benchmark [1]_ from its h5 or NWB files.
 
     Neurons are the held-in ones, followed by the held-out ones; bins are those of the trial,
     followed by the forward bins where the files have any. What the benchmark hides is NaN, so
@@ -32,15 +33,18 @@ def load_nlb(
     Parameters
     ----------
     path : path, or list of paths
-        File with the training input, the evaluation input, or the evaluation target; all of
-        them that you have, in any order. A dictionary of arrays may stand for a file.
+        h5 files with the training input, the evaluation input, or the evaluation target; all of
+        them that you have, in any order. A dictionary of arrays may stand for a file. Or the NWB
+        file of the training trials, whose validation trials are evaluated then, or that and the
+        file of the test trials, whose truth it keeps back.
 
     name : str, default=None
         Data set, such as "mc_maze_small"; with "_20" behind it for bins of 20 ms. None: told from
-        the group of the target, or from the numbers of neurons.
+        the group of the target, or from the numbers of neurons. NWB files need it.
 
     bin_width : float, default=None
-        Width of a bin in seconds. None: told from `name` and the number of bins.
+        Width of a bin in seconds. None: told from `name` and the number of bins; 0.005 for NWB
+        files.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def load_nlb(
     Raises
     ------
     ImportError
-        Without h5py.
+        Without h5py, or without pynwb for NWB files.
     FileNotFoundError
         If there is no such file.
     ValueError
@@ -112,7 +116,12 @@ def load_nlb(
     >>> data.name, data.bin_width, data.X_eval.shape
     ('mc_maze_small', 0.005, (20, 140, 142))
     """
-    inputs, groups, sources = _read_all(path)
+    if not isinstance(path, str | os.PathLike | Mapping):
+        path = list(path)
+    files = path if isinstance(path, list) else [path]
+    if any(str(file).endswith(".nwb") for file in files if not isinstance(file, Mapping)):
+        return _from_nwb(files, name, bin_width)
+    inputs, groups, sources = _read_all(files)
     if not check_parts(inputs, sources):
         raise ValueError(
             f"{source_names(sources)} holds neither train_spikes_heldin nor eval_spikes_heldin, "
@@ -130,15 +139,40 @@ def load_nlb(
     return assemble(name, bin_ms / 1000, inputs, target, sources)
 
 
+def _from_nwb(files: list[Any], name: str | None, bin_width: float | None) -> Bunch:
+    if name is None:
+        raise ValueError(
+            f"{files[0]} does not say which data set it is. Pass name=..., one of "
+            f"{', '.join(SETS)}."
+        )
+    known, bin_ms = split_key(name)
+    if bin_width is not None:
+        bin_ms = _whole_ms(bin_width)
+    inputs, target = tensors_from_nwb(files, known, bin_ms or 5)
+    source = ", ".join(map(str, files))
+    return assemble(
+        known, (bin_ms or 5) / 1000, inputs, target, dict.fromkeys([*inputs, *target], source)
+    )
+
+
+def _whole_ms(bin_width: float) -> int:
+    bin_ms = round(1000 * bin_width)
+    if bin_ms < 1 or abs(bin_ms - 1000 * bin_width) > 1e-6:
+        raise ValueError(
+            f"bin_width={bin_width!r} is no whole number of milliseconds; pass seconds, such "
+            "as 0.005."
+        )
+    return bin_ms
+
+
 def _read_all(
-    path: Any,
+    files: list[Any],
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, str]]:
     """Arrays and groups of all files, and the file that each key came from."""
-    one = isinstance(path, str | os.PathLike | Mapping)
     inputs: dict[str, Any] = {}
     groups: dict[str, dict[str, Any]] = {}
     sources: dict[str, str] = {}
-    for file in [path] if one else list(path):
+    for file in files:
         is_mapping = isinstance(file, Mapping)
         source = "the dictionary" if is_mapping else str(file)
         for key, value in (file if is_mapping else read_h5(file)).items():
@@ -186,13 +220,7 @@ def _find_set(
 def _find_bin_width(name: str, key: str | None, bin_width: float | None, part: SpikesPart) -> int:
     """Width of a bin, in ms."""
     if bin_width is not None:
-        bin_ms = round(1000 * bin_width)
-        if bin_ms < 1 or abs(bin_ms - 1000 * bin_width) > 1e-6:
-            raise ValueError(
-                f"bin_width={bin_width!r} is no whole number of milliseconds; pass seconds, such "
-                "as 0.005."
-            )
-        return bin_ms
+        return _whole_ms(bin_width)
     if key is not None:
         return split_key(key)[1] or 5
     start, stop = SETS[name].window

@@ -1,0 +1,311 @@
+"""A recording read from an NWB file, cut into bins."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import decimate
+
+from .binning import check_train, count_trials
+
+# Timestamps in files are rounded to microseconds.
+_CLOCK = 1e-6
+
+
+@dataclass
+class Signal:
+    """A time series: behaviour, mostly."""
+
+    times: NDArray[np.float64]  # (n_samples,), s
+    values: NDArray  # (n_samples, n_channels), as stored
+    rate: float | None  # Hz, where regular
+    conversion: float = 1.0
+    offset: float = 0.0
+
+    def scaled(self) -> "Signal":
+        """Return the signal in the unit that the file declares."""
+        values = self.values * self.conversion + self.offset
+        return Signal(self.times, values, self.rate)
+
+    def in_bins(self, bin_width: float, n_bins: int) -> NDArray[np.float64]:
+        """Values of each bin from time 0 on, (n_bins, n_channels), NaN where there are none."""
+        if self.rate is None:
+            return self._averaged(bin_width, n_bins)
+        factor = self.rate * bin_width  # samples a bin
+        if abs(factor - round(factor)) < 1e-6 and round(factor) >= 1:
+            place = self.times * self.rate
+            if np.abs(place - np.rint(place)).max() < _CLOCK * self.rate:
+                return self._decimated(np.rint(place).astype(np.intp), round(factor), n_bins)
+        if factor < 1:
+            return self._interpolated((np.arange(n_bins) + 0.5) * bin_width)
+        return self._averaged(bin_width, n_bins)
+
+    def _decimated(self, place: NDArray, factor: int, n_bins: int) -> NDArray[np.float64]:
+        """Value at the opening of each bin, after an anti-aliasing filter without delay."""
+        inside = (place >= 0) & (place < n_bins * factor)
+        full = np.full((n_bins * factor, self.values.shape[1]), np.nan)
+        full[place[inside]] = self.values[inside]
+        missing = np.isnan(full)
+        unknown = missing[::factor]
+        for channel, gaps in zip(full.T, missing.T, strict=True):
+            if gaps.any() and not gaps.all():
+                known = np.flatnonzero(~gaps)
+                channel[gaps] = np.interp(np.flatnonzero(gaps), known, channel[known])
+        if factor > 1:
+            full = decimate(full, factor, n=500, ftype="fir", axis=0)
+        return np.where(unknown, np.nan, full)
+
+    def _averaged(self, bin_width: float, n_bins: int) -> NDArray[np.float64]:
+        """Mean of the samples of each bin, NaN without a sample."""
+        bins = np.floor(self.times / bin_width + _CLOCK).astype(np.intp)
+        inside = (bins >= 0) & (bins < n_bins)
+        bins, values = bins[inside], self.values[inside]
+        out = np.full((n_bins, values.shape[1]), np.nan)
+        for channel in range(values.shape[1]):
+            known = ~np.isnan(values[:, channel])
+            n = np.bincount(bins[known], minlength=n_bins)
+            total = np.bincount(bins[known], values[known, channel], minlength=n_bins)
+            out[n > 0, channel] = total[n > 0] / n[n > 0]
+        return out
+
+    def _interpolated(self, centres: NDArray) -> NDArray[np.float64]:
+        """Value at the centre of each bin, by a line between the samples around it."""
+        return np.column_stack(
+            [
+                np.interp(centres, self.times, channel, left=np.nan, right=np.nan)
+                for channel in self.values.T.astype(np.float64)
+            ]
+        )
+
+
+@dataclass
+class Recording:
+    """Spikes, trials and signals of a file."""
+
+    name: str
+    spike_times: list[NDArray[np.float64]]
+    unit_ids: NDArray
+    heldout: NDArray[np.bool_]
+    observed: list[NDArray] | None  # of each unit, (n_intervals, 2), s
+    trials: Any  # DataFrame, or None
+    signals: dict[str, Signal]
+
+    @property
+    def end(self) -> float:
+        """Last time that anything is known of, in seconds."""
+        times = [train[-1] for train in self.spike_times if train.size]
+        if self.observed is not None:
+            return max(float(intervals.max()) for intervals in self.observed if intervals.size)
+        if self.trials is not None:
+            times.append(self.trials["stop_time"].max())
+        times += [signal.times[-1] for signal in self.signals.values()]
+        return float(max(times))
+
+    def event_times(self, column: str) -> NDArray[np.float64]:
+        """Times in a column of the trials table, NaN where a trial has none."""
+        if self.trials is None:
+            raise ValueError(
+                f"{self.name} has no trials table. Pass trials=False for the whole recording, or "
+                "bin its spike times around events of your own with align_to_events."
+            )
+        if column not in self.trials.columns:
+            raise ValueError(
+                f"{self.name}: the trials table has no column {column!r}, but "
+                f"{list(self.trials.columns)}. Align to one of them."
+            )
+        try:
+            return self.trials[column].to_numpy(dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self.name}: trials/{column} holds no times ({error}). Align to another column."
+            ) from error
+
+    def first_bins(self, times: NDArray, bin_width: float) -> NDArray[np.intp]:
+        """First bin of the recording that opens at or after each time."""
+        return np.ceil(times / bin_width - _CLOCK).astype(np.intp)
+
+    def counts(
+        self,
+        first: NDArray[np.intp],
+        n_bins: NDArray[np.intp],
+        bin_width: float,
+        *,
+        whole: bool = True,
+    ) -> NDArray[np.float32]:
+        """Counts of trials, (n_trials, n_bins, n_units), NaN where not observed.
+
+        `whole`: a bin that is observed in part is unknown; else its first millisecond decides.
+        """
+        counts = count_trials(self.spike_times, first * bin_width, n_bins, bin_width, np.float32)
+        bins = first[:, None] + np.arange(n_bins.max())  # (trials, bins)
+        counts[np.arange(n_bins.max()) >= n_bins[:, None]] = np.nan
+        if self.observed is None:
+            counts[(bins < 0) | (bins >= np.floor(self.end / bin_width) + 1)] = np.nan
+            return counts
+        cache: dict[bytes, NDArray] = {}  # mostly, all units have the same intervals
+        for unit, intervals in enumerate(self.observed):
+            key = intervals.tobytes()
+            if key not in cache:
+                cache[key] = ~_is_observed(bins, intervals, bin_width, whole)
+            counts[cache[key], unit] = np.nan
+        return counts
+
+    def behavior(
+        self, name: str, first: NDArray[np.intp], n_bins: NDArray[np.intp], bin_width: float
+    ) -> NDArray[np.float64]:
+        """Signal in the bins of trials, (n_trials, n_bins, n_channels), NaN where unknown."""
+        n_all = int(np.floor(self.end / bin_width + _CLOCK)) + 1
+        values = self.signals[name].in_bins(bin_width, n_all)
+        bins = first[:, None] + np.arange(n_bins.max())  # (trials, bins)
+        known = (bins >= 0) & (bins < n_all) & (np.arange(n_bins.max()) < n_bins[:, None])
+        return np.where(known[..., None], values[np.clip(bins, 0, n_all - 1)], np.nan)
+
+
+def _is_observed(
+    bins: NDArray[np.intp], intervals: NDArray, bin_width: float, whole: bool
+) -> NDArray[np.bool_]:
+    """Whether bins lie in one of the intervals."""
+    starts, stops = intervals.T  # (n_intervals,)
+    opens = bins * bin_width
+    closes = opens + (bin_width if whole else 0.001)
+    at = np.searchsorted(starts, opens + _CLOCK, side="right") - 1  # the interval before
+    return (at >= 0) & (closes <= stops[np.maximum(at, 0)] + _CLOCK)
+
+
+def import_pynwb() -> Any:
+    """Import pynwb, or say how to install it."""
+    try:
+        import pynwb
+    except ImportError as error:
+        raise ImportError(
+            "NWB files need pynwb. Install it with: pip install sklearn-stndt[io]"
+        ) from error
+    return pynwb
+
+
+def read_recording(path: str | os.PathLike, behavior: Any = None) -> Recording:
+    """Read spikes, trials and the named signals (None: all) of an NWB file."""
+    pynwb = import_pynwb()
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}. Check the path.")
+    try:
+        io = pynwb.NWBHDF5IO(path, "r")
+    except Exception as error:
+        raise ValueError(
+            f"{path} cannot be opened ({error}): it is no HDF5 file, or it is truncated. Download "
+            "it again."
+        ) from error
+    with io:
+        try:
+            file = io.read()
+        except Exception as error:
+            raise ValueError(
+                f"{path} is no NWB file that pynwb can read ({error}). Check it with "
+                "pynwb-validate, or download it again."
+            ) from error
+        return Recording(
+            str(path),
+            *_read_units(file, path),
+            trials=None if file.trials is None else file.trials.to_dataframe().reset_index(),
+            signals=_read_signals(file, path, behavior, pynwb),
+        )
+
+
+def _read_units(
+    file: Any, path: Path
+) -> tuple[list[NDArray], NDArray, NDArray[np.bool_], list[NDArray] | None]:
+    units = file.units
+    if units is None or len(units) == 0:
+        raise ValueError(
+            f"{path} has no units, and spike times are what rates are inferred from. Use the file "
+            "of the session that holds sorted spikes."
+        )
+    if "spike_times" not in units.colnames:
+        raise ValueError(
+            f"{path}: units has no column spike_times, but {list(units.colnames)}. Use a file with "
+            "spike times."
+        )
+    trains = []
+    for unit in range(len(units)):
+        times = np.asarray(units["spike_times"][unit], dtype=np.float64)
+        name = f"{path}: units[{unit}].spike_times"
+        check_train(times, name)
+        if times.size and times[0] < 0:
+            raise ValueError(
+                f"{name} holds negative times, the lowest is {times[0]:g} s, and NWB counts from "
+                "the start of the session. Shift all times of the file by a common offset."
+            )
+        trains.append(times)
+    heldout = np.zeros(len(units), dtype=bool)
+    if "heldout" in units.colnames:
+        heldout = np.asarray(units["heldout"][:], dtype=bool)
+    observed = None
+    if "obs_intervals" in units.colnames:
+        observed = [
+            np.asarray(units["obs_intervals"][unit], dtype=np.float64).reshape(-1, 2)
+            for unit in range(len(units))
+        ]
+    return trains, np.asarray(units.id[:]), heldout, observed
+
+
+def _read_signals(file: Any, path: Path, behavior: Any, pynwb: Any) -> dict[str, Signal]:
+    """Time series of the file, without electrophysiology and images."""
+    found: dict[str, Any] = {}
+
+    def walk(containers: Any, prefix: str) -> None:
+        for container in containers:
+            if isinstance(container, pynwb.TimeSeries):
+                if not isinstance(
+                    container, pynwb.ecephys.ElectricalSeries | pynwb.image.ImageSeries
+                ):
+                    found[prefix + container.name] = container
+            elif hasattr(container, "children"):
+                walk(container.children, f"{prefix}{container.name}_")
+
+    walk(file.acquisition.values(), "")
+    for module in file.processing.values():
+        walk(module.data_interfaces.values(), "")
+    wanted = (
+        list(found) if behavior is None else [behavior] if isinstance(behavior, str) else behavior
+    )
+    signals = {}
+    for name in wanted:
+        if name not in found:
+            raise ValueError(
+                f"{path} has no time series {name!r}, but {sorted(found)}. Pass one of them."
+            )
+        signal = _as_signal(found[name])
+        if signal is not None:
+            signals[name] = signal
+        elif behavior is not None:
+            raise ValueError(f"{path}: {name} is no series of numbers over time. Leave it out.")
+    return signals
+
+
+def _as_signal(series: Any) -> Signal | None:
+    data = series.data
+    if (
+        getattr(data, "ndim", 3) > 2
+        or not len(data)
+        or np.asarray(data[:1]).dtype.kind not in "iuf"
+    ):
+        return None
+    values = np.asarray(data[:], dtype=np.float64)
+    values = values.reshape(len(values), -1)
+    rate: float | None
+    if series.timestamps is not None:
+        times = np.asarray(series.timestamps[:], dtype=np.float64)
+        steps = np.diff(times)
+        step = float(np.median(steps)) if steps.size else 0.0
+        rate = round(1 / step, 3) if step > 0 else None
+        if rate is not None:
+            place = (times - times[0]) * rate  # gaps are fine, drift is not
+            rate = rate if np.abs(place - np.rint(place)).max() < _CLOCK * rate else None
+    else:
+        rate = float(series.rate)
+        times = (series.starting_time or 0.0) + np.arange(len(values)) / rate
+    return Signal(times, values, rate, float(series.conversion), float(series.offset))
