@@ -1,5 +1,6 @@
 """Data to work with: generators whose true rates are known, recordings, and the benchmark."""
 
+from .archive import fetch_nlb
 from .binning import align_to_events, bin_spikes, bin_trials
 from .nlb import load_nlb
 from .nwb import load_nwb
@@ -12,6 +13,7 @@ __all__ = [
     "bin_spikes",
     "bin_trials",
     "evaluate",
+    "fetch_nlb",
     "load_nlb",
     "load_nwb",
     "load_submission",
