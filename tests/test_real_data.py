@@ -7,6 +7,9 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
+from sklearn_stndt.datasets import evaluate, load_nlb, make_submission
+from sklearn_stndt.metrics import co_bps
+
 pytestmark = pytest.mark.real_data
 
 
@@ -57,3 +60,46 @@ def test_many_bursty_neurons_get_finite_rates(small, real_data):
     assert np.isfinite(rates).all()
     assert (rates > 0).all()
     assert estimator.score(spikes) > 0  # silence and waves alternate
+
+
+def test_mc_maze_goes_through_the_benchmark_at_its_shape(small, real_data):
+    """Two trials of MC_Maze are cut into six of 140 bins and 40 to forecast."""
+    maze = np.load(real_data / "mc_maze" / "mc_maze_two_trials_5ms.npz")
+    pieces = {
+        kind: np.concatenate(
+            [
+                maze[name][: len(maze[name]) // 180 * 180].reshape(-1, 180, maze[name].shape[1])
+                for name in sorted(maze)
+                if name.startswith(kind)
+            ]
+        )
+        for kind in ("spikes", "hand_vel")
+    }
+    order = [0, 2, 3, 5, 1, 4]  # pieces of both trials in training and evaluation
+    spikes, velocity = pieces["spikes"][order], pieces["hand_vel"][order]
+    assert spikes.shape == (6, 180, 182)
+    arrays = {}
+    for prefix, trials in (("train", spikes[:4]), ("eval", spikes[4:])):
+        for suffix, bins in (("", slice(140)), ("_forward", slice(140, None))):
+            arrays[f"{prefix}_spikes_heldin{suffix}"] = trials[:, bins, :137]
+            arrays[f"{prefix}_spikes_heldout{suffix}"] = trials[:, bins, 137:]
+    target = {key: arrays.pop(key) for key in list(arrays) if key.startswith("eval")}
+    arrays["eval_spikes_heldin"] = target.pop("eval_spikes_heldin")
+    target |= {"train_behavior": velocity[:4, :140], "eval_behavior": velocity[4:, :140]}
+    data = load_nlb([arrays, {"mc_maze": target}])
+    assert (data.name, data.bin_width, data.n_forward, len(data.heldout)) == (
+        "mc_maze",
+        0.005,
+        40,
+        45,
+    )
+    network = small(heldout_neurons=data.heldout, forecast_bins=40, max_epochs=5)
+    rates = network.fit(data.X_train).transform(data.X_eval)
+    assert rates.shape == (2, 180, 182)
+    (scores,) = evaluate(data, make_submission(network, data))
+    assert list(scores["mc_maze_split"]) == ["co-bps", "vel R2", "fp-bps"]
+    assert np.isfinite(list(scores["mc_maze_split"].values())).all()
+    # five epochs on four pieces teach about the mean rates of training, and in their unit
+    heldout = data.spikes_eval[:, :140, 137:]
+    mean = np.broadcast_to(data.X_train[..., 137:].mean(axis=(0, 1)), heldout.shape)
+    assert scores["mc_maze_split"]["co-bps"] > co_bps(heldout, mean) - 0.05

@@ -1,0 +1,40 @@
+"""Every block of code in the guides runs, and prints what the guide says it prints."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+GUIDES = sorted((Path(__file__).parents[1] / "docs" / "guide").glob("*.md"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def test_there_are_guides_and_every_block_says_what_it_is():
+    assert len(GUIDES) >= 5
+    for guide in GUIDES:
+        kinds = [kind for kind, _ in FENCE.findall(guide.read_text())]
+        assert "python" in kinds
+        assert set(kinds) <= {"python", "text", "console"}, guide.name
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_code_of_the_guide_runs_and_prints_what_it_says(guide, capsys, monkeypatch, tmp_path):
+    for package in {"h5py", "pynapple", "pynwb"} & set(re.findall(r"\w+", guide.read_text())):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    blocks = FENCE.findall(guide.read_text())
+    namespace = {}
+    for number, (kind, content) in enumerate(blocks):
+        if kind != "python":
+            continue
+        exec(compile(content, f"{guide.name}, block {number}", "exec"), namespace)
+        printed = capsys.readouterr().out
+        following = blocks[number + 1] if number + 1 < len(blocks) else ("", "")
+        expected = following[1] if following[0] == "text" else ""
+        assert printed.strip() == expected.strip()
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_links_between_guides_lead_somewhere(guide):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", guide.read_text()):
+        assert (guide.parent / target).exists(), target
