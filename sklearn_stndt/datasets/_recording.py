@@ -1,5 +1,6 @@
 """A recording read from an NWB file, cut into bins."""
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from .binning import check_train, count_trials
 
 # Timestamps in files are rounded to microseconds.
 _CLOCK = 1e-6
+_N_TAPS = 500  # of the anti-aliasing filter, half a second at 1,000 samples a second
 
 
 @dataclass
@@ -30,23 +32,26 @@ class Signal:
         values = self.values * self.conversion + self.offset
         return Signal(self.times, values, self.rate)
 
-    def in_bins(self, bin_width: float, n_bins: int) -> NDArray[np.float64]:
-        """Values of each bin from time 0 on, (n_bins, n_channels), NaN where there are none."""
+    def in_bins(self, bin_width: float, n_bins: int, end: float) -> NDArray[np.float64]:
+        """Values of each bin from 0 to `end`, (n_bins, n_channels), NaN where there are none."""
         if self.rate is None:
             return self._averaged(bin_width, n_bins)
         factor = self.rate * bin_width  # samples a bin
         if abs(factor - round(factor)) < 1e-6 and round(factor) >= 1:
             place = self.times * self.rate
             if np.abs(place - np.rint(place)).max() < _CLOCK * self.rate:
-                return self._decimated(np.rint(place).astype(np.intp), round(factor), n_bins)
+                n_samples = min(round(end * self.rate), n_bins * round(factor))
+                values = self._decimated(np.rint(place).astype(np.intp), round(factor), n_samples)
+                rest = np.full((n_bins - len(values), values.shape[1]), np.nan)
+                return np.concatenate([values, rest])
         if factor < 1:
             return self._interpolated((np.arange(n_bins) + 0.5) * bin_width)
         return self._averaged(bin_width, n_bins)
 
-    def _decimated(self, place: NDArray, factor: int, n_bins: int) -> NDArray[np.float64]:
+    def _decimated(self, place: NDArray, factor: int, n_samples: int) -> NDArray[np.float64]:
         """Value at the opening of each bin, after an anti-aliasing filter without delay."""
-        inside = (place >= 0) & (place < n_bins * factor)
-        full = np.full((n_bins * factor, self.values.shape[1]), np.nan)
+        inside = (place >= 0) & (place < n_samples)
+        full = np.full((n_samples, self.values.shape[1]), np.nan)
         full[place[inside]] = self.values[inside]
         missing = np.isnan(full)
         unknown = missing[::factor]
@@ -55,7 +60,12 @@ class Signal:
                 known = np.flatnonzero(~gaps)
                 channel[gaps] = np.interp(np.flatnonzero(gaps), known, channel[known])
         if factor > 1:
-            full = decimate(full, factor, n=500, ftype="fir", axis=0)
+            # constant beyond both ends, or the filter would pull them towards 0
+            n_more = math.ceil(_N_TAPS / 2 / factor)  # bins
+            more = ((n_more * factor, n_more * factor), (0, 0))
+            full = decimate(
+                np.pad(full, more, mode="edge"), factor, n=_N_TAPS, ftype="fir", axis=0
+            )[n_more : n_more + len(unknown)]
         return np.where(unknown, np.nan, full)
 
     def _averaged(self, bin_width: float, n_bins: int) -> NDArray[np.float64]:
@@ -97,12 +107,13 @@ class Recording:
     def end(self) -> float:
         """Last time that anything is known of, in seconds."""
         times = [train[-1] for train in self.spike_times if train.size]
-        if self.observed is not None:
-            return max(float(intervals.max()) for intervals in self.observed if intervals.size)
+        observed = [float(intervals.max()) for intervals in self.observed or [] if intervals.size]
+        if observed:
+            return max(observed)
         if self.trials is not None:
             times.append(self.trials["stop_time"].max())
         times += [signal.times[-1] for signal in self.signals.values()]
-        return float(max(times))
+        return float(max(times, default=0.0))
 
     def event_times(self, column: str) -> NDArray[np.float64]:
         """Times in a column of the trials table, NaN where a trial has none."""
@@ -158,7 +169,7 @@ class Recording:
     ) -> NDArray[np.float64]:
         """Signal in the bins of trials, (n_trials, n_bins, n_channels), NaN where unknown."""
         n_all = int(np.floor(self.end / bin_width + _CLOCK)) + 1
-        values = self.signals[name].in_bins(bin_width, n_all)
+        values = self.signals[name].in_bins(bin_width, n_all, self.end)
         bins = first[:, None] + np.arange(n_bins.max())  # (trials, bins)
         known = (bins >= 0) & (bins < n_all) & (np.arange(n_bins.max()) < n_bins[:, None])
         return np.where(known[..., None], values[np.clip(bins, 0, n_all - 1)], np.nan)
@@ -168,7 +179,9 @@ def _is_observed(
     bins: NDArray[np.intp], intervals: NDArray, bin_width: float, whole: bool
 ) -> NDArray[np.bool_]:
     """Whether bins lie in one of the intervals."""
-    starts, stops = intervals.T  # (n_intervals,)
+    if not intervals.size:
+        return np.zeros(bins.shape, dtype=bool)
+    starts, stops = intervals[np.argsort(intervals[:, 0])].T  # (n_intervals,)
     opens = bins * bin_width
     closes = opens + (bin_width if whole else 0.001)
     at = np.searchsorted(starts, opens + _CLOCK, side="right") - 1  # the interval before
