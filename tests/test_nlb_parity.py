@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn import config_context
 
 from sklearn_stndt.datasets import (
     evaluate,
@@ -32,6 +33,13 @@ SHAPES = {
     "mc_maze_small": (140, 107, 35, 0),
 }
 KEYS = [(name, bin_ms) for name in SHAPES for bin_ms in (5, 20)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_checks():
+    """Spare both sides scikit-learn's checks: thousands of small ridge regressions are fitted."""
+    with config_context(skip_parameter_validation=True, assume_finite=True):
+        yield
 
 
 def random_problem(
