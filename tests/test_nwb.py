@@ -176,11 +176,18 @@ def test_held_back_test_trials_are_hidden(maze, write_nwb):
     def as_test(file):
         for trial in range(len(file.trials)):
             file.trials["split"].data[trial] = "test"
+        file.processing["behavior"].data_interfaces.pop("hand_vel")
 
-    test = write_nwb("test.nwb", n_trials=6, edit=as_test)
+    # the benchmark's file of the test trials has neither held-out units nor behaviour
+    test = write_nwb("test.nwb", n_trials=6, n_neurons=9, n_heldout=0, edit=as_test)
     data = load_nlb([maze, test], name="mc_maze_20")
-    assert (len(data.X_train), len(data.X_eval)) == (20, 6)
-    assert np.isnan(data.X_eval[..., data.heldout]).all()
+    assert (data.X_train.shape, data.X_eval.shape) == ((20, 45, 12), (6, 45, 12))
+    assert np.isnan(data.spikes_eval[..., data.heldout]).all()
+    assert np.isnan(data.spikes_eval[:, 35:]).all()
+    assert not np.isnan(data.X_eval[:, :35, :9]).any()
+    assert data.y_train.shape == (20, 35, 2)
+    assert data.y_eval is None
+    assert data.target == {}
 
 
 def test_reaches_with_two_decoders(write_nwb):
