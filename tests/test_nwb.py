@@ -102,6 +102,15 @@ def test_the_whole_recording_is_one_array(maze, contents):
     assert data.trials is None
 
 
+def test_a_bin_that_is_observed_in_part_is_unknown(maze):
+    data = load_nwb(maze, bin_width=0.05, trials=False)
+    # observed from 100 to 1,480 ms of each 1,400 ms: the bin from 1,450 to 1,500 ms is cut
+    ms = 50 * np.arange(len(data.spikes)) - 100
+    expected = (ms < 0) | (ms % 1400 >= 1350)
+    np.testing.assert_array_equal(np.isnan(data.spikes).all(axis=1), expected)
+    np.testing.assert_array_equal(np.isnan(data.spikes).any(axis=1), expected)
+
+
 def test_trials_without_the_event_are_left_out(write_nwb):
     def later(file):
         add_trial(file, 28.1, 28.2, np.nan, "train")
