@@ -1,0 +1,263 @@
+"""A directory of finished members: whole files only, of one run only, for one process at a time."""
+
+import io
+import json
+import os
+import pickle
+import socket
+import tempfile
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_stndt._fingerprints import versions
+
+try:
+    import cloudpickle
+except ImportError:  # until 1.5, joblib brings a copy of its own
+    from joblib.externals import cloudpickle
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+MANIFEST, LOCK, COUNTS = "manifest.json", "lock", "counts.npy"
+_PARTIAL = ".partial"
+_FORMAT = 1
+
+
+def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file that is there as a whole, on disk, or not at all."""
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=_PARTIAL)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        Path(partial).unlink(missing_ok=True)
+        raise
+    if os.name == "posix":  # the new name has to reach the disk too
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+
+class MemberFile:
+    """A finished member on disk: its record, its arrays and the fitted estimator, in one file.
+
+    A pickle of it carries the estimator along and needs the file no more.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._pickled: bytes | None = None
+
+    def write(self, record: dict[str, Any], member: Any, arrays: dict[str, NDArray]) -> None:
+        """Write all there is of a member, at once."""
+
+        def write(file: IO[bytes]) -> None:
+            with zipfile.ZipFile(file, "w") as archive:  # with a checksum of each part
+                archive.writestr("record.json", json.dumps(record, indent=1))
+                # by value where a class is defined in a script or a notebook
+                archive.writestr("member.pickle", cloudpickle.dumps(member))
+                for name, values in arrays.items():
+                    buffer = io.BytesIO()
+                    np.save(buffer, values, allow_pickle=False)
+                    archive.writestr(f"{name}.npy", buffer.getvalue())
+
+        write_atomically(self.path, write)
+
+    def read_record(self) -> dict[str, Any] | None:
+        """Record of the member; None where the file is damaged."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                if archive.testzip() is None:
+                    return json.loads(archive.read("record.json"))
+        except (zipfile.BadZipFile, KeyError, ValueError, EOFError):
+            pass
+        return None
+
+    def load_array(self, name: str) -> NDArray | None:
+        """Array of this name; None where none was written."""
+        if self._pickled is not None:
+            return None
+        with zipfile.ZipFile(self.path) as archive:
+            if f"{name}.npy" not in archive.namelist():
+                return None
+            return np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+
+    def load(self) -> Any:
+        """Load the fitted estimator."""
+        return pickle.loads(self._member_bytes())
+
+    def _member_bytes(self) -> bytes:
+        if self._pickled is not None:
+            return self._pickled
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return archive.read("member.pickle")
+        except FileNotFoundError as error:
+            raise FileNotFoundError(
+                f"The member of the ensemble in {self.path} is gone. With checkpoint_dir members "
+                "stay on disk: put the directory back, or fit again."
+            ) from error
+
+    def __getstate__(self):
+        return {"path": self.path, "_pickled": self._member_bytes()}
+
+
+class StoredMembers(Sequence):
+    """Fitted members, each loaded anew from its file when it is asked for."""
+
+    def __init__(self, members: list[Any]):
+        self._members = members  # files, or estimators of which there is no file
+
+    def __len__(self):
+        return len(self._members)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        member = self._members[index]
+        return member.load() if isinstance(member, MemberFile) else member
+
+    def __repr__(self):
+        return f"<{len(self)} members on disk>"
+
+
+class CheckpointDirectory:
+    """Finished members of one run."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path).absolute()
+
+    def file(self, index: int) -> MemberFile:
+        """File of the member of this number, whether it is there or not."""
+        return MemberFile(self.path / f"member-{index:05d}.zip")
+
+    def open(self) -> dict[str, Any] | None:
+        """Make the directory, or read its manifest; clear what was not written to its end.
+
+        Returns
+        -------
+        dict or None
+            What the run was described by; None where the directory is new.
+        """
+        for partial in self.path.glob(f"*{_PARTIAL}"):
+            partial.unlink(missing_ok=True)
+        try:
+            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            others = sorted(p.name for p in self.path.iterdir() if p.name != LOCK)
+            if others:
+                raise ValueError(
+                    f"checkpoint_dir={str(self.path)!r} has no {MANIFEST} and holds other files: "
+                    f"{', '.join(others[:3])}. Pass an empty directory, or one yet to be made."
+                ) from None
+            return None
+        except ValueError as error:
+            raise ValueError(
+                f"{self.path / MANIFEST} cannot be read: {error}. Pass another checkpoint_dir."
+            ) from error
+        if manifest["format"] != _FORMAT:
+            raise ValueError(
+                f"checkpoint_dir={str(self.path)!r} was written in format {manifest['format']}, "
+                f"and this version reads format {_FORMAT}. Pass another directory."
+            )
+        changed = [
+            f"{name} {manifest['versions'].get(name)} (now {number})"
+            for name, number in versions().items()
+            if manifest["versions"].get(name) != number
+        ]
+        if changed:
+            warnings.warn(
+                f"Members in {str(self.path)!r} were trained with {', '.join(changed)}. New ones "
+                "join them, but the ensemble is not bit by bit what one version alone makes.",
+                stacklevel=5,
+            )
+        return manifest["run"]
+
+    def describe(self, run: dict[str, Any]) -> None:
+        """Write down by what this run can be told from another."""
+        manifest = {"format": _FORMAT, "versions": versions(), "run": run}
+        text = json.dumps(manifest, indent=1).encode()
+        write_atomically(self.path / MANIFEST, lambda file: file.write(text))
+
+    def finished(self) -> dict[int, tuple[MemberFile, dict[str, Any]]]:
+        """Files of finished members, and their records, by number."""
+        found = {}
+        for path in sorted(self.path.glob("member-*.zip")):
+            file = MemberFile(path)
+            record = file.read_record()
+            if record is None:
+                warnings.warn(
+                    f"{path} is damaged and is not used: its member is trained again.",
+                    stacklevel=5,
+                )
+                continue
+            found[record["index"]] = file, record
+        return found
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes, and other threads, out for as long as this process lives."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = self.path / LOCK
+        key = os.path.realpath(lock)
+        # opening and closing a file that this process has locked would release the lock
+        with _HELD_LOCK:
+            if key in _HELD:
+                raise self._in_use(f"process {os.getpid()}")
+            file = open(lock, "a+", encoding="utf-8")  # noqa: SIM115
+            if not _try_lock(file):
+                file.seek(0, os.SEEK_SET)
+                holder = file.read().strip() or "another process"
+                file.close()
+                raise self._in_use(holder)
+            _HELD.add(key)
+        try:
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+        finally:
+            with _HELD_LOCK:
+                _HELD.discard(key)
+                file.close()  # and with it the lock is released, as at the end of the process
+
+    def _in_use(self, holder: str) -> RuntimeError:
+        return RuntimeError(
+            f"checkpoint_dir={str(self.path)!r} is in use by {holder}. Wait for it, or pass "
+            "another directory."
+        )
+
+
+_HELD: set[str] = set()  # directories that this process trains into
+_HELD_LOCK = threading.Lock()
+
+
+def _try_lock(file: IO[str]) -> bool:
+    """Lock a file without waiting; the system releases it when the process ends, however."""
+    try:
+        if fcntl is not None:
+            # of the process, not of the open file: children do not inherit it
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            file.seek(1 << 30)  # beyond what is written, for Windows keeps others from reading it
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,332 @@
+"""Members of an ensemble: what each is to be, decided by its seed alone, and its training."""
+
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from numbers import Real
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.model_selection import ParameterSampler
+from sklearn.utils.validation import has_fit_parameter
+from threadpoolctl import threadpool_limits
+
+from sklearn_stndt._checkpoints import COUNTS, CheckpointDirectory, MemberFile, write_atomically
+from sklearn_stndt._fingerprints import describe, describe_estimator, fingerprint
+from sklearn_stndt._scoring import infer_hidden
+from sklearn_stndt._validation import check_heldout_neurons
+from sklearn_stndt.estimator import STNDTEstimator
+from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.training.defaults import DEFAULT_WINDOW
+from sklearn_stndt.training.resampling import row_trials, take
+
+# purposes for which a seed gives streams of random numbers that have nothing in common
+PARAMETERS, TRIALS_SET_ASIDE = 1, 2
+
+
+def stream(seed: int, purpose: int) -> np.random.RandomState:
+    """Random numbers of a seed for one purpose."""
+    return np.random.RandomState([seed, purpose])
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Counts, and which rows of them are a trial."""
+
+    X: Any  # counts, or the path of a file that holds them
+    groups: NDArray | None
+    trials: NDArray | None  # number of the trial of each row of a 2D X
+
+    @classmethod
+    def of(cls, X: NDArray, groups: NDArray | None) -> "Recording":
+        return cls(X, groups, row_trials(X, groups))
+
+    @property
+    def n_trials(self) -> int:
+        return len(self.X) if self.trials is None else int(self.trials[-1]) + 1
+
+    def take(self, drawn: NDArray, takes_groups: bool) -> tuple[NDArray, dict[str, NDArray]]:
+        """Counts of some trials, and the keyword that keeps them apart, if there is any."""
+        X, groups = take(self.X, self.groups, self.trials, drawn, takes_groups)
+        return X, groups_keyword(groups)
+
+    def rows(self, trials: NDArray) -> NDArray:
+        """Where the trials lie on the first axis of X."""
+        if self.trials is None:
+            return trials
+        return np.flatnonzero(np.isin(self.trials, trials))
+
+    def describe(self) -> dict[str, str]:
+        return {"X": fingerprint(self.X), "groups": fingerprint(self.groups)}
+
+    def spilled(self, directory: CheckpointDirectory) -> "Recording":
+        """The same, its counts in a file that every worker opens instead of being sent them."""
+        path = directory.path / COUNTS
+        write_atomically(path, lambda file: np.save(file, self.X, allow_pickle=False))
+        return replace(self, X=path)
+
+    def opened(self) -> "Recording":
+        return replace(self, X=np.load(self.X, mmap_mode="r")) if isinstance(self.X, Path) else self
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one member is to be."""
+
+    index: int
+    seed: int
+    estimator: Any  # with all its parameters, not fitted
+    params: dict[str, Any]  # those that were drawn
+    drawn: NDArray  # trials to train on
+    evaluated: NDArray  # trials to score, none of them trained on
+    takes_groups: bool
+
+    def describe(self) -> dict[str, str]:
+        """What makes it this member and no other."""
+        estimator = describe_estimator(self.estimator)
+        return {"seed": str(self.seed)} | estimator | {"trials": describe(self.drawn)}
+
+
+@dataclass
+class Outcome:
+    """What became of a member."""
+
+    plan: Plan
+    member: Any = None  # fitted estimator; None where it lies in a file
+    interrupted: bool = False
+    error: str = ""  # traceback of a member that failed
+    score: float = np.nan  # bits per spike of the evaluated trials
+    fit_time: float = np.nan  # seconds
+    score_time: float = np.nan
+    arrays: dict[str, NDArray] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.error)
+
+    def record(self) -> dict[str, Any]:
+        """What is written down beside the member."""
+        return {
+            "index": self.plan.index,
+            "described": self.plan.describe(),
+            "score": None if np.isnan(self.score) else float(self.score),
+            "fit_time": self.fit_time,
+            "score_time": self.score_time,
+        }
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is the same for all members."""
+
+    recording: Recording
+    heldout_neurons: NDArray
+    set_aside: NDArray  # trials that no member is trained on
+    evaluate: bool  # score the trials that a member was not trained on
+    infer: bool  # and infer their rates with nothing hidden
+    directory: CheckpointDirectory | None
+    raise_errors: bool
+
+
+def draw_member(
+    index: int,
+    seed: int,
+    bases: list[Any],
+    param_distributions: Any,
+    pool: NDArray,
+    n_samples: int,
+    bootstrap: bool,
+    set_aside: NDArray,
+    n_trials: int,
+) -> Plan:
+    """Decide what a member is to be: bases take turns, the rest is drawn by its seed."""
+    estimator = clone(bases[index % len(bases)])
+    params: dict[str, Any] = {}
+    if param_distributions:
+        sampler = ParameterSampler(param_distributions, 1, random_state=stream(seed, PARAMETERS))
+        params = {
+            name: value.item() if isinstance(value, np.generic) else value
+            for name, value in sorted(next(iter(sampler)).items())
+        }
+        estimator.set_params(**clone(params, safe=False))
+    seeds = np.random.RandomState(seed)
+    for name in nested_names(estimator, "random_state"):
+        if name not in params:
+            estimator.set_params(**{name: int(seeds.randint(np.iinfo(np.int32).max))})
+    drawn = pool
+    if bootstrap or n_samples < len(pool):
+        choice = np.random.RandomState(seed).choice(len(pool), n_samples, replace=bootstrap)
+        drawn = pool[np.sort(choice)]
+    left_out = np.setdiff1d(np.arange(n_trials), drawn)
+    return Plan(
+        index=index,
+        seed=seed,
+        estimator=estimator,
+        params=params,
+        drawn=drawn,
+        evaluated=set_aside if len(set_aside) else left_out,
+        takes_groups=has_fit_parameter(estimator, "groups"),
+    )
+
+
+def fit_member(work: Work, plan: Plan) -> Outcome:
+    """Train and score one member, and write it down where there is a directory."""
+    if work.directory is not None:
+        # a scheduler that lost a worker may hand out again what that worker had finished
+        found = read_member(work.directory, plan)
+        if found is not None:
+            return found
+    recording = work.recording.opened()
+    outcome = Outcome(plan)
+    with one_blas_thread():
+        started = time.perf_counter()
+        try:
+            X, keywords = recording.take(plan.drawn, plan.takes_groups)
+            outcome.member = clone(plan.estimator).fit(X, **keywords)
+            outcome.interrupted = was_interrupted(outcome.member)
+            outcome.fit_time = time.perf_counter() - started
+            if work.evaluate:
+                evaluate(outcome, recording, work)
+        except Exception:
+            if work.raise_errors:
+                raise
+            return Outcome(
+                plan, error=traceback.format_exc(), fit_time=time.perf_counter() - started
+            )
+    if work.directory is not None and not outcome.interrupted:
+        file = work.directory.file(plan.index)
+        file.write(outcome.record(), outcome.member, outcome.arrays)
+        return replace(outcome, member=None, arrays={})
+    return outcome
+
+
+def evaluate(outcome: Outcome, recording: Recording, work: Work) -> None:
+    """Score a fitted member on trials that it was not trained on."""
+    started = time.perf_counter()
+    plan, member = outcome.plan, outcome.member
+    if len(plan.evaluated):
+        X, keywords = recording.take(plan.evaluated, plan.takes_groups)
+        spikes, hidden = infer_hidden(
+            lambda counts: rates_of(member, counts, keywords), X, work.heldout_neurons
+        )
+        outcome.arrays["hidden"] = hidden.astype(np.float32)
+        outcome.score = bits_per_spike(spikes, outcome.arrays["hidden"])
+        if work.infer:
+            outcome.arrays["rates"] = rates_of(member, X, keywords).astype(np.float32)
+    outcome.score_time = time.perf_counter() - started
+
+
+def read_member(directory: CheckpointDirectory, plan: Plan) -> Outcome | None:
+    """Outcome of a member that another worker has written down."""
+    file = directory.file(plan.index)
+    record = file.read_record() if file.path.exists() else None
+    return None if record is None else outcome_of_record(plan, record)
+
+
+def outcome_of_record(plan: Plan, record: dict[str, Any]) -> Outcome:
+    """Outcome as it was when the record was written."""
+    score = np.nan if record["score"] is None else record["score"]
+    times = {name: record[name] for name in ("fit_time", "score_time")}
+    return Outcome(plan, score=score, **times)
+
+
+def load_member(outcome: Outcome) -> Any:
+    """Load a fitted estimator, from its file if it is in one."""
+    member = outcome.member
+    return member.load() if isinstance(member, MemberFile) else member
+
+
+def groups_keyword(groups: NDArray | None) -> dict[str, NDArray]:
+    """Nothing, where there are none: a base estimator need not know of groups."""
+    return {} if groups is None else {"groups": groups}
+
+
+def rates_of(member: Any, X: NDArray, keywords: dict[str, NDArray]) -> NDArray:
+    """Rates of a member as an array, also where tables are the output of transformers."""
+    with config_context(transform_output="default"):
+        return np.asarray(member.transform(X, **keywords))
+
+
+def nested_names(estimator: Any, name: str) -> list[str]:
+    """Parameters of this name, of the estimator or of what it contains."""
+    return sorted(p for p in estimator.get_params() if p == name or p.endswith(f"__{name}"))
+
+
+def fix_heldout_neurons(
+    bases: list[Any],
+    n_neurons: int,
+    random_state: np.random.RandomState,
+    known: dict[str, Any] | None,
+) -> NDArray:
+    """Draw held-out neurons once, so that all members hold out the same.
+
+    Where a run is `known` to which members are added, what it drew stays.
+    """
+    drawn: dict[str, NDArray] = {}
+    of_bases = []
+    for base in bases:
+        of_bases.append(np.array([], dtype=np.intp))
+        for name in nested_names(base, "heldout_neurons"):
+            wanted = base.get_params()[name]
+            if wanted is not None:
+                key = describe(wanted)
+                if key not in drawn:
+                    drawn[key] = check_heldout_neurons(wanted, n_neurons, random_state)
+                    if known is not None and isinstance(wanted, Real):
+                        drawn[key] = np.array(known["heldout_neurons"], dtype=np.intp)
+                base.set_params(**{name: drawn[key]})
+                of_bases[-1] = drawn[key]
+    for number, heldout in enumerate(of_bases):
+        if not np.array_equal(heldout, of_bases[0]):
+            raise ValueError(
+                "All members must hold out the same neurons, but the estimator at position "
+                f"{number} of the list holds out {heldout.tolist()} and the first one "
+                f"{of_bases[0].tolist()}. Give them the same heldout_neurons."
+            )
+    return of_bases[0]
+
+
+def fix_window(base: Any) -> None:
+    """Keep the window of a continuous recording also where its blocks travel as groups."""
+    for part in [base, *base.get_params().values()]:
+        if isinstance(part, STNDTEstimator) and part.window is None:
+            part.set_params(window=DEFAULT_WINDOW)
+
+
+def was_interrupted(member: Any) -> bool:
+    """Whether training of the member, or of a step in it, was ended by Ctrl-C."""
+    steps = [step for _, step in getattr(member, "steps", [])]
+    return any(
+        getattr(getattr(part, "net_", None), "interrupted_", False) for part in [member, *steps]
+    )
+
+
+_BLAS_LOCK = Lock()
+_blas_users: list[Any] = []
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Give linear algebra one thread for as long as any member trains in this process.
+
+    Members side by side do not fight for cores, and sums come out the same on every machine.
+    Members in several Python threads enter and leave in any order: the last one puts the number
+    of threads back.
+    """
+    with _BLAS_LOCK:
+        _blas_users.append(None if _blas_users else threadpool_limits(1, user_api="blas"))
+    try:
+        yield
+    finally:
+        with _BLAS_LOCK:
+            limits = _blas_users[0]
+            _blas_users.pop()
+            if not _blas_users:
+                limits.restore_original_limits()
