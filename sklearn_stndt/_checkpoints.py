@@ -29,7 +29,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 MANIFEST, LOCK, COUNTS = "manifest.json", "lock", "counts.npy"
-_PARTIAL = ".partial"
+_PARTIAL, _BEGUN = ".partial", ".begun"
 _FORMAT = 1
 
 
@@ -146,6 +146,21 @@ class CheckpointDirectory:
         """File of the member of this number, whether it is there or not."""
         return MemberFile(self.path / f"member-{index:05d}.zip")
 
+    def begin(self, index: int) -> int:
+        """Note that a worker begins with a member; return how many have done so before."""
+        path = self._begun(index)
+        with open(path, "ab") as file:
+            n_before = file.seek(0, os.SEEK_END)
+            file.write(b".")
+        return n_before
+
+    def end(self, index: int) -> None:
+        """Note that a worker has come to the end of a member, whatever the end."""
+        self._begun(index).unlink(missing_ok=True)
+
+    def _begun(self, index: int) -> Path:
+        return self.path / f"member-{index:05d}{_BEGUN}"
+
     def open(self) -> dict[str, Any] | None:
         """Make the directory, or read its manifest; clear what was not written to its end.
 
@@ -154,8 +169,8 @@ class CheckpointDirectory:
         dict or None
             What the run was described by; None where the directory is new.
         """
-        for partial in self.path.glob(f"*{_PARTIAL}"):
-            partial.unlink(missing_ok=True)
+        for leftover in [*self.path.glob(f"*{_PARTIAL}"), *self.path.glob(f"*{_BEGUN}")]:
+            leftover.unlink(missing_ok=True)
         try:
             manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sklearn.exceptions import FitFailedWarning
 from sklearn.utils.parallel import Parallel, delayed
+from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from sklearn_stndt._members import Outcome, fit_member
@@ -76,7 +77,9 @@ def train_run(run: Run, n_jobs: int | None, verbose: int) -> bool:
     """
     progress = Progress(run, show=verbose > 0)
     try:
-        interrupted = _train(run, n_jobs, progress)
+        # sums come out the same on every machine, and members do not fight for cores
+        with threadpool_limits(1, user_api="blas"):
+            interrupted = _train(run, n_jobs, progress)
     finally:
         progress.close()
     if not run.members:
@@ -96,7 +99,7 @@ def _train(run: Run, n_jobs: int | None, progress: Progress) -> bool:
         results, all_at_once = _start(tasks, n_jobs, progress)
         for outcome in results:
             if outcome.failed:
-                _warn_of_failure(outcome, len(run.plans))
+                _report_failure(outcome, run)
             run.keep(outcome)
             if not all_at_once:
                 progress.update(outcome)
@@ -132,14 +135,19 @@ def _stop(results: Iterable[Outcome]) -> None:
             results.close()
 
 
-def _warn_of_failure(outcome: Outcome, n_members: int) -> None:
+def _report_failure(outcome: Outcome, run: Run) -> None:
     """Say which member failed, with what parameters, and why."""
-    reason = outcome.error.strip().splitlines()[-1]
     plan = outcome.plan
     drawn = f", parameters {plan.params}" if plan.params else ""
+    message = (
+        f"Member {plan.index} of {len(run.plans)} failed with "
+        f"{outcome.error.strip().splitlines()[-1]!r} (seed {plan.seed}{drawn})"
+    )
+    if run.work is not None and run.work.raise_errors:
+        raise RuntimeError(message)
     warnings.warn(
-        f"Member {plan.index + 1} of {n_members} failed with {reason!r} (seed {plan.seed}{drawn}) "
-        "and is left out; results_['error'] has the traceback. error_score='raise' stops at it.",
+        f"{message} and is left out; results_['error'] has the traceback. error_score='raise' "
+        "stops at it.",
         FitFailedWarning,
-        stacklevel=5,
+        stacklevel=6,
     )

@@ -2,12 +2,9 @@
 
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from numbers import Real
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -29,6 +26,8 @@ from sklearn_stndt.training.resampling import row_trials, take
 
 # purposes for which a seed gives streams of random numbers that have nothing in common
 PARAMETERS, TRIALS_SET_ASIDE = 1, 2
+# Dask gives a task up at the fourth worker that it takes along, and joblib then waits for ever
+MOST_WORKERS_LOST = 3
 
 
 def stream(seed: int, purpose: int) -> np.random.RandomState:
@@ -178,14 +177,33 @@ def draw_member(
 
 def fit_member(work: Work, plan: Plan) -> Outcome:
     """Train and score one member, and write it down where there is a directory."""
-    if work.directory is not None:
-        # a scheduler that lost a worker may hand out again what that worker had finished
-        found = read_member(work.directory, plan)
-        if found is not None:
-            return found
+    directory = work.directory
+    if directory is None:
+        return _fit_member(work, plan)
+    # a scheduler that lost a worker hands out its members again, also those that are finished
+    found = read_member(directory, plan)
+    if found is not None:
+        return found
+    if directory.begin(plan.index) >= MOST_WORKERS_LOST:
+        return Outcome(
+            plan,
+            error=f"{MOST_WORKERS_LOST} workers were lost, one after the other, while they trained "
+            "this member. Their memory may not suffice for it.",
+        )
+    outcome = _fit_member(work, plan)
+    if not (outcome.failed or outcome.interrupted):
+        file = directory.file(plan.index)
+        file.write(outcome.record(), outcome.member, outcome.arrays)
+        outcome = replace(outcome, member=None, arrays={})
+    directory.end(plan.index)
+    return outcome
+
+
+def _fit_member(work: Work, plan: Plan) -> Outcome:
     recording = work.recording.opened()
     outcome = Outcome(plan)
-    with one_blas_thread():
+    # in the main process the engine has set it already, for all threads
+    with threadpool_limits(1, user_api="blas"):
         started = time.perf_counter()
         try:
             X, keywords = recording.take(plan.drawn, plan.takes_groups)
@@ -197,13 +215,8 @@ def fit_member(work: Work, plan: Plan) -> Outcome:
         except Exception:
             if work.raise_errors:
                 raise
-            return Outcome(
-                plan, error=traceback.format_exc(), fit_time=time.perf_counter() - started
-            )
-    if work.directory is not None and not outcome.interrupted:
-        file = work.directory.file(plan.index)
-        file.write(outcome.record(), outcome.member, outcome.arrays)
-        return replace(outcome, member=None, arrays={})
+            seconds = time.perf_counter() - started
+            return Outcome(plan, error=traceback.format_exc(), fit_time=seconds)
     return outcome
 
 
@@ -306,27 +319,3 @@ def was_interrupted(member: Any) -> bool:
     return any(
         getattr(getattr(part, "net_", None), "interrupted_", False) for part in [member, *steps]
     )
-
-
-_BLAS_LOCK = Lock()
-_blas_users: list[Any] = []
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Give linear algebra one thread for as long as any member trains in this process.
-
-    Members side by side do not fight for cores, and sums come out the same on every machine.
-    Members in several Python threads enter and leave in any order: the last one puts the number
-    of threads back.
-    """
-    with _BLAS_LOCK:
-        _blas_users.append(None if _blas_users else threadpool_limits(1, user_api="blas"))
-    try:
-        yield
-    finally:
-        with _BLAS_LOCK:
-            limits = _blas_users[0]
-            _blas_users.pop()
-            if not _blas_users:
-                limits.restore_original_limits()

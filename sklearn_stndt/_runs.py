@@ -115,6 +115,16 @@ def begin_run(
         to other data or other parameters.
     """
     n_members = params["n_estimators"]
+    if previous is not None and n_members < len(previous.spec["seeds"]):
+        raise ValueError(
+            f"n_estimators={n_members} is below the {len(previous.spec['seeds'])} members of the "
+            "last fit, which warm_start=True keeps. Raise it, or fit a clone."
+        )
+    if isinstance(params["n_best"], Integral) and params["n_best"] > n_members:
+        raise ValueError(
+            f"n_best={params['n_best']} is more than n_estimators={n_members}. Lower n_best, or "
+            "train more members."
+        )
     bases = check_estimators(params["estimator"], n_members)
     check_distributions(params["param_distributions"], bases)
     written = None if directory is None else directory.open()
@@ -181,22 +191,12 @@ def begin_run(
         _open_directory(run, directory, written)
         if recording.X.nbytes > _LARGE and effective_n_jobs(params["n_jobs"]) > 1:
             run.work = replace(run.work, recording=recording.spilled(directory))
-    return run
-
-
-def check_warm_start(run: Run, previous: Run) -> None:
-    """Refuse fewer members than there are; warn where nothing is left to be trained."""
-    n_before, n_members = len(previous.spec["seeds"]), len(run.plans)
-    if n_members < n_before:
-        raise ValueError(
-            f"n_estimators={n_members} is below the {n_before} members of the last fit, which "
-            "warm_start=True keeps. Raise it, or fit a clone."
-        )
-    if not run.missing:
+    if previous is not None and not run.missing:
         warnings.warn(
             f"warm_start=True and n_estimators={n_members} as before: no member is trained.",
             stacklevel=4,
         )
+    return run
 
 
 def needs_scores(params: dict[str, Any]) -> bool:

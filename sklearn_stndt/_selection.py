@@ -1,6 +1,6 @@
 """Which members to average: the best, as many as is best, or a greedy choice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sklearn_stndt.metrics import bits_per_spike
 
-MOST_PICKS = 50  # of the greedy choice
+MOST_STEPS, PATIENCE = 50, 10  # of the greedy choice
 
 
 class HeldOutScore:
@@ -33,7 +33,7 @@ class HeldOutScore:
         self.spikes = spikes[kept]
         self._rows = [np.searchsorted(kept, r) for r in rows]
         self._load = load
-        self._everyone = self.mean(range(len(rows)))[0]
+        self._everyone = self._divide(*self.sum(range(len(rows))))[0]
         self._score_of_everyone = bits_per_spike(self.spikes, self._everyone)
 
     def __len__(self) -> int:
@@ -52,12 +52,12 @@ class HeldOutScore:
         number[self._rows[member]] += 1
         return total, number
 
-    def mean(self, members: Any) -> tuple[NDArray, NDArray]:
-        """Mean rates of members, and the rows of which there are any."""
+    def sum(self, members: Iterable[int]) -> tuple[NDArray, NDArray]:
+        """Sum and number of members."""
         sums = self.nothing()
         for member in members:
             sums = self.add(sums, member)
-        return self._divide(*sums)
+        return sums
 
     def _divide(self, total: NDArray, number: NDArray) -> tuple[NDArray, NDArray]:
         covered = np.flatnonzero(number)
@@ -87,11 +87,18 @@ class HeldOutScore:
             scores.append(self(sums))
         return np.array(scores)
 
-    def choose_greedily(self) -> NDArray:
-        """Take, again and again, the member that raises the score of the mean most [1]_.
+    def choose_greedily(self, start: NDArray) -> NDArray:
+        """Go on from a choice: take, again and again, the member that helps the mean most [1]_.
 
-        A member may be taken more than once. It ends where no member raises the score any more,
-        or after 50 steps, from which on one more can hardly change the mean.
+        A member may be taken more than once. Of all steps, the one with the best score counts; it
+        ends when 10 in a row were no better (a strong member has to be taken again before a weak
+        one can join it), or after 50, from which on one more can hardly change the mean.
+
+        Parameters
+        ----------
+        start : ndarray of int
+            Members to begin with. The best ones spare the choice a start from a single member
+            that no other can improve.
 
         Returns
         -------
@@ -102,18 +109,21 @@ class HeldOutScore:
         ----------
         .. [1] R. Caruana et al., "Ensemble selection from libraries of models", ICML 2004.
         """
-        sums, best = self.nothing(), -np.inf
         picks = np.zeros(len(self), dtype=int)
-        while picks.sum() < MOST_PICKS:
+        picks[start] = 1
+        sums = self.sum(start)
+        best, best_picks, n_in_vain = self(sums), picks.copy(), 0
+        for _ in range(MOST_STEPS):
             scores = np.array([self(self.add(sums, member)) for member in range(len(self))])
-            scores[np.isnan(scores)] = -np.inf
-            member = int(np.argmax(scores))
-            if not scores[member] > best:
-                break
-            best = scores[member]
+            member = int(best_first(scores)[0])
             sums = self.add(sums, member)
             picks[member] += 1
-        return picks
+            n_in_vain += 1
+            if scores[member] > best:
+                best, best_picks, n_in_vain = scores[member], picks.copy(), 0
+            if n_in_vain == PATIENCE:
+                break
+        return best_picks
 
 
 def best_first(scores: NDArray) -> NDArray:
@@ -147,12 +157,14 @@ def select(score: HeldOutScore, n_best: Any) -> tuple[NDArray, NDArray, NDArray,
     curve = score.of_best(order)
     if n_best is None:
         return scores, curve, np.arange(len(scores)), np.ones(len(scores), dtype=int)
+    if n_best in ("auto", "greedy"):
+        number = 1 + (0 if np.isnan(curve).all() else int(np.nanargmax(curve)))
+    else:
+        number = min(n_best, len(order))
+    picks = np.zeros(len(scores), dtype=int)
+    picks[order[:number]] = 1
     if n_best == "greedy":
-        picks = score.choose_greedily()
+        picks = score.choose_greedily(order[:number])
         order = order[np.argsort(-picks[order], kind="stable")]
-        n_best = max(np.count_nonzero(picks), 1)
-        return scores, curve, order[:n_best], np.maximum(picks[order[:n_best]], 1)
-    if n_best == "auto":
-        n_best = 1 + (0 if np.isnan(curve).all() else int(np.nanargmax(curve)))
-    selected = order[:n_best]
-    return scores, curve, selected, np.ones(len(selected), dtype=int)
+    selected = order[picks[order] > 0]
+    return scores, curve, selected, picks[selected]

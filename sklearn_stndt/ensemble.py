@@ -19,7 +19,7 @@ from sklearn_stndt._checkpoints import CheckpointDirectory, StoredMembers
 from sklearn_stndt._engine import train_run
 from sklearn_stndt._members import Recording, groups_keyword, rates_of
 from sklearn_stndt._results import judge, out_of_bag, table
-from sklearn_stndt._runs import Run, begin_run, check_warm_start
+from sklearn_stndt._runs import Run, begin_run
 from sklearn_stndt._scoring import infer_hidden
 from sklearn_stndt._selection import select
 from sklearn_stndt._validation import check_counts, check_groups
@@ -52,8 +52,8 @@ class BaggingEnsemble(RateTransformer):
         Trials of each member, as a number or as a share of those that are not set aside.
     n_best : int, "auto", "greedy" or None, default=None
         Members to average, by held-out bits per spike: the `n_best` best; "auto", so many of
-        the best that their mean scores best; "greedy", those that raise the score of the mean one
-        after the other, the same one more than once if that helps [2]_. None: all.
+        the best that their mean scores best; "greedy", these, and then one more at a time, the
+        same one again if that helps most, while it raises the score of the mean [2]_. None: all.
     validation_fraction : float or None, default=None
         Share of the trials that no member is trained on and that all are scored on. None: where
         `n_best` asks for scores, the trials that `bootstrap` or `max_samples` leave out (out of
@@ -248,8 +248,6 @@ class BaggingEnsemble(RateTransformer):
                 directory = CheckpointDirectory(self.checkpoint_dir)
                 stack.enter_context(directory.locked())
             run = begin_run(self.get_params(deep=False), recording, previous, directory)
-            if previous is not None:
-                check_warm_start(run, previous)
             if train_run(run, self.n_jobs, self.verbose):
                 warnings.warn(
                     f"Training was interrupted at member {len(run.outcomes)} of "
