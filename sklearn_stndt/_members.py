@@ -86,11 +86,7 @@ class Plan:
     drawn: NDArray  # trials to train on
     evaluated: NDArray  # trials to score, none of them trained on
     takes_groups: bool
-
-    def describe(self) -> dict[str, str]:
-        """What makes it this member and no other."""
-        estimator = describe_estimator(self.estimator)
-        return {"seed": str(self.seed)} | estimator | {"trials": describe(self.drawn)}
+    described: dict[str, str]  # what makes it this member, in words of the main process
 
 
 @dataclass
@@ -114,7 +110,7 @@ class Outcome:
         """What is written down beside the member."""
         return {
             "index": self.plan.index,
-            "described": self.plan.describe(),
+            "described": self.plan.described,
             "score": None if np.isnan(self.score) else float(self.score),
             "fit_time": self.fit_time,
             "score_time": self.score_time,
@@ -172,6 +168,8 @@ def draw_member(
         drawn=drawn,
         evaluated=set_aside if len(set_aside) else left_out,
         takes_groups=has_fit_parameter(estimator, "groups"),
+        # where a class is defined in a script, a worker would describe it in other words
+        described={"seed": str(seed)} | describe_estimator(estimator) | {"trials": describe(drawn)},
     )
 
 

@@ -332,7 +332,7 @@ def _open_directory(
 
 def _check_member(plan: Plan, record: dict[str, Any], directory: CheckpointDirectory) -> None:
     """Refuse a member that was trained with other parameters."""
-    now, then = plan.describe(), record["described"]
+    now, then = plan.described, record["described"]
     for name in sorted(now.keys() | then.keys()):
         if now.get(name) != then.get(name):
             raise ValueError(

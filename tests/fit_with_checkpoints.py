@@ -1,0 +1,105 @@
+"""Fit an ensemble in a process of its own, which tests kill or interrupt.
+
+    python fit_with_checkpoints.py '{"log": ..., "out": ..., "n_jobs": ..., "kill": ...}'
+
+Every fit of a member writes its seed into the log when it begins. `kill` is a pair: how many
+members are to be finished, and at what moment after that the process ends itself by SIGKILL.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+import warnings
+
+import numpy as np
+from scipy.stats import uniform
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback
+
+from sklearn_stndt import BaggingEnsemble, STNDTEstimator
+from sklearn_stndt.datasets import make_reaches
+
+
+def make_ensemble(**params):
+    """Make the ensemble that the process fits."""
+    base = STNDTEstimator(d_model=8, n_heads=2, max_epochs=6)
+    params = {"n_estimators": 6, "n_best": "auto", "random_state": 0} | params
+    space = {"dropout": uniform(0, 0.4), "context": [None, (4, 4)]}
+    return BaggingEnsemble(base, param_distributions=space, **params)
+
+
+def make_spikes():
+    """Counts of 24 trials, 20 bins, 12 neurons."""
+    return make_reaches(n_trials=24, n_bins=20, n_neurons=12, random_state=0).spikes
+
+
+class Log(Callback):
+    """Writes down which members begin, and slows them down if that is wanted."""
+
+    def __init__(self, path, pause):
+        self.path = path
+        self.pause = pause
+
+    def on_train_begin(self, net, **kwargs):
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()}\n")
+
+    def on_epoch_end(self, net, **kwargs):
+        if self.pause:
+            time.sleep(self.pause)
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(n_finished, moment):
+    """Let the process end itself when so many members are finished."""
+    from sklearn_stndt import _checkpoints
+
+    replace, n_replaced = os.replace, []
+
+    def replace_and_die(source, target):
+        of_member = os.path.basename(target).startswith("member-")
+        if of_member and moment == "half written" and len(n_replaced) == n_finished:
+            with open(source, "r+b") as file:
+                file.truncate(1000)
+            die()
+        replace(source, target)
+        if of_member:
+            n_replaced.append(target)
+            if moment == "just written" and len(n_replaced) == n_finished:
+                die()
+
+    _checkpoints.os.replace = replace_and_die
+    if moment == "in training":
+        Log.on_epoch_begin = lambda self, net, **kwargs: (
+            die() if len(n_replaced) == n_finished and len(net.history) == 3 else None
+        )
+
+
+def main():
+    options = json.loads(sys.argv[1])
+    if options.get("kill"):
+        die_at(*options["kill"])
+    ensemble = make_ensemble(**options.get("params", {}))
+    log = Log(options["log"], options.get("pause", 0))
+    ensemble.set_params(estimator__callbacks=[log])
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ConvergenceWarning)
+        ensemble.fit(make_spikes())
+    spikes = make_spikes()
+    np.savez(
+        options["out"],
+        rates=ensemble.transform(spikes),
+        scores=ensemble.scores_,
+        selected=ensemble.selected_,
+        seeds=ensemble.results_["seed"],
+        warned=[str(w.message) for w in warned],
+    )
+
+
+if __name__ == "__main__":
+    main()
