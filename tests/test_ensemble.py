@@ -1,6 +1,5 @@
 import pickle
 
-import joblib
 import numpy as np
 import pytest
 import sklearn
@@ -138,14 +137,6 @@ def test_seed_decides_every_bit(ensemble, small, spikes):
 
     assert_array_equal(rates(0), ensemble.transform(spikes))
     assert not np.array_equal(rates(1), ensemble.transform(spikes))
-
-
-@pytest.mark.parametrize("backend", ["loky", "threading"])
-def test_jobs_change_no_bit(ensemble, small, spikes, backend):
-    at_once = BaggingEnsemble(small(), n_estimators=3, n_jobs=2, random_state=0)
-    with joblib.parallel_config(backend):
-        at_once.fit(spikes)
-    assert_array_equal(at_once.transform(spikes), ensemble.transform(spikes))
 
 
 def test_global_generator_stays_as_it_was(small, spikes):

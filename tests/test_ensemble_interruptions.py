@@ -1,4 +1,4 @@
-"""Nothing is lost when a process is killed or interrupted, at whatever moment."""
+"""Nothing is lost when a process is killed, at whatever moment."""
 
 import json
 import os
@@ -29,112 +29,77 @@ def uninterrupted():
     return make_ensemble().fit(make_spikes())
 
 
-class Fit:
-    """A process that fits an ensemble, in a group of its own with its workers."""
-
-    def __init__(self, folder, **options):
-        self.log, self.out = folder / "log", folder / "out.npz"
-        options = {"log": str(self.log), "out": str(self.out)} | options
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        self.process = subprocess.Popen(
-            [sys.executable, str(SCRIPT), json.dumps(options)],
-            env=environment,
-            start_new_session=True,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def wait(self):
-        _, errors = self.process.communicate(timeout=120)
-        return self.process.returncode, errors
-
-    def send(self, number):
-        os.killpg(self.process.pid, number)
-
-    def result(self):
-        with np.load(self.out) as arrays:
-            return dict(arrays)
-
-    def n_begun(self):
-        return len(self.log.read_text().splitlines()) if self.log.exists() else 0
+def start(*fits):
+    """Start a process that fits, in a group of its own with its workers."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), json.dumps(fits)],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def finished(directory):
-    """When each finished member was written."""
+    """Which members are finished, and when each was written."""
     return {path.name: path.stat().st_mtime_ns for path in directory.glob("member-*.zip")}
 
 
-def wait_for_members(directory, number, fit):
-    deadline = time.monotonic() + 60
-    while len(finished(directory)) < number:
-        assert time.monotonic() < deadline, "no member is finished"
-        assert fit.process.poll() is None, fit.wait()
-        time.sleep(0.01)
+def n_begun(log):
+    return len(log.read_text().splitlines())
+
+
+def same(out, ensemble):
+    with np.load(out) as result:
+        assert_array_equal(result["rates"], ensemble.transform(make_spikes()))
+        assert_array_equal(result["scores"], ensemble.scores_)
+        assert_array_equal(result["selected"], ensemble.selected_)
 
 
 def test_three_kills_and_a_resume_are_an_uninterrupted_run(tmp_path, uninterrupted):
-    directory = tmp_path / "run"
-    params = {"checkpoint_dir": str(directory)}
-    written = {}
-    random = np.random.RandomState(0)
-    n_finished = 0
-    for moment in ("in training", "half written", "just written"):
-        n_more = int(random.randint(1, 3))
-        fit = Fit(tmp_path, params=params, kill=(n_more, moment))
-        assert fit.wait() == (-signal.SIGKILL, "")
-        n_finished += n_more
-        now = finished(directory)
-        assert len(now) == n_finished
-        assert written.items() <= now.items()  # what was finished is not touched again
-        written = now
-    fit = Fit(tmp_path, params=params)
-    assert fit.wait() == (0, "")
-    assert written.items() <= finished(directory).items()
-    # begun: every member once, and those again that were under way when the process was killed
-    assert fit.n_begun() == 6 + 2
+    directory, log, out = tmp_path / "run", tmp_path / "log", tmp_path / "out.npz"
+    options = {
+        "log": str(log),
+        "out": str(out),
+        "params": {"checkpoint_dir": str(directory)},
+    }
+    random = np.random.RandomState()  # another night, another failure
+    moments = random.permutation(["in training", "half written", "just written"]).tolist()
+    kills = [(int(random.randint(1, 3)), moment) for moment in moments]
+    process = start(*[options | {"kill": kill} for kill in kills], options)
+    printed, errors = process.communicate(timeout=120)
+    assert errors == "", kills
+    assert json.loads(printed) == [-signal.SIGKILL] * 3 + [0], kills
+    # every member has begun once, and those again that were not finished at a kill
+    assert n_begun(log) == 6 + 2, kills
+    assert len(finished(directory)) == 6
     assert not list(directory.glob("*.partial"))
-    result = fit.result()
-    assert_array_equal(result["rates"], uninterrupted.transform(make_spikes()))
-    assert_array_equal(result["scores"], uninterrupted.scores_)
-    assert_array_equal(result["selected"], uninterrupted.selected_)
+    same(out, uninterrupted)
 
 
 def test_a_kill_of_all_workers_loses_no_finished_member(tmp_path, uninterrupted):
-    directory = tmp_path / "run"
+    directory, log, out = tmp_path / "run", tmp_path / "log", tmp_path / "out.npz"
     params = {"checkpoint_dir": str(directory), "n_jobs": 2}
-    fit = Fit(tmp_path, params=params, pause=0.1)
-    wait_for_members(directory, 2, fit)
+    options = {"log": str(log), "out": str(out), "params": params, "pause": 0.03}
+    process = start(options)
+    deadline = time.monotonic() + 60
+    while len(finished(directory)) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     lock = CheckpointDirectory(directory)
-    with pytest.raises(RuntimeError, match=f"in use by process {fit.process.pid} on"):
+    with pytest.raises(RuntimeError, match=f"in use by process {process.pid} on"):
         lock.locked().__enter__()
-    fit.send(signal.SIGKILL)
-    fit.wait()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
     with lock.locked():  # a lock does not outlive its process
         pass
-    written = finished(directory)
+    written, begun = finished(directory), n_begun(log)
     assert 2 <= len(written) < 6
-    n_begun = fit.n_begun()
-    fit = Fit(tmp_path, params=params | {"n_jobs": 1}, pause=0.1)
-    assert fit.wait() == (0, "")
-    assert written.items() <= finished(directory).items()
-    assert fit.n_begun() - n_begun == 6 - len(written)
-    assert_array_equal(fit.result()["rates"], uninterrupted.transform(make_spikes()))
-
-
-def test_ctrl_c_keeps_finished_members_of_parallel_workers(tmp_path, uninterrupted):
-    fit = Fit(tmp_path, params={"n_jobs": 2}, pause=0.1)
-    deadline = time.monotonic() + 60
-    while fit.n_begun() < 4:  # two are finished, or about to be
-        assert time.monotonic() < deadline
-        assert fit.process.poll() is None, fit.wait()
-        time.sleep(0.01)
-    time.sleep(0.1)
-    fit.send(signal.SIGINT)  # to the workers too, as a terminal does
-    code, errors = fit.wait()
-    assert code == 0, errors
-    result = fit.result()
-    number = len(result["seeds"])
-    assert 1 <= number < 6
-    assert any(f"interrupted at member {number} of 6" in text for text in result["warned"])
-    assert set(result["seeds"]) <= set(uninterrupted.results_["seed"])
-    assert np.isfinite(result["rates"]).all()
+    process = start(options | {"params": params | {"n_jobs": 1}})
+    assert process.communicate(timeout=120) == ("", "")
+    assert written.items() <= finished(directory).items()  # they are not touched again
+    assert n_begun(log) - begun == 6 - len(written)
+    same(out, uninterrupted)

@@ -1,0 +1,250 @@
+"""The same bits wherever joblib lets members train: threads, processes, Dask, Ray."""
+
+import os
+import signal
+import threading
+import time
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy.stats import uniform
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from skorch.callbacks import Callback
+
+from sklearn_stndt import BaggingEnsemble, BinwiseRegressor
+
+PARAMS = {
+    "n_estimators": 5,
+    "param_distributions": {"dropout": uniform(0, 0.4), "context": [None, (4, 4)]},
+    "n_best": "auto",
+    "bootstrap": True,
+    "oob_score": True,
+    "random_state": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def make(small):
+    def make(max_epochs=20, **params):
+        base = small(max_epochs=max_epochs, random_state=None)
+        return BaggingEnsemble(base, **(PARAMS | params))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def expected(make, spikes):
+    return make().fit(spikes)
+
+
+def same(ensemble, expected, spikes):
+    assert_array_equal(ensemble.scores_, expected.scores_)
+    assert_array_equal(ensemble.selected_, expected.selected_)
+    assert_array_equal(ensemble.oob_rates_, expected.oob_rates_)
+    assert ensemble.oob_score_ == expected.oob_score_
+    assert ensemble.params_ == expected.params_
+    assert_array_equal(ensemble.transform(spikes), expected.transform(spikes))
+    assert_array_equal(ensemble.rate_std(spikes), expected.rate_std(spikes))
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_threads_change_no_bit(make, expected, spikes, tmp_path, on_disk):
+    with joblib.parallel_config("threading", n_jobs=2):
+        ensemble = make(checkpoint_dir=tmp_path if on_disk else None).fit(spikes)
+    same(ensemble, expected, spikes)
+
+
+def test_processes_change_no_bit(make, expected, spikes, tmp_path):
+    same(make(n_jobs=2).fit(spikes), expected, spikes)
+    same(make(n_jobs=2, checkpoint_dir=tmp_path).fit(spikes), expected, spikes)
+
+
+def test_ctrl_c_keeps_the_members_that_processes_have_finished(make, spikes, monkeypatch):
+    from sklearn_stndt import _engine
+
+    update, done = _engine.Progress.update, []
+
+    def update_and_interrupt(self, outcome):
+        update(self, outcome)
+        done.append(outcome.plan.index)
+        if len(done) == 2:  # the signal comes while joblib waits for the next one
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    monkeypatch.setattr(_engine.Progress, "update", update_and_interrupt)
+    with pytest.warns(ConvergenceWarning, match="interrupted at member .* of 40"):
+        ensemble = make(n_jobs=2, n_estimators=40, oob_score=False).fit(spikes)
+    assert 2 <= len(ensemble) == len(done) < 40
+    assert np.isfinite(ensemble.transform(spikes)).all()
+
+
+class InterruptThird(Callback):
+    """Presses Ctrl-C in the third member."""
+
+    begun = []
+
+    def on_train_begin(self, net, **kwargs):
+        self.begun.append(net)
+
+    def on_batch_begin(self, net, **kwargs):
+        if len(self.begun) >= 3 and net is self.begun[2] and len(net.history) == 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_of_one_worker_ends_the_others(make, spikes):
+    InterruptThird.begun.clear()
+    ensemble = make(n_estimators=40).set_params(estimator__callbacks=[InterruptThird()])
+    with joblib.parallel_config("threading", n_jobs=2), pytest.warns(ConvergenceWarning) as warned:
+        ensemble.fit(spikes)
+    assert any("interrupted at member" in str(w.message) for w in warned)
+    assert 1 <= len(ensemble) < 8
+    assert np.isfinite(ensemble.transform(spikes)).all()
+
+
+@pytest.fixture
+def list_backend():
+    """A backend that returns all results together at the end, as Ray's does."""
+    from joblib._parallel_backends import ThreadingBackend
+
+    class AtTheEnd(ThreadingBackend):
+        supports_return_generator = False
+
+    joblib.register_parallel_backend("at the end", AtTheEnd)
+    with joblib.parallel_config("at the end", n_jobs=2):
+        yield
+    del joblib.parallel.BACKENDS["at the end"]
+
+
+@pytest.mark.usefixtures("list_backend")
+def test_backends_that_return_lists_change_no_bit(make, expected, spikes, capsys):
+    same(make(verbose=1).fit(spikes), expected, spikes)
+    assert "5/5" in capsys.readouterr().err.splitlines()[-1]  # progress counts all the same
+
+
+@pytest.mark.usefixtures("list_backend")
+def test_checkpoints_survive_where_results_come_at_the_end(make, expected, spikes, tmp_path):
+    def interrupt():
+        while not list(tmp_path.glob("member-*.zip")):
+            time.sleep(0.001)
+        signal.raise_signal(signal.SIGINT)
+
+    # the signal is for the main thread, which waits for the list
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.warns(Warning, match="interrupted at member"):
+        ensemble = make(checkpoint_dir=tmp_path, n_estimators=40, oob_score=False).fit(spikes)
+    thread.join()
+    assert 1 <= len(ensemble) < 40
+    seeds = dict(zip(expected.results_["seed"], expected.params_, strict=True))
+    for seed, params in zip(ensemble.results_["seed"], ensemble.params_, strict=True):
+        assert seeds.get(seed, params) == params
+
+
+# ---- Dask
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Client of a cluster of two worker processes on this machine."""
+    distributed = pytest.importorskip("distributed", reason="needs the extra [dask]")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        client.run(lambda: __import__("sklearn_stndt"))
+        yield client
+
+
+@pytest.fixture
+def on_dask(client):
+    with joblib.parallel_config("dask"):
+        yield client
+
+
+@pytest.mark.slow
+def test_dask_changes_no_bit(make, expected, spikes, on_dask, capsys):
+    same(make(verbose=1).fit(spikes), expected, spikes)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "5/5" in last
+    assert "best bits/spike" in last
+    assert len(on_dask.run(os.getpid)) == 2
+
+
+@pytest.mark.slow
+def test_a_search_over_a_pipeline_runs_on_dask(small, spikes, reaches, client):
+    pipeline = make_pipeline(small(), BinwiseRegressor(Ridge()))
+    grid = {"stndtestimator__d_model": [4, 8], "binwiseregressor__estimator__alpha": [0.1, 10.0]}
+
+    def scores(estimator, grid, y=None):
+        search = GridSearchCV(estimator, grid, cv=2, error_score="raise").fit(spikes, y)
+        return search.cv_results_["mean_test_score"]
+
+    ensemble = BaggingEnsemble(small(), 2, random_state=0)
+    nested = {"estimator__d_model": [4, 8]}
+    with joblib.parallel_config("dask"):
+        of_pipeline = scores(pipeline, grid, reaches.velocity)
+        of_ensemble = scores(ensemble, nested)  # a task that hands out tasks
+    assert_array_equal(of_pipeline, scores(pipeline, grid, reaches.velocity))
+    assert_array_equal(of_ensemble, scores(ensemble, nested))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_the_loss_of_a_worker_is_no_loss(make, expected, spikes, on_dask, tmp_path, on_disk):
+    """Last of the tests on this cluster, for its workers are killed."""
+    on_dask.wait_for_workers(2)
+    ensemble = make(checkpoint_dir=tmp_path if on_disk else None)
+    victims, killed = list(on_dask.run(os.getpid).values()), []
+
+    def kill_one():
+        while on_disk and not list(tmp_path.glob("member-*.zip")):
+            time.sleep(0.001)
+        os.kill(victims[0], signal.SIGKILL)
+        killed.append(victims[0])
+
+    thread = threading.Timer(0 if on_disk else 0.3, kill_one)
+    thread.start()
+    ensemble.fit(spikes)
+    assert killed  # before the end
+    thread.join()
+    same(ensemble, expected, spikes)
+
+
+# ---- Ray
+
+
+@pytest.mark.slow
+def test_ray_changes_no_bit(make, expected, spikes):
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    from ray.util.joblib import register_ray
+
+    register_ray()
+    ray.init(num_cpus=2)
+    try:
+        with joblib.parallel_config("ray", n_jobs=2):
+            same(make().fit(spikes), expected, spikes)
+    finally:
+        ray.shutdown()
+
+
+# ---- what is sent
+
+
+def test_groups_reach_pipelines_in_workers(small, rows, groups):
+    import sklearn
+
+    base = make_pipeline(small(max_epochs=2))
+    with sklearn.config_context(enable_metadata_routing=True):
+        alone = BaggingEnsemble(base, 2, random_state=0).fit(rows, groups=groups)
+        # workers of a thread pool have settings of their own
+        with joblib.parallel_config("threading", n_jobs=2):
+            ensemble = BaggingEnsemble(base, 2, random_state=0).fit(rows, groups=groups)
+        rates = ensemble.transform(rows, groups=groups)
+        assert_array_equal(rates, alone.transform(rows, groups=groups))
+    assert np.isfinite(rates).all()
