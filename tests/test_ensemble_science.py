@@ -1,0 +1,62 @@
+"""What an ensemble gains on generated data, whose true rates are known: margins."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import loguniform, spearmanr, uniform
+
+from sklearn_stndt import BaggingEnsemble, STNDTEstimator
+from sklearn_stndt.datasets import make_reaches
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def reaching():
+    return make_reaches(n_trials=80, n_bins=25, n_neurons=30, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def seeds(reaching):
+    """Six networks that differ by their seeds alone, trained on half of the trials."""
+    base = STNDTEstimator(d_model=32)
+    return BaggingEnsemble(base, n_estimators=6, random_state=0).fit(reaching.spikes[::2])
+
+
+def test_score_rises_with_the_number_of_members(seeds, reaching):
+    test = reaching.spikes[1::2]
+    curve = seeds.score_curve(test)
+    alone = np.array([member.score(test) for member in seeds])
+    assert curve[-1] > alone.mean() + 0.01
+    assert curve[-1] > alone.max()
+    assert curve[2] > curve[:2].mean()
+
+
+def test_members_disagree_where_their_mean_is_wrong(seeds, reaching):
+    test = reaching.spikes[1::2]
+    std = seeds.rate_std(test)
+    error = abs(seeds.transform(test) - reaching.rates[1::2])
+    assert spearmanr(std.ravel(), error.ravel())[0] > 0.5
+    # not only because both grow with the rate, which differs most from neuron to neuron
+    of_neurons = [spearmanr(std[..., n].ravel(), error[..., n].ravel())[0] for n in range(30)]
+    assert np.mean(of_neurons) > 0.3
+
+
+@pytest.mark.real_data
+def test_the_published_ensemble_on_motor_cortex():
+    """Ten of a search space, half of them chosen, beat the best of them on test trials."""
+    path = Path(os.environ["STNDT_DATA"]) / "datahigh" / "datahigh_20ms.npz"
+    spikes = np.load(path)["ex2_spikes_first1s"]
+    order = np.random.RandomState(0).permutation(len(spikes))
+    train, test = spikes[order[22:]], spikes[order[:22]]
+    space = {"dropout": uniform(0.1, 0.4), "lr": loguniform(1e-3, 1e-2)}
+    base = STNDTEstimator(d_model=32, heldout_neurons=0.25)
+    ensemble = BaggingEnsemble(
+        base, n_estimators=10, param_distributions=space, n_best=10, random_state=0
+    ).fit(train)
+    curve = ensemble.score_curve(test)
+    alone = [member.score(test) for member in ensemble]
+    assert curve[-1] > curve[0] + 0.005
+    assert curve[-1] > max(alone)
