@@ -65,7 +65,7 @@ def out_of_bag(members: list[Outcome], picks: NDArray, work: Work) -> tuple[NDAr
 
 
 def table(
-    outcomes: list[Outcome], scores: NDArray | None, weights: NDArray, error_score: float
+    outcomes: list[Outcome], scores: NDArray | None, weights: NDArray, error_score: Any
 ) -> dict[str, Any]:
     """Results of all members that were tried, in arrays that make a data frame.
 
@@ -77,7 +77,7 @@ def table(
         Held-out scores of those that did not.
     weights : ndarray of shape (n_members,)
         Share of each of them in the mean.
-    error_score : float
+    error_score : float or "raise"
         Score of a member that failed.
     """
     fitted = np.array([not outcome.failed for outcome in outcomes])
@@ -89,7 +89,8 @@ def table(
         columns[f"param_{name}"] = _masked([o.plan.params for o in outcomes], name)
     columns["params"] = [outcome.plan.params for outcome in outcomes]
     if scores is not None:
-        columns["test_score"] = np.full(len(outcomes), float(error_score))
+        of_failed = np.nan if error_score == "raise" else float(error_score)
+        columns["test_score"] = np.full(len(outcomes), of_failed)
         columns["test_score"][fitted] = scores
         ranked = np.where(np.isnan(columns["test_score"]), -np.inf, columns["test_score"])
         columns["rank_test_score"] = rankdata(-ranked, method="min").astype(np.int32)

@@ -115,9 +115,9 @@ def begin_run(
         to other data or other parameters.
     """
     n_members = params["n_estimators"]
-    if previous is not None and n_members < len(previous.spec["seeds"]):
+    if previous is not None and n_members <= max(previous.outcomes, default=-1):
         raise ValueError(
-            f"n_estimators={n_members} is below the {len(previous.spec['seeds'])} members of the "
+            f"n_estimators={n_members} is below the {max(previous.outcomes) + 1} members of the "
             "last fit, which warm_start=True keeps. Raise it, or fit a clone."
         )
     if isinstance(params["n_best"], Integral) and params["n_best"] > n_members:
@@ -191,7 +191,7 @@ def begin_run(
         _open_directory(run, directory, written)
         if recording.X.nbytes > _LARGE and effective_n_jobs(params["n_jobs"]) > 1:
             run.work = replace(run.work, recording=recording.spilled(directory))
-    if previous is not None and not run.missing:
+    if previous is not None and len(previous.outcomes) == n_members:
         warnings.warn(
             f"warm_start=True and n_estimators={n_members} as before: no member is trained.",
             stacklevel=4,

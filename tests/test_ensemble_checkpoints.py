@@ -189,6 +189,15 @@ def test_an_interrupted_member_is_no_finished_member(small, spikes, tmp_path):
     assert_array_equal(ensemble.fit(spikes).transform(spikes), expected.transform(spikes))
 
 
+def test_a_warm_start_needs_not_all_that_the_directory_has(scaled, spikes):
+    scaled(8).fit(spikes)
+    ensemble = scaled(3, warm_start=True).fit(spikes)
+    FITS.clear()
+    ensemble.set_params(n_estimators=5).fit(spikes)
+    assert not FITS
+    same(ensemble, scaled(5, checkpoint_dir=None).fit(spikes), spikes)
+
+
 @pytest.mark.parametrize("first_on_disk", [False, True])
 def test_warm_start_and_a_directory_go_together(scaled, spikes, tmp_path, first_on_disk):
     directory = tmp_path / "run"

@@ -207,6 +207,8 @@ def test_failed_members_get_the_score_that_is_asked_for(spikes):
 def test_a_failure_can_be_made_to_stop_the_ensemble(spikes):
     with pytest.raises(ArithmeticError, match="no fit with factor"):
         drawn(8, param_distributions=FAILING, error_score="raise").fit(spikes)
+    ensemble = drawn(2, n_best=1, error_score="raise").fit(spikes)  # none fails
+    assert_array_equal(ensemble.results_["test_score"], ensemble.scores_)
 
 
 def test_nothing_is_left_where_all_members_fail(spikes):
