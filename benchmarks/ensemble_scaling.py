@@ -3,9 +3,14 @@
     python benchmarks/ensemble_scaling.py
 
 Measures how long members take, alone and side by side, what joblib and Dask add to each of them,
-and how long workers take to start. From these times alone it simulates more workers than this
-machine has, each with as many members as the one: weak scaling. The workers of the simulation have
-a core each and share nothing but the process that hands out members. Needs the extra [dask].
+and how long workers take to start. From the times of members alone and from these overheads it
+simulates more workers than this machine has, each with as many members as the one: weak scaling.
+The workers of the simulation have a core each and share nothing but the process that hands out
+members. Needs the extra [dask].
+
+`busy` is the share of the workers' time in which they train: what joblib and Dask answer for.
+`efficiency` is the members per hour over those of one worker: it falls also where members side by
+side are slower, because they share memory bandwidth, or the machine with other programs.
 """
 
 import argparse
@@ -59,7 +64,7 @@ def workers(backend, number):
 
     with (
         LocalCluster(
-            n_workers=number, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+            n_workers=number, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0"
         ) as cluster,
         Client(cluster) as client,
         joblib.parallel_config("dask"),
@@ -126,7 +131,7 @@ def print_measured(results):
     print(
         f"{'backend':>11}{'workers':>8}{'start':>8}{'overhead':>10}{'member':>8}{'wall':>8}", end=""
     )
-    print(f"{'per hour':>10}{'efficiency':>11}")
+    print(f"{'per hour':>10}{'busy':>7}{'efficiency':>11}")
     alone = None
     for r in results:
         per_hour = 3600 * len(r["members"]) / r["seconds"]
@@ -134,14 +139,15 @@ def print_measured(results):
         print(
             f"{r['backend']:>11}{r['workers']:8d}{r['start']:7.1f}s{1e3 * r['idle']:8.0f}ms"
             f"{np.mean(r['members']):7.1f}s{r['seconds']:7.1f}s{per_hour:10.0f}"
+            f"{r['members'].sum() / r['seconds'] / r['workers']:7.2f}"
             f"{per_hour / alone / r['workers']:11.2f}"
         )
 
 
 def print_simulated(results, options):
-    of_dask = results[-1]
-    times = {"members as measured": of_dask["members"]}
-    times["members of 10 minutes"] = of_dask["members"] * 600 / of_dask["members"].mean()
+    one, of_dask = results[-2:]
+    times = {"members as measured": one["members"]}
+    times["members of 10 minutes"] = one["members"] * 600 / one["members"].mean()
     random = np.random.RandomState(0)
     for name, members in times.items():
         print(
