@@ -25,7 +25,7 @@ from sklearn_stndt.datasets import make_reaches
 def make_ensemble(**params):
     """Make the ensemble that the process fits."""
     base = STNDTEstimator(d_model=8, n_heads=2, max_epochs=6)
-    params = {"n_estimators": 6, "n_best": "auto", "random_state": 0} | params
+    params = {"n_estimators": 7, "n_best": "auto", "random_state": 0} | params
     space = {"dropout": uniform(0, 0.4), "context": [None, (4, 4)]}
     return BaggingEnsemble(base, param_distributions=space, **params)
 
