@@ -7,6 +7,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
+from sklearn_stndt import BaggingEnsemble, STNDTEstimator, presets
 from sklearn_stndt.datasets import evaluate, load_nlb, make_submission
 from sklearn_stndt.metrics import co_bps
 
@@ -19,6 +20,22 @@ def test_held_out_neurons_of_motor_cortex_are_predicted(small, real_data):
     train, test = spikes[order[42:]], spikes[order[:42]]
     params = {"d_model": 32, "max_epochs": 30, "heldout_neurons": 0.25}
     assert small(**params).fit(train).score(test) > 0.15  # bits per spike
+
+
+def test_a_published_ensemble_has_the_same_bits_in_two_processes(real_data):
+    spikes = np.load(real_data / "datahigh" / "datahigh_20ms.npz")["ex2_spikes_first1s"]
+    published = {
+        "estimator": STNDTEstimator(heldout_neurons=0.25, max_epochs=3),
+        "n_estimators": 12,
+        "param_distributions": presets.paper_search_space("mc_maze"),
+        "n_best": "auto",
+        "random_state": 0,
+    }
+    alone, together = (BaggingEnsemble(**published, n_jobs=n).fit(spikes) for n in (1, 2))
+    assert np.array_equal(alone.scores_, together.scores_)
+    assert np.array_equal(alone.selected_, together.selected_)
+    assert np.array_equal(alone.transform(spikes), together.transform(spikes))
+    assert len({params["lr"] for params in alone.params_}) == 12
 
 
 def test_trials_of_unequal_length_at_5_ms(small, real_data):
