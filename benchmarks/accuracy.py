@@ -37,13 +37,14 @@ from baselines import (
 from co_smoothing import parameter
 from problems import PROBLEMS, missing_file
 from sklearn.decomposition import FactorAnalysis
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV, KFold
 from threadpoolctl import threadpool_limits
 
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 
-ALPHAS = np.logspace(-6, 5, 23)
+ALPHAS = np.logspace(-4, 5, 10)
 WIDTHS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)
 OURS = {
     "temporal": {"attention": "temporal"},
@@ -58,19 +59,22 @@ def decode(train, test, behaviour):
     """R2 of behaviour in the test part, by ridge from rates of the same bin."""
     flat = [values.reshape(-1, values.shape[-1]) for values in (train, test, *behaviour)]
     scale = flat[0].std(axis=0) + 1e-12
-    ridge = RidgeCV(ALPHAS).fit(flat[0] / scale, flat[2])
+    # contiguous folds: neighbouring bins are alike, and would vouch for one another
+    ridge = GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=KFold(5))
+    ridge.fit(flat[0] / scale, flat[2])
     return r2_score(flat[3], ridge.predict(flat[1] / scale))
 
 
 def decode_smoothed(problem):
-    """The same from smoothed counts; the width decodes the end of the training part best."""
-    n_fit = int(0.8 * len(problem.train))
+    """The same from smoothed counts, of the width that decodes parts of the training best."""
     target, _ = problem.behaviour
+    folds = list(KFold(3).split(problem.train))
     scores = []
     for width in WIDTHS:
-        smoothed = GaussianSmoother(width).fit_transform(problem.train)
-        parts = smoothed[:n_fit], smoothed[n_fit:]
-        scores.append(decode(*parts, (target[:n_fit], target[n_fit:])))
+        X = GaussianSmoother(width).fit_transform(problem.train)
+        scores.append(
+            np.mean([decode(X[fit], X[rest], (target[fit], target[rest])) for fit, rest in folds])
+        )
     best = GaussianSmoother(WIDTHS[int(np.argmax(scores))]).fit(problem.train)
     return decode(best.transform(problem.train), best.transform(problem.test), problem.behaviour)
 
