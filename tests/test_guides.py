@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 GUIDES = sorted((Path(__file__).parents[1] / "docs" / "guide").glob("*.md"))
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SHOWN = "{code-block} python"  # takes a night, or machines that are not here
 
 
 def test_there_are_guides_and_every_block_says_what_it_is():
@@ -14,7 +15,7 @@ def test_there_are_guides_and_every_block_says_what_it_is():
     for guide in GUIDES:
         kinds = [kind for kind, _ in FENCE.findall(guide.read_text())]
         assert "python" in kinds
-        assert set(kinds) <= {"python", "text", "console"}, guide.name
+        assert set(kinds) <= {"python", "text", "console", SHOWN}, guide.name
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)

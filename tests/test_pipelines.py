@@ -53,7 +53,7 @@ def n_fits(monkeypatch):
 
 def test_predictions_have_the_shape_of_the_behaviour(sentence):
     pipeline, X, y = sentence
-    fitted = clone(pipeline).fit(X, y)
+    fitted = clone(pipeline).set_params(stndtestimator__max_epochs=60).fit(X, y)
     assert fitted.predict(X).shape == y.shape
     assert fitted.score(X, y) > 0.2  # its own training data
     assert cross_val_predict(pipeline, X, y, cv=KFold(3)).shape == y.shape
