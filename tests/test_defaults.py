@@ -22,7 +22,7 @@ def test_batches_are_small_where_windows_are_few(n_windows, batch_size):
 @pytest.mark.parametrize("n_windows", [100, 300, 1600])
 def test_updates_grow_with_the_square_root_of_the_data(n_windows):
     def n_updates(n_bins):
-        return auto_max_epochs(n_bins, n_windows, 16) * np.ceil(n_windows / 16)
+        return auto_max_epochs(n_bins, 10, n_windows, 16) * np.ceil(n_windows / 16)
 
     n_batches = np.ceil(n_windows / 16)
     for n_bins in (2_500, 10_000, 90_000):
@@ -30,18 +30,28 @@ def test_updates_grow_with_the_square_root_of_the_data(n_windows):
         assert n_updates(4 * n_bins) == pytest.approx(2 * n_updates(n_bins), abs=2 * n_batches)
 
 
+@pytest.mark.parametrize(("n_bins", "window"), [(4_000, 100), (12_800, 128), (20_000, 400)])
+def test_no_bin_is_seen_more_than_160_times(n_bins, window):
+    n_windows = n_bins // window
+    n_batches = np.ceil(n_windows / 16)
+    n_updates = auto_max_epochs(n_bins, window, n_windows, 16) * n_batches
+    seen = n_updates * 16 * window / n_bins
+    assert 160 <= seen < 160 + n_batches * 16 * window / n_bins or n_updates < 200 + n_batches
+
+
 @pytest.mark.parametrize(
-    ("n_bins", "n_windows", "batch_size", "expected"),
+    ("n_bins", "window", "n_windows", "batch_size", "expected"),
     [
-        (5, 1, 1, 200),  # never fewer than 200 updates
-        (10**9, 3200, 32, 120),  # nor more than 12,000
-        (10**9, 10_000_000, 32, 1),  # but an epoch at least
-        (2_500, 160, 16, 75),
-        (2_500, 161, 16, 69),  # the last batch of an epoch may be small
+        (5, 5, 1, 1, 200),  # never fewer than 200 updates
+        (10**9, 10, 3200, 32, 120),  # nor more than 12,000
+        (10**9, 10, 10_000_000, 32, 1),  # but an epoch at least
+        (2_500, 16, 160, 16, 75),
+        (2_500, 16, 161, 16, 69),  # the last batch of an epoch may be small
+        (10_240, 128, 160, 16, 80),  # 800 updates, not 1,518
     ],
 )
-def test_number_of_epochs(n_bins, n_windows, batch_size, expected):
-    assert auto_max_epochs(n_bins, n_windows, batch_size) == expected
+def test_number_of_epochs(n_bins, window, n_windows, batch_size, expected):
+    assert auto_max_epochs(n_bins, window, n_windows, batch_size) == expected
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def train(
         batch_size = defaults.auto_batch_size(len(windows))
     max_epochs = params["max_epochs"]
     if max_epochs == "auto":
-        max_epochs = defaults.auto_max_epochs(n_bins, len(windows), batch_size)
+        max_epochs = defaults.auto_max_epochs(n_bins, window, len(windows), batch_size)
     patience = params["n_iter_no_change"]
     if patience == "auto":
         patience = defaults.auto_patience(max_epochs)
