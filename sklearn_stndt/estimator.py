@@ -93,7 +93,7 @@ class STNDTEstimator(RateTransformer):
     max_epochs : int or "auto", default="auto"
         Longest training. "auto": so many that the number of updates grows with the square root of
         the amount of data, about 1,000 for 5,000 bins and 4,700 for 100,000, as long as no bin is
-        seen more than 160 times.
+        seen more than 200 times.
     batch_size : int or "auto", default="auto"
         Windows in a batch. "auto": 16 up to 500 windows, else 32.
     lr : float, default=3e-3

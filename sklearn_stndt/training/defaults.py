@@ -16,10 +16,10 @@ def auto_batch_size(n_windows: int) -> int:
 def auto_max_epochs(n_bins: int, window: int, n_windows: int, batch_size: int) -> int:
     """Epochs that give a number of updates which grows with the square root of the data.
 
-    `n_bins` are there to learn from, but none of them more than 160 times; `n_windows` of `window`
+    `n_bins` are there to learn from, but none of them more than 200 times; `n_windows` of `window`
     bins, which may overlap, are an epoch.
     """
-    n_updates = min(15 * math.sqrt(n_bins), 160 * n_bins / (batch_size * window), 12_000)
+    n_updates = min(15 * math.sqrt(n_bins), 200 * n_bins / (batch_size * window), 12_000)
     return max(math.ceil(max(n_updates, 200) / math.ceil(n_windows / batch_size)), 1)
 
 
