@@ -1,0 +1,320 @@
+"""What is lost when the spikes of important neurons are hidden."""
+
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import get_scorer
+from sklearn.utils import Bunch, check_random_state
+
+from sklearn_stndt._scoring import N_FOLDS
+from sklearn_stndt._validation import check_groups
+from sklearn_stndt.inspection._networks import float_counts, heldin_neurons, like, rate_estimator
+from sklearn_stndt.inspection.importance import hidden_rates, neuron_importance, speckled
+from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.metrics._checks import check_neurons
+
+
+def neuron_dropping_curve(
+    estimator: Any,
+    X: ArrayLike,
+    y: Any = None,
+    *,
+    ranking: Any = "attention",
+    scorers: Any = None,
+    n_dropped: ArrayLike | None = None,
+    n_steps: int = 6,
+    n_random: int = 10,
+    scored_neurons: Any = None,
+    groups: ArrayLike | None = None,
+    random_state: Any = None,
+) -> Bunch:
+    """Score without the spikes of the k most important neurons, and of k random ones.
+
+    Neurons matter if rates get worse without them, faster than without others. The spikes of
+    neurons are hidden (NaN), k growing; the network is not fitted again [1]_.
+
+    Parameters
+    ----------
+    estimator : STNDTEstimator, BaggingEnsemble or Pipeline
+        Fitted.
+    X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+        Spikes per bin, NaN where unknown; best of trials that were not used in fit.
+    y : array-like, default=None
+        What `scorers` compare with, such as behaviour.
+    ranking : str, array-like of shape (n_neurons,), or earlier curve, default="attention"
+        A method of :func:`neuron_importance`, or importances, higher for more important, NaN for
+        neurons that are never hidden. Or a curve of another estimator on the same neurons: its
+        ranking, its random sets and its scored neurons are used again.
+    scorers : str, callable, list or dict of them, default=None
+        "bits_per_spike": of `scored_neurons`. "score": the estimator's own ``score(X, y)``, for a
+        pipeline that ends in a decoder. The name of a scorer of scikit-learn, or a callable
+        ``scorer(estimator, X, y)``, such as those of :mod:`sklearn_stndt.metrics`. A dict gives
+        them names of your own. They are handed the X whose spikes are hidden, so they must score
+        something else than these. None: "bits_per_spike", and "score" if y is given and the
+        estimator has `predict`.
+    n_dropped : array-like of int, default=None
+        Numbers of neurons to hide, k; None: `n_steps` even steps up to half of those that can be.
+    n_steps : int, default=6
+        How many steps.
+    n_random : int, default=10
+        Random orders of neurons to compare with, at least 2.
+    scored_neurons : int, float or array-like, default=None
+        Neurons of "bits_per_spike": how many, which fraction, indices or a mask. They are neither
+        ranked nor hidden, so that all points of the curve score the same entries. None: the
+        held-out neurons, or, where there are none, a quarter of the neurons, drawn at random.
+    groups : array-like of shape (n_bins,), default=None
+        Trial of each row of a 2D X; handed to `scorers` too.
+    random_state : int, RandomState instance or None, default=None
+        Draws the random orders, and neurons to be scored.
+
+    Returns
+    -------
+    curve : :class:`~sklearn.utils.Bunch`
+        Dictionary-like object with the attributes:
+
+        n_dropped : ndarray of int, shape (n_points,)
+            Hidden neurons, from 0.
+        scores : dict of ndarray of shape (n_points,)
+            By the name of each scorer: without the most important neurons.
+        random_scores : dict of ndarray of shape (n_random, n_points)
+            Without random neurons.
+        random_mean, random_2se : dict of ndarray of shape (n_points,)
+            Mean over random orders, and two standard errors of it.
+        table : dict of list
+            The same in long form, one row a scorer and point: ``pandas.DataFrame(curve.table)``.
+        importances : ndarray of shape (n_neurons,)
+            NaN where a neuron is never hidden.
+        order : ndarray of int, shape (n_candidates,)
+            Neurons that may be hidden, the most important first.
+        random_orders : ndarray of int, shape (n_random, n_candidates)
+            Random orders of the same.
+        scored_neurons : ndarray of int
+            Neurons of "bits_per_spike".
+
+    Raises
+    ------
+    TypeError
+        If `estimator` is none that infers rates.
+    ValueError
+        If an argument does not fit the others, or too few neurons are left to hide.
+
+    See Also
+    --------
+    neuron_importance : The rankings.
+    sklearn_stndt.plotting.NeuronDroppingDisplay : The curve as a picture.
+
+    Notes
+    -----
+    Held-out neurons are scored as they are. Others are scored entry by entry, each while it is
+    hidden, by five complementary masks, with the rest of their spikes visible, as by the
+    estimator's `score`; that takes five times as long. With ``n_points`` points, the rates of X
+    are inferred ``1 + (n_points - 1) * (1 + n_random)`` times for each scorer, times five.
+
+    The random orders come from the same neurons as the ranking, the important ones among them, so
+    that the curves meet where all are hidden.
+
+    References
+    ----------
+    .. [1] T. Le, E. Shlizerman, "STNDT: Modeling neural population activity with a spatiotemporal
+       transformer", NeurIPS 2022, arXiv:2206.04727.
+
+    Examples
+    --------
+    >>> from sklearn_stndt import STNDTEstimator
+    >>> from sklearn_stndt.datasets import make_reaches
+    >>> from sklearn_stndt.inspection import neuron_dropping_curve
+    >>> spikes = make_reaches(n_trials=20, n_bins=20, n_neurons=8, random_state=0).spikes
+    >>> network = STNDTEstimator(heldout_neurons=2, max_epochs=2, random_state=0).fit(spikes)
+    >>> curve = neuron_dropping_curve(network, spikes, n_steps=3, n_random=2, random_state=0)
+    >>> curve.n_dropped
+    array([0, 1, 2, 3])
+    >>> curve.scores["bits_per_spike"].shape, curve.random_scores["bits_per_spike"].shape
+    ((4,), (2, 4))
+    """
+    source = rate_estimator(estimator)
+    counts = float_counts(source, X)
+    checked_groups = check_groups(counts, groups)
+    if not (isinstance(n_random, Integral) and n_random >= 2):
+        raise ValueError(
+            f"n_random must be a whole number, at least 2 for a standard error, got {n_random!r}."
+        )
+    draw = check_random_state(random_state)
+    heldin = heldin_neurons(source, counts)
+    earlier = ranking if isinstance(ranking, dict) else None
+    if earlier is not None:
+        scored = _check_scored(earlier["scored_neurons"], source, counts, draw)
+        importances = earlier["importances"]
+    else:
+        scored = _check_scored(scored_neurons, source, counts, draw)
+        importances = ranking
+        if isinstance(ranking, str):
+            importances = neuron_importance(
+                estimator, X, ranking, groups=checked_groups, random_state=draw
+            )
+    importances = _check_importances(importances, counts.shape[-1])
+    importances[scored] = np.nan
+    candidates = np.flatnonzero(~np.isnan(importances))
+    hidden_anyway = np.setdiff1d(candidates, heldin)
+    if len(hidden_anyway):
+        raise ValueError(
+            f"The ranking names neurons {hidden_anyway.tolist()}, which are hidden anyway: held "
+            "out, or NaN in all of X. Set their importance to NaN."
+        )
+    # of equals the first one comes first
+    order = candidates[np.argsort(-importances[candidates], kind="stable")]
+    if earlier is not None:
+        random_orders = earlier["random_orders"]
+    else:
+        random_orders = np.array([draw.permutation(candidates) for _ in range(n_random)])
+    # something must stay visible
+    largest = len(candidates) - (len(candidates) == len(heldin))
+    if n_dropped is None and earlier is not None:
+        n_dropped = earlier["n_dropped"]
+    steps = _check_steps(n_dropped, n_steps, largest, len(candidates))
+
+    named = _check_scorers(scorers, estimator, y)
+    folds = None
+    if not np.isin(scored, source.heldout_neurons_).all():
+        folds = speckled(counts.shape)
+        never = np.setdiff1d(np.arange(counts.shape[-1]), scored)
+        folds[..., never] = N_FOLDS
+    keywords = {} if checked_groups is None else {"groups": checked_groups}
+
+    def score(hidden: NDArray) -> list[float]:
+        visible = counts.copy()
+        visible[..., hidden] = np.nan
+        values = []
+        for scorer in named.values():
+            if scorer is None:
+                rates = hidden_rates(source, visible, checked_groups, folds)
+                values.append(bits_per_spike(counts[..., scored], rates[..., scored]))
+            else:
+                values.append(float(scorer(estimator, like(X, visible), y, **keywords)))
+        return values
+
+    intact = score(np.array([], dtype=np.intp))
+    important = _curve(score, order, steps, intact)
+    random = np.array([_curve(score, one, steps, intact) for one in random_orders])
+    return Bunch(
+        **_summary(list(named), steps, important, random),
+        importances=importances,
+        order=order,
+        random_orders=random_orders,
+        scored_neurons=scored,
+    )
+
+
+def _curve(
+    score: Callable[[NDArray], list[float]], order: NDArray, steps: NDArray, intact: list[float]
+) -> NDArray:
+    """Scores while the first k neurons are hidden, (n_points, n_scorers)."""
+    return np.array([score(order[:k]) if k else intact for k in steps])
+
+
+def _summary(
+    names: list[str], steps: NDArray, important: NDArray, random: NDArray
+) -> dict[str, Any]:
+    scores, random_scores, means, errors = {}, {}, {}, {}
+    table: dict[str, list] = {
+        name: [] for name in ("scorer", "n_dropped", "important", "random_mean", "random_2se")
+    }
+    for i, name in enumerate(names):
+        scores[name] = important[:, i]
+        random_scores[name] = random[..., i]
+        means[name] = random[..., i].mean(0)
+        errors[name] = 2 * random[..., i].std(0, ddof=1) / np.sqrt(len(random))
+        table["scorer"] += [name] * len(steps)
+        table["n_dropped"] += steps.tolist()
+        table["important"] += scores[name].tolist()
+        table["random_mean"] += means[name].tolist()
+        table["random_2se"] += errors[name].tolist()
+    return dict(
+        n_dropped=steps,
+        scores=scores,
+        random_scores=random_scores,
+        random_mean=means,
+        random_2se=errors,
+        table=table,
+    )
+
+
+def _check_scored(wanted: Any, source: Any, counts: NDArray, draw: Any) -> NDArray:
+    """Neurons whose spikes are scored and never hidden by the curve."""
+    heldout = source.heldout_neurons_
+    heldin = heldin_neurons(source, counts)
+    if wanted is None:
+        if len(heldout):
+            return heldout
+        wanted = 0.25
+    if not isinstance(wanted, Real):
+        return np.unique(check_neurons(wanted, counts.shape[-1]) % counts.shape[-1])
+    number = int(wanted) if isinstance(wanted, Integral) else round(float(wanted) * len(heldin))
+    if not 0 < number < len(heldin):
+        raise ValueError(
+            f"scored_neurons={wanted!r} would score {number} of the {len(heldin)} neurons that are "
+            "shown; score at least one and leave at least one to hide."
+        )
+    return np.sort(draw.permutation(heldin)[:number])
+
+
+def _check_importances(importances: Any, n_neurons: int) -> NDArray:
+    importances = np.array(importances, dtype=np.float64)
+    if importances.shape != (n_neurons,):
+        raise ValueError(
+            f"ranking must be importances of shape ({n_neurons},), one a neuron of X, NaN for "
+            f"those that are never hidden, got shape {importances.shape}. An order of neurons is "
+            "no importance: give the first one the highest number."
+        )
+    return importances
+
+
+def _check_steps(n_dropped: Any, n_steps: int, largest: int, n_candidates: int) -> NDArray:
+    if largest < 1:
+        raise ValueError(
+            f"{n_candidates} neurons may be hidden, and one at least must stay visible. Score "
+            "fewer neurons (scored_neurons), or rank more of them."
+        )
+    if n_dropped is None:
+        if not (isinstance(n_steps, Integral) and n_steps >= 1):
+            raise ValueError(f"n_steps must be a whole number, at least 1, got {n_steps!r}.")
+        last = min(-(-n_candidates // 2), largest)
+        return np.unique(np.linspace(0, last, n_steps + 1).round().astype(int))
+    steps = np.asarray(n_dropped)
+    if steps.ndim != 1 or steps.dtype.kind not in "iu" or not len(steps):
+        raise ValueError(f"n_dropped must be a list of whole numbers, got {n_dropped!r}.")
+    if steps.min() < 0 or steps.max() > largest:
+        raise ValueError(
+            f"n_dropped must lie between 0 and {largest}, for {n_candidates} neurons may be "
+            f"hidden, got {steps.min()} to {steps.max()}."
+        )
+    return np.unique(np.append(0, steps.astype(int)))
+
+
+def _own_score(estimator: Any, X: Any, y: Any, **keywords: Any) -> float:
+    return estimator.score(X, y, **keywords)
+
+
+def _check_scorers(scorers: Any, estimator: Any, y: Any) -> dict[str, Callable | None]:
+    """Scorers by their names; None stands for bits per spike."""
+    if scorers is None:
+        scorers = ["bits_per_spike"]
+        if y is not None and hasattr(estimator, "predict"):
+            scorers.append("score")
+    if isinstance(scorers, str) or callable(scorers):
+        scorers = [scorers]
+    if not isinstance(scorers, dict):
+        scorers = {s if isinstance(s, str) else repr(s): s for s in scorers}
+    if not scorers:
+        raise ValueError("scorers is empty: name at least one, or pass None for bits per spike.")
+    found: dict[str, Callable | None] = {}
+    for name, scorer in scorers.items():
+        if scorer == "bits_per_spike":
+            found[name] = None
+        elif scorer == "score":
+            found[name] = _own_score
+        else:
+            found[name] = scorer if callable(scorer) else get_scorer(scorer)
+    return found

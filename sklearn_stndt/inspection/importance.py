@@ -1,0 +1,238 @@
+"""Which neurons the rates of the others depend on."""
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+
+from sklearn_stndt._scoring import N_FOLDS
+from sklearn_stndt._validation import check_groups
+from sklearn_stndt.inspection._gradient import gradient_importance
+from sklearn_stndt.inspection._networks import (
+    float_counts,
+    heldin_neurons,
+    networks,
+    rate_estimator,
+)
+from sklearn_stndt.inspection.attention import iterate_maps
+from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.training.windows import Segments, as_segments
+
+METHODS = ("attention", "gradient", "hiding", "permutation")
+
+
+def neuron_importance(
+    estimator: Any,
+    X: ArrayLike,
+    method: str = "attention",
+    *,
+    groups: ArrayLike | None = None,
+    n_repeats: int = 5,
+    random_state: Any = None,
+) -> NDArray:
+    r"""How much the rates of other neurons depend on each neuron.
+
+    Parameters
+    ----------
+    estimator : STNDTEstimator, BaggingEnsemble or Pipeline
+        Fitted; of a pipeline the first step is taken. An ensemble's importance is the mean over
+        its members by attention and by gradient, and that of its mean rates by the others.
+    X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+        Spikes per bin, NaN where hidden. Trials that were not used in fit tell more.
+    method : {"attention", "permutation", "hiding", "gradient"}, default="attention"
+        What importance is.
+
+        - "attention": the attention that a neuron receives from all neurons in the first spatial
+          map, as published [1]_. One pass, but attention is not always use.
+        - "hiding": the bits per spike of the other neurons that are lost when the neuron's
+          spikes are hidden. One pass a neuron where there are held-out neurons, else five.
+        - "permutation": as "hiding", but its spikes are exchanged among trials (in a 2D X,
+          shifted in time), which leaves what all trials have in common. `n_repeats` times as
+          long.
+        - "gradient": how far the log-rates of the other neurons follow its counts. `n_repeats`
+          passes there and back.
+    groups : array-like of shape (n_bins,), default=None
+        Trial of each row of a 2D X.
+    n_repeats : int, default=5
+        Permutations of each neuron, or random projections of a gradient.
+    random_state : int, RandomState instance or None, default=None
+        Draws them.
+
+    Returns
+    -------
+    importance : ndarray of shape (n_neurons,)
+        Higher is more important. NaN for neurons that the estimator is not shown, for they are
+        held out or NaN in all of X. By attention the others sum to 1; by hiding and permutation
+        the unit is bits per spike, and what is negative helps when it is gone; by gradient, the
+        root of nats.
+
+    Raises
+    ------
+    TypeError
+        If there is no network in `estimator`.
+    ValueError
+        If `method` is unknown, X is not what `estimator` expects, nothing but one neuron is
+        visible, or there is no spatial attention to read the importance from.
+
+    See Also
+    --------
+    neuron_dropping_curve : Whether the ranking holds.
+
+    Notes
+    -----
+    *Attention.* With the spatial map :math:`A` of a window, neuron i receives
+    :math:`\frac{1}{n} \sum_j A_{ji}`, averaged over windows. In a network that mixes neurons once,
+    after the last layer, it is that map.
+
+    *Hiding and permutation* score held-out neurons where there are any, else each entry of all
+    other neurons while it is hidden, by five complementary masks, as the estimator's `score`. The
+    entries of the neuron itself are never scored.
+
+    *Gradient.* With :math:`x_{is}` the scaled count of neuron i in bin s, and :math:`\sigma_i` its
+    standard deviation, the importance is
+
+    .. math:: \sigma_i \Big( \big\langle \sum_{j \in J} \sum_t r_{jt} \Big(
+        \frac{\partial \log r_{jt}}{\partial x_{is}} \Big)^2 \big\rangle_s \Big)^{1/2},
+
+    where J is a random half of the neurons without i. Its square is, about, the information in nats
+    by which the rates of all other neurons change when one count of neuron i changes by a standard
+    deviation. The sum is estimated by random projections.
+
+    References
+    ----------
+    .. [1] T. Le, E. Shlizerman, "STNDT: Modeling neural population activity with a spatiotemporal
+       transformer", NeurIPS 2022, arXiv:2206.04727.
+
+    Examples
+    --------
+    >>> from sklearn_stndt import STNDTEstimator
+    >>> from sklearn_stndt.datasets import make_reaches
+    >>> from sklearn_stndt.inspection import neuron_importance
+    >>> spikes = make_reaches(n_trials=20, n_bins=20, n_neurons=8, random_state=0).spikes
+    >>> network = STNDTEstimator(heldout_neurons=[7], max_epochs=2, random_state=0).fit(spikes)
+    >>> importance = neuron_importance(network, spikes)
+    >>> importance.shape, importance[:7].sum().round(3).item(), importance[7].item()
+    ((8,), 1.0, nan)
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
+    if not (isinstance(n_repeats, Integral) and n_repeats >= 1):
+        raise ValueError(f"n_repeats must be a whole number, at least 1, got {n_repeats!r}.")
+    source = rate_estimator(estimator)
+    counts = float_counts(source, X)
+    groups = check_groups(counts, groups)
+    neurons = heldin_neurons(source, counts)
+    if len(neurons) < 2:
+        raise ValueError(
+            f"Importance compares neurons, but the estimator is shown {len(neurons)} of them. "
+            "Pass counts of at least 2 neurons that are not held out."
+        )
+    draw = check_random_state(random_state)
+    if method == "attention":
+        values = _received_attention(source, as_segments(counts, groups))
+    elif method == "gradient":
+        segments = as_segments(counts, groups)
+        seed = int(draw.randint(np.iinfo(np.int32).max))
+        values = np.mean(
+            [gradient_importance(net, segments, n_repeats, seed) for net in networks(source)],
+            axis=0,
+        )
+    else:
+        change = _hide if method == "hiding" else _permute
+        repeats = 1 if method == "hiding" else n_repeats
+        values = _loss_without(source, counts, groups, neurons, change, repeats, draw)
+    importance = np.full(counts.shape[-1], np.nan)
+    importance[neurons] = values[neurons]
+    return importance
+
+
+def _received_attention(source: Any, segments: Segments) -> NDArray:
+    """Mean over queries, windows and members of the first spatial map."""
+    of_members = []
+    for network in networks(source):
+        total: Any = 0.0
+        for _, _, spatial in iterate_maps(network, segments):
+            if spatial:
+                total = total + spatial[0].sum((0, 1), dtype=np.float64)
+        if not np.isscalar(total):
+            of_members.append(total / total.sum())
+    if not of_members:
+        raise ValueError(
+            "method='attention' reads spatial attention, and attention='temporal' has none. Use "
+            "method='hiding', 'permutation' or 'gradient', or rank by an estimator with "
+            "attention='spatiotemporal'."
+        )
+    return np.mean(of_members, axis=0)
+
+
+def _hide(counts: NDArray, draw: np.random.RandomState) -> NDArray:
+    return np.full_like(counts, np.nan)
+
+
+def _permute(counts: NDArray, draw: np.random.RandomState) -> NDArray:
+    """Counts of one neuron, of other trials, or of another time."""
+    if counts.ndim == 2:
+        changed = counts[draw.permutation(len(counts))]
+    else:
+        low = min(len(counts) // 4, len(counts) - 1)
+        changed = np.roll(counts, draw.randint(low, max(len(counts) - low, low + 1)))
+    # what was hidden stays hidden, so that no padding comes to life
+    changed[np.isnan(counts)] = np.nan
+    return changed
+
+
+def _loss_without(
+    source: Any,
+    counts: NDArray,
+    groups: NDArray | None,
+    neurons: NDArray,
+    change: Callable[[NDArray, np.random.RandomState], NDArray],
+    n_repeats: int,
+    draw: np.random.RandomState,
+) -> NDArray:
+    """Bits per spike of the other neurons that are lost by changing a neuron's counts."""
+    scored = source.heldout_neurons_
+    folds = None
+    if not len(scored):
+        scored = np.arange(counts.shape[-1])
+        folds = speckled(counts.shape)
+    intact = hidden_rates(source, counts, groups, folds)
+    loss = np.full(counts.shape[-1], np.nan)
+    for neuron in neurons:
+        others = scored[scored != neuron]
+        spikes = counts[..., others]
+        with_it = bits_per_spike(spikes, intact[..., others])
+        without_it = []
+        for _ in range(n_repeats):
+            changed = counts.copy()
+            changed[..., neuron] = change(counts[..., neuron], draw)
+            rates = hidden_rates(source, changed, groups, folds)
+            without_it.append(bits_per_spike(spikes, rates[..., others]))
+        loss[neuron] = with_it - np.mean(without_it)
+    return loss
+
+
+def speckled(shape: tuple) -> NDArray:
+    """Complementary masks that hide every entry once, those of the estimators' scores."""
+    return np.random.RandomState(0).randint(N_FOLDS, size=shape, dtype=np.uint8)
+
+
+def hidden_rates(
+    source: Any, counts: NDArray, groups: NDArray | None, folds: NDArray | None
+) -> NDArray:
+    """Rates of entries while they are hidden: fold after fold, or as `counts` are hidden already.
+
+    Entries outside of the folds (a value of `N_FOLDS` or more) get no rate: NaN.
+    """
+    if folds is None:
+        return source._infer(counts, groups)
+    rates = np.full(counts.shape, np.nan, dtype=np.float32)
+    for fold in range(N_FOLDS):
+        hidden = folds == fold
+        rates[hidden] = source._infer(np.where(hidden, counts.dtype.type(np.nan), counts), groups)[
+            hidden
+        ]
+    return rates
