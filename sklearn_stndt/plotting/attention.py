@@ -1,0 +1,188 @@
+"""Attention maps as pictures."""
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sklearn_stndt.inspection import attention_maps
+from sklearn_stndt.plotting._style import check_bin_width, make_axes, require_matplotlib
+
+
+class AttentionDisplay:
+    """Attention between bins and, where there is any, between neurons.
+
+    Rows look, columns are looked at.
+
+    Parameters
+    ----------
+    temporal : array-like of shape (n_map_bins, n_map_bins) or None
+        Attention between bins.
+    spatial : array-like of shape (n_neurons, n_neurons) or None
+        Attention between neurons.
+    bin_width : float, default=None
+        Seconds of a bin. None: time in bins.
+    sort : bool, default=True
+        Sort neurons by the attention that they receive, the most on the left.
+
+    Attributes
+    ----------
+    order : ndarray of int, shape (n_neurons,)
+        Neurons from left to right, as positions in `spatial`; empty without a spatial map.
+    figure_ : matplotlib Figure
+    axes_ : ndarray of matplotlib Axes
+        One a map.
+    ax_ : matplotlib Axes
+        The first of them.
+
+    See Also
+    --------
+    sklearn_stndt.inspection.attention_maps : The maps as arrays.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from sklearn_stndt import STNDTEstimator
+    >>> from sklearn_stndt.datasets import make_reaches
+    >>> from sklearn_stndt.plotting import AttentionDisplay
+    >>> spikes = make_reaches(n_trials=20, n_bins=20, n_neurons=8, random_state=0).spikes
+    >>> network = STNDTEstimator(max_epochs=2, random_state=0).fit(spikes)
+    >>> display = AttentionDisplay.from_estimator(network, spikes)
+    >>> display.temporal.shape, display.spatial.shape
+    ((20, 20), (8, 8))
+    >>> plt.close(display.figure_)
+    """
+
+    def __init__(
+        self,
+        temporal: ArrayLike | None = None,
+        spatial: ArrayLike | None = None,
+        *,
+        bin_width: float | None = None,
+        sort: bool = True,
+    ):
+        check_bin_width(bin_width)
+        self.temporal = None if temporal is None else np.asarray(temporal, dtype=np.float64)
+        self.spatial = None if spatial is None else np.asarray(spatial, dtype=np.float64)
+        maps = {"temporal": self.temporal, "spatial": self.spatial}
+        for name, weights in maps.items():
+            if weights is not None and (
+                weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not weights.size
+            ):
+                raise ValueError(f"{name} must be a square map, got shape {weights.shape}.")
+        if self.temporal is None and self.spatial is None:
+            raise ValueError("There is no map to show: pass temporal, spatial, or both.")
+        self.bin_width = bin_width
+        self.order = np.array([], dtype=np.intp)
+        if self.spatial is not None:
+            self.order = np.arange(len(self.spatial))
+            if sort:
+                self.order = np.argsort(-self.spatial.sum(0), kind="stable")
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        *,
+        layer: int = 0,
+        head: int | None = None,
+        groups: ArrayLike | None = None,
+        heldin_only: bool = False,
+        bin_width: float | None = None,
+        sort: bool = True,
+        ax: Any = None,
+    ) -> Self:
+        """Compute the mean maps of a layer and draw them.
+
+        Parameters
+        ----------
+        estimator : STNDTEstimator, BaggingEnsemble or Pipeline
+            Fitted.
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin, NaN where hidden.
+        layer : int, default=0
+            Layer of both maps; a network that mixes neurons once has that one spatial map.
+        head : int, default=None
+            Head of the temporal map. None: the mean over heads.
+        groups : array-like of shape (n_bins,), default=None
+            Trial of each row of a 2D X.
+        heldin_only : bool, default=False
+            Leave out neurons that the network never sees.
+        bin_width : float, default=None
+            Seconds of a bin.
+        sort : bool, default=True
+            Sort neurons by the attention that they receive.
+        ax : matplotlib Axes, or array of them, default=None
+            Where to draw. None: a new figure.
+
+        Returns
+        -------
+        AttentionDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If there is no such layer or head, or X is not what `estimator` expects.
+        """
+        require_matplotlib()
+        maps = attention_maps(estimator, X, groups=groups, layer=layer, heldin_only=heldin_only)
+        heads = maps.temporal[0]
+        if head is not None and not -len(heads) <= head < len(heads):
+            raise ValueError(
+                f"head={head}, but there are {len(heads)} heads; count them from 0, or pass None "
+                "for their mean."
+            )
+        display = cls(
+            heads.mean(0) if head is None else heads[head],
+            maps.spatial[0] if maps.spatial else None,
+            bin_width=bin_width,
+            sort=sort,
+        )
+        return display.plot(ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, or array of them, default=None
+            Where to draw; one Axes is divided. None: a new figure.
+
+        Returns
+        -------
+        AttentionDisplay
+        """
+        require_matplotlib()
+        from matplotlib.ticker import MaxNLocator
+
+        names = [name for name in ("temporal", "spatial") if getattr(self, name) is not None]
+        self.figure_, axes = make_axes(ax, 1, len(names), (3.5 * len(names), 4.0))
+        self.axes_ = axes[0]
+        self.ax_ = self.axes_[0]
+        for panel, name in zip(self.axes_, names, strict=True):
+            weights = getattr(self, name)
+            extent, label = len(weights), "neuron, sorted by attention"
+            if name == "spatial":
+                weights = weights[np.ix_(self.order, self.order)]
+            else:
+                label = "bin" if self.bin_width is None else "time (s)"
+                extent = extent * (self.bin_width or 1)
+            image = panel.imshow(
+                weights,
+                cmap="viridis",
+                vmin=0,
+                interpolation="none",
+                extent=(0, extent, extent, 0),
+            )
+            if name == "spatial" and (self.order == np.arange(len(self.order))).all():
+                label = "neuron"
+            panel.set(title=name, xlabel=f"{label},\nlooked at", ylabel=f"{label},\nlooking")
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+            bar = self.figure_.colorbar(image, ax=panel, location="bottom", label="weight")
+            bar.locator = MaxNLocator(3)
+            bar.update_ticks()
+        return self

@@ -1,0 +1,329 @@
+"""Scores against numbers: of hidden neurons, and of members of an ensemble."""
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.pipeline import Pipeline
+
+from sklearn_stndt.inspection import neuron_dropping_curve
+from sklearn_stndt.plotting._style import (
+    category_colors,
+    groups_keyword,
+    is_dark,
+    main_color,
+    make_axes,
+    require_matplotlib,
+)
+
+_UNITS = {"bits_per_spike": "bits per spike"}
+
+
+class NeuronDroppingDisplay:
+    """Scores while the spikes of important neurons, and of random ones, are hidden.
+
+    Parameters
+    ----------
+    curves : dict of Bunch
+        Results of :func:`sklearn_stndt.inspection.neuron_dropping_curve`, by the names of their
+        estimators, a colour each.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    axes_ : ndarray of matplotlib Axes
+        One a scorer.
+    ax_ : matplotlib Axes
+        The first of them.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from sklearn_stndt import STNDTEstimator
+    >>> from sklearn_stndt.datasets import make_reaches
+    >>> from sklearn_stndt.plotting import NeuronDroppingDisplay
+    >>> spikes = make_reaches(n_trials=20, n_bins=20, n_neurons=8, random_state=0).spikes
+    >>> network = STNDTEstimator(heldout_neurons=2, max_epochs=2, random_state=0).fit(spikes)
+    >>> display = NeuronDroppingDisplay.from_estimator(
+    ...     network, spikes, n_steps=2, n_random=2, random_state=0
+    ... )
+    >>> display.ax_.get_xlabel()
+    'hidden neurons'
+    >>> plt.close(display.figure_)
+    """
+
+    def __init__(self, curves: dict[str, Any]):
+        if not curves:
+            raise ValueError("There is no curve to show: pass at least one, by a name.")
+        scorers = [tuple(curve["scores"]) for curve in curves.values()]
+        if len(set(scorers)) > 1:
+            raise ValueError(
+                f"All curves need the same scorers, got {scorers}. Compute them with the same."
+            )
+        self.curves = curves
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        y: Any = None,
+        *,
+        name: str | None = None,
+        ax: Any = None,
+        **params: Any,
+    ) -> Self:
+        """Compute the curve and draw it.
+
+        Parameters
+        ----------
+        estimator : STNDTEstimator, BaggingEnsemble or Pipeline
+            Fitted.
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin, NaN where unknown.
+        y : array-like, default=None
+            What scorers compare with.
+        name : str, default=None
+            In the legend. None: the name of the class.
+        ax : matplotlib Axes, or array of them, default=None
+            Where to draw. None: a new figure.
+        **params
+            Of :func:`sklearn_stndt.inspection.neuron_dropping_curve`.
+
+        Returns
+        -------
+        NeuronDroppingDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            As in :func:`sklearn_stndt.inspection.neuron_dropping_curve`.
+        """
+        require_matplotlib()
+        curve = neuron_dropping_curve(estimator, X, y, **params)
+        return cls.from_curves({name or type(estimator).__name__: curve}, ax=ax)
+
+    @classmethod
+    def from_curves(cls, curves: dict[str, Any], *, ax: Any = None) -> Self:
+        """Draw curves that were computed before.
+
+        Parameters
+        ----------
+        curves : dict of Bunch
+            By the names of their estimators.
+        ax : matplotlib Axes, or array of them, default=None
+            Where to draw. None: a new figure.
+
+        Returns
+        -------
+        NeuronDroppingDisplay
+        """
+        return cls(curves).plot(ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, or array of them, default=None
+            Where to draw; one Axes is divided. None: a new figure.
+
+        Returns
+        -------
+        NeuronDroppingDisplay
+        """
+        require_matplotlib()
+        from matplotlib.ticker import MaxNLocator
+
+        scorers = list(next(iter(self.curves.values()))["scores"])
+        self.figure_, axes = make_axes(ax, 1, len(scorers), (max(3.2 * len(scorers), 4.2), 3.3))
+        self.axes_ = axes[0]
+        self.ax_ = self.axes_[0]
+        colors = category_colors(len(self.curves))
+        if is_dark() and len(colors) <= 7:
+            colors[0] = main_color()
+        for panel, scorer in zip(self.axes_, scorers, strict=True):
+            for (name, curve), color in zip(self.curves.items(), colors, strict=True):
+                k, mean = curve["n_dropped"], curve["random_mean"][scorer]
+                error = curve["random_2se"][scorer]
+                start = f"{name}, " if len(self.curves) > 1 else ""
+                panel.plot(
+                    k,
+                    curve["scores"][scorer],
+                    "o-",
+                    color=color,
+                    ms=4,
+                    label=f"{start}important",
+                )
+                panel.plot(k, mean, "--", color=color, label=f"{start}random")
+                panel.fill_between(k, mean - error, mean + error, color=color, alpha=0.25, lw=0)
+            panel.set(xlabel="hidden neurons", ylabel=_UNITS.get(scorer, scorer))
+            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            panel.yaxis.set_major_locator(MaxNLocator(5))
+        # many names would cover the curves: they go above
+        self.axes_[0].legend(
+            fontsize="small",
+            frameon=False,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderaxespad=0.2,
+            handlelength=1.8,
+            ncols=min(len(self.curves), 2),
+            columnspacing=1.2,
+        )
+        return self
+
+
+class EnsembleCurveDisplay:
+    """Score of an ensemble against the number of its members.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n_members,)
+        Of the mean of the first 1, 2, ... members, in bits per spike.
+    member_scores : array-like of shape (n_members,), default=None
+        Of each member alone.
+
+    Attributes
+    ----------
+    figure_ : matplotlib Figure
+    axes_ : ndarray of matplotlib Axes, shape (1,)
+    ax_ : matplotlib Axes
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from sklearn_stndt import BaggingEnsemble, STNDTEstimator
+    >>> from sklearn_stndt.datasets import make_reaches
+    >>> from sklearn_stndt.plotting import EnsembleCurveDisplay
+    >>> spikes = make_reaches(n_trials=20, n_bins=20, n_neurons=8, random_state=0).spikes
+    >>> member = STNDTEstimator(max_epochs=2)
+    >>> ensemble = BaggingEnsemble(member, n_estimators=2, random_state=0).fit(spikes)
+    >>> display = EnsembleCurveDisplay.from_estimator(ensemble, spikes)
+    >>> display.scores.shape, display.member_scores.shape
+    ((2,), (2,))
+    >>> plt.close(display.figure_)
+    """
+
+    def __init__(self, scores: ArrayLike, member_scores: ArrayLike | None = None):
+        self.scores = np.asarray(scores, dtype=np.float64)
+        self.member_scores = None
+        if member_scores is not None:
+            self.member_scores = np.asarray(member_scores, dtype=np.float64)
+        for given in (self.scores, self.member_scores):
+            if given is not None and (given.shape != self.scores.shape or given.ndim != 1):
+                raise ValueError(
+                    "scores and member_scores must have shape (n_members,), got "
+                    f"{self.scores.shape} and {given.shape}."
+                )
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        y: Any = None,
+        *,
+        members: bool = True,
+        groups: ArrayLike | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Compute the scores and draw them.
+
+        Parameters
+        ----------
+        estimator : BaggingEnsemble, or Pipeline that starts with one
+            Fitted.
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin, of trials that were not used in fit.
+        y : ignored
+            For compatibility.
+        members : bool, default=True
+            Score each member alone too, which takes as long again.
+        groups : array-like of shape (n_bins,), default=None
+            Trial of each row of a 2D X.
+        ax : matplotlib Axes, default=None
+            Where to draw. None: a new figure.
+
+        Returns
+        -------
+        EnsembleCurveDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        TypeError
+            If `estimator` has no `score_curve`.
+        """
+        require_matplotlib()
+        ensemble = estimator.steps[0][1] if isinstance(estimator, Pipeline) else estimator
+        if not hasattr(ensemble, "score_curve"):
+            raise TypeError(
+                f"{type(ensemble).__name__} has no score_curve; pass a fitted BaggingEnsemble."
+            )
+        keywords = groups_keyword(groups)
+        scores = ensemble.score_curve(X, **keywords)
+        alone = None
+        if members:
+            counts = np.asarray(X)  # members know no names of neurons
+            alone = [member.score(counts, **keywords) for member in ensemble.estimators_]
+        return cls.from_scores(scores, alone, ax=ax)
+
+    @classmethod
+    def from_scores(
+        cls, scores: ArrayLike, member_scores: ArrayLike | None = None, *, ax: Any = None
+    ) -> Self:
+        """Draw scores that were computed before.
+
+        Parameters
+        ----------
+        scores, member_scores : array-like of shape (n_members,)
+            As of the class.
+        ax : matplotlib Axes, default=None
+            Where to draw. None: a new figure.
+
+        Returns
+        -------
+        EnsembleCurveDisplay
+        """
+        return cls(scores, member_scores).plot(ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw. None: a new figure.
+
+        Returns
+        -------
+        EnsembleCurveDisplay
+        """
+        require_matplotlib()
+        from matplotlib.ticker import MaxNLocator
+
+        self.figure_, axes = make_axes(ax, 1, 1, (4.2, 3.2))
+        self.axes_ = axes[0]
+        self.ax_ = self.axes_[0]
+        number = np.arange(1, len(self.scores) + 1)
+        color = main_color()
+        self.ax_.plot(number, self.scores, "o-", color=color, ms=4, label="mean of the first n")
+        if self.member_scores is not None:
+            self.ax_.plot(number, self.member_scores, "x", color="#E69F00", label="n-th alone")
+        self.ax_.set(xlabel="members, n", ylabel="bits per spike")
+        self.ax_.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        self.ax_.yaxis.set_major_locator(MaxNLocator(5))
+        self.ax_.legend(
+            fontsize="small",
+            frameon=False,
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+            borderaxespad=0.2,
+            ncols=2,
+            columnspacing=1.2,
+        )
+        return self

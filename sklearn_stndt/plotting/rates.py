@@ -1,0 +1,242 @@
+"""Spikes, smoothed counts and inferred rates of the population, side by side."""
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sklearn_stndt.plotting._style import (
+    as_trials,
+    check_bin_width,
+    check_same_shape,
+    infer_rates,
+    ink_map,
+    make_axes,
+    mean_seen,
+    require_matplotlib,
+    smooth,
+    time_axis,
+)
+
+
+class RatesDisplay:
+    """Raster, smoothed counts and inferred rates of one trial, or of a condition's mean.
+
+    Neurons are sorted by the time of their highest inferred rate, and each one's rates are shown
+    relative to its highest.
+
+    Parameters
+    ----------
+    spikes : array-like of shape (n_bins, n_neurons)
+        Spikes per bin, NaN where hidden; of a condition, their mean over trials.
+    rates : array-like of shape (n_bins, n_neurons)
+        Inferred rates, in spikes per bin.
+    bin_width : float, default=None
+        Seconds of a bin. None: time in bins.
+    smoothing : float, default=2.0
+        Width of the Gaussian that smooths counts, its standard deviation in bins.
+
+    Attributes
+    ----------
+    spikes, smoothed, rates : ndarray of shape (n_bins, n_neurons)
+        What is shown, in spikes per bin.
+    order : ndarray of int, shape (n_neurons,)
+        Neurons from top to bottom.
+    figure_ : matplotlib Figure
+    axes_ : ndarray of matplotlib Axes, shape (3,)
+        Raster, smoothed counts, inferred rates.
+    ax_ : matplotlib Axes
+        The first of them.
+
+    See Also
+    --------
+    PSTHDisplay : Means of several conditions, for some neurons.
+
+    Examples
+    --------
+    >>> import matplotlib.pyplot as plt
+    >>> from sklearn_stndt import STNDTEstimator
+    >>> from sklearn_stndt.datasets import make_reaches
+    >>> from sklearn_stndt.plotting import RatesDisplay
+    >>> data = make_reaches(n_trials=20, n_bins=20, n_neurons=8, random_state=0)
+    >>> network = STNDTEstimator(max_epochs=2, random_state=0).fit(data.spikes)
+    >>> display = RatesDisplay.from_estimator(network, data.spikes, trial=3, bin_width=0.02)
+    >>> [ax.get_title() for ax in display.axes_]
+    ['spikes', 'smoothed', 'inferred']
+    >>> plt.close(display.figure_)
+    """
+
+    def __init__(
+        self,
+        spikes: ArrayLike,
+        rates: ArrayLike,
+        *,
+        bin_width: float | None = None,
+        smoothing: float = 2.0,
+    ):
+        self.spikes = as_trials(spikes, "spikes")[0]
+        self.rates = as_trials(rates, "rates")[0]
+        check_same_shape(self.spikes, self.rates, ("spikes", "rates"))
+        check_bin_width(bin_width)
+        self.bin_width = bin_width
+        self.smoothing = smoothing
+        self.smoothed = smooth(self.spikes, smoothing)
+        self.order = np.argsort(self.rates.argmax(0), kind="stable")
+
+    @classmethod
+    def from_estimator(
+        cls,
+        estimator: Any,
+        X: ArrayLike,
+        *,
+        trial: int = 0,
+        conditions: ArrayLike | None = None,
+        condition: Any = None,
+        bins: tuple[int, int] | None = None,
+        bin_width: float | None = None,
+        smoothing: float = 2.0,
+        groups: ArrayLike | None = None,
+        ax: Any = None,
+    ) -> Self:
+        """Infer rates and draw them.
+
+        Parameters
+        ----------
+        estimator : STNDTEstimator, BaggingEnsemble or Pipeline
+            Fitted; of a pipeline that ends in a decoder, the steps before are taken.
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin, NaN where hidden.
+        trial : int, default=0
+            Trial to show.
+        conditions : array-like of shape (n_trials,), default=None
+            Condition of each trial.
+        condition : default=None
+            Show the mean over the trials of this condition instead.
+        bins : (int, int), default=None
+            First bin, and the one behind the last, to show. None: all.
+        bin_width : float, default=None
+            Seconds of a bin.
+        smoothing : float, default=2.0
+            Standard deviation of the Gaussian, in bins.
+        groups : array-like of shape (n_bins,), default=None
+            Trial of each row of a 2D X.
+        ax : matplotlib Axes, or array of 3, default=None
+            Where to draw. None: a new figure.
+
+        Returns
+        -------
+        RatesDisplay
+
+        Raises
+        ------
+        ImportError
+            If matplotlib is not installed.
+        ValueError
+            If there is no such trial or condition, or X is not what `estimator` expects.
+        """
+        require_matplotlib()
+        rates = infer_rates(estimator, X, groups)
+        return cls.from_predictions(
+            X,
+            rates,
+            trial=trial,
+            conditions=conditions,
+            condition=condition,
+            bins=bins,
+            bin_width=bin_width,
+            smoothing=smoothing,
+            ax=ax,
+        )
+
+    @classmethod
+    def from_predictions(
+        cls,
+        spikes: ArrayLike,
+        rates: ArrayLike,
+        *,
+        trial: int = 0,
+        conditions: ArrayLike | None = None,
+        condition: Any = None,
+        bins: tuple[int, int] | None = None,
+        bin_width: float | None = None,
+        smoothing: float = 2.0,
+        ax: Any = None,
+    ) -> Self:
+        """Draw rates that were inferred before.
+
+        Parameters
+        ----------
+        spikes, rates : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin, and their rates in the same unit.
+        trial, conditions, condition, bins, bin_width, smoothing, ax
+            As in :meth:`from_estimator`.
+
+        Returns
+        -------
+        RatesDisplay
+        """
+        require_matplotlib()
+        spikes, rates = as_trials(spikes, "spikes"), as_trials(rates, "rates")
+        check_same_shape(spikes, rates, ("spikes", "rates"))
+        if condition is not None:
+            labels = np.asarray(conditions)
+            if labels.shape != (len(spikes),) or not (labels == condition).any():
+                raise ValueError(
+                    f"condition={condition!r} needs conditions, one for each of the {len(spikes)} "
+                    f"trials, that name it; got {conditions!r}."
+                )
+            chosen = labels == condition
+            one, its_rates = mean_seen(spikes[chosen]), mean_seen(rates[chosen])
+        elif not -len(spikes) <= trial < len(spikes):
+            raise ValueError(
+                f"trial={trial}, but there are {len(spikes)} trials; count them from 0."
+            )
+        else:
+            one, its_rates = spikes[trial], rates[trial]
+        start, stop = (0, None) if bins is None else bins
+        display = cls(
+            one[start:stop], its_rates[start:stop], bin_width=bin_width, smoothing=smoothing
+        )
+        return display.plot(ax)
+
+    def plot(self, ax: Any = None) -> Self:
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, or array of 3, default=None
+            Where to draw; one Axes is divided. None: a new figure.
+
+        Returns
+        -------
+        RatesDisplay
+        """
+        require_matplotlib()
+        self.figure_, axes = make_axes(ax, 3, 1, (5, 6), sharex=True)
+        self.axes_ = axes[:, 0]
+        self.ax_ = self.axes_[0]
+        _, edges, label = time_axis(len(self.spikes), self.bin_width)
+        extent = (*edges, len(self.order), 0)
+        highest = self.rates.max(0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            panels = {
+                "spikes": self.spikes,
+                "smoothed": self.smoothed / np.nanmax(self.smoothed, axis=0, initial=1e-12),
+                "inferred": self.rates / np.where(highest > 0, highest, 1),
+            }
+        for panel, (title, values) in zip(self.axes_, panels.items(), strict=True):
+            counts = title == "spikes"
+            image = panel.imshow(
+                values[:, self.order].T,
+                aspect="auto",
+                interpolation="none",
+                extent=extent,
+                cmap=ink_map() if counts else "viridis",
+                vmin=0,
+                vmax=None if counts else 1,
+            )
+            panel.set(title=title, ylabel="neuron, sorted")
+            bar = "spikes per bin" if counts else "rate / highest"
+            self.figure_.colorbar(image, ax=panel, label=bar)
+        self.axes_[-1].set_xlabel(label)
+        return self
