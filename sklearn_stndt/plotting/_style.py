@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 # Okabe and Ito's colours, safe for the colour-blind and seen on white and on black; the black
 # of the set is the colour of the text instead
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
+HIDDEN = ("0.5", 0.35)  # grey on white and on black
 VERMILION, PURPLE, SKY, YELLOW = "#D55E00", "#CC79A7", "#56B4E9", "#F0E442"
 
 
@@ -46,11 +47,12 @@ def main_color() -> str:
 
 
 def category_colors(number: int) -> list[Any]:
-    """Colours of conditions: as far as they reach those of the set, else a row of cividis."""
+    """Colours of conditions: as far as they reach those of the set, else a row of viridis."""
     import matplotlib as mpl
 
-    light = YELLOW if is_dark() else text_color()  # yellow is lost on white
-    colors = [BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, light]
+    colors = [BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, text_color()]
+    if is_dark():  # blue is dim on black, as yellow is pale on white
+        colors = [SKY, ORANGE, GREEN, VERMILION, PURPLE, YELLOW, BLUE]
     if number <= len(colors):
         return colors[:number]
     ends = (0.12, 1.0) if is_dark() else (0.0, 0.9)
@@ -58,12 +60,19 @@ def category_colors(number: int) -> list[Any]:
 
 
 def ink_map() -> Any:
-    """Colour map from the background to the text, for counts."""
+    """Colour map from the background to the text, for counts; what is hidden is grey."""
     import matplotlib as mpl
     from matplotlib.colors import LinearSegmentedColormap
 
     ends = [mpl.rcParams["axes.facecolor"], text_color()]
-    return LinearSegmentedColormap.from_list("ink", ends).with_extremes(bad=("0.5", 0.35))
+    return LinearSegmentedColormap.from_list("ink", ends).with_extremes(bad=HIDDEN)
+
+
+def heat_map() -> Any:
+    """Colour map of rates and weights; what is hidden is grey."""
+    import matplotlib as mpl
+
+    return mpl.colormaps["viridis"].with_extremes(bad=HIDDEN)
 
 
 def make_axes(

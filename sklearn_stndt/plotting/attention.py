@@ -6,7 +6,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_stndt.inspection import attention_maps
-from sklearn_stndt.plotting._style import check_bin_width, make_axes, require_matplotlib
+from sklearn_stndt.plotting._style import (
+    check_bin_width,
+    heat_map,
+    make_axes,
+    require_matplotlib,
+)
 
 
 class AttentionDisplay:
@@ -164,25 +169,27 @@ class AttentionDisplay:
         self.ax_ = self.axes_[0]
         for panel, name in zip(self.axes_, names, strict=True):
             weights = getattr(self, name)
-            extent, label = len(weights), "neuron, sorted by attention"
+            extent, title, token, unit = len(weights), name, "neuron", ""
             if name == "spatial":
                 weights = weights[np.ix_(self.order, self.order)]
+                if (np.diff(self.order) != 1).any():
+                    title = "spatial, sorted"
             else:
-                label = "bin" if self.bin_width is None else "time (s)"
                 extent = extent * (self.bin_width or 1)
+                token, unit = ("bin", "") if self.bin_width is None else ("time", " (s)")
             image = panel.imshow(
                 weights,
-                cmap="viridis",
+                cmap=heat_map(),
                 vmin=0,
                 interpolation="none",
                 extent=(0, extent, extent, 0),
             )
-            if name == "spatial" and (self.order == np.arange(len(self.order))).all():
-                label = "neuron"
-            panel.set(title=name, xlabel=f"{label},\nlooked at", ylabel=f"{label},\nlooking")
+            panel.set_title(title, fontsize="medium")
+            panel.set(xlabel=f"{token} looked at{unit}", ylabel=f"{token} looking{unit}")
             for axis in (panel.xaxis, panel.yaxis):
-                axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+                axis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+                axis.set_major_formatter("{x:g}")
             bar = self.figure_.colorbar(image, ax=panel, location="bottom", label="weight")
-            bar.locator = MaxNLocator(3)
+            bar.locator = MaxNLocator(2)
             bar.update_ticks()
         return self

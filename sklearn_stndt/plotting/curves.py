@@ -8,15 +8,29 @@ from sklearn.pipeline import Pipeline
 
 from sklearn_stndt.inspection import neuron_dropping_curve
 from sklearn_stndt.plotting._style import (
+    ORANGE,
     category_colors,
     groups_keyword,
-    is_dark,
     main_color,
     make_axes,
     require_matplotlib,
 )
 
 _UNITS = {"bits_per_spike": "bits per spike"}
+
+
+def _legend_above(ax: Any, n_columns: int) -> None:
+    """Names above the axes, where they cover no curve."""
+    ax.legend(
+        fontsize="small",
+        frameon=False,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        borderaxespad=0.2,
+        handlelength=1.8,
+        columnspacing=1.2,
+        ncols=n_columns,
+    )
 
 
 class NeuronDroppingDisplay:
@@ -138,12 +152,12 @@ class NeuronDroppingDisplay:
         from matplotlib.ticker import MaxNLocator
 
         scorers = list(next(iter(self.curves.values()))["scores"])
-        self.figure_, axes = make_axes(ax, 1, len(scorers), (max(3.2 * len(scorers), 4.2), 3.3))
-        self.axes_ = axes[0]
+        self.figure_, axes = make_axes(
+            ax, len(scorers), 1, (4.2, 0.9 + 2.3 * len(scorers)), sharex=True
+        )
+        self.axes_ = axes[:, 0]
         self.ax_ = self.axes_[0]
         colors = category_colors(len(self.curves))
-        if is_dark() and len(colors) <= 7:
-            colors[0] = main_color()
         for panel, scorer in zip(self.axes_, scorers, strict=True):
             for (name, curve), color in zip(self.curves.items(), colors, strict=True):
                 k, mean = curve["n_dropped"], curve["random_mean"][scorer]
@@ -159,20 +173,11 @@ class NeuronDroppingDisplay:
                 )
                 panel.plot(k, mean, "--", color=color, label=f"{start}random")
                 panel.fill_between(k, mean - error, mean + error, color=color, alpha=0.25, lw=0)
-            panel.set(xlabel="hidden neurons", ylabel=_UNITS.get(scorer, scorer))
+            panel.set_ylabel(_UNITS.get(scorer, scorer))
             panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             panel.yaxis.set_major_locator(MaxNLocator(5))
-        # many names would cover the curves: they go above
-        self.axes_[0].legend(
-            fontsize="small",
-            frameon=False,
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            borderaxespad=0.2,
-            handlelength=1.8,
-            ncols=min(len(self.curves), 2),
-            columnspacing=1.2,
-        )
+        self.axes_[-1].set_xlabel("hidden neurons")
+        _legend_above(self.ax_, 2 if len(self.curves) <= 2 else 1)
         return self
 
 
@@ -313,17 +318,9 @@ class EnsembleCurveDisplay:
         color = main_color()
         self.ax_.plot(number, self.scores, "o-", color=color, ms=4, label="mean of the first n")
         if self.member_scores is not None:
-            self.ax_.plot(number, self.member_scores, "x", color="#E69F00", label="n-th alone")
+            self.ax_.plot(number, self.member_scores, "x", color=ORANGE, label="n-th alone")
         self.ax_.set(xlabel="members, n", ylabel="bits per spike")
         self.ax_.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         self.ax_.yaxis.set_major_locator(MaxNLocator(5))
-        self.ax_.legend(
-            fontsize="small",
-            frameon=False,
-            loc="lower left",
-            bbox_to_anchor=(0, 1),
-            borderaxespad=0.2,
-            ncols=2,
-            columnspacing=1.2,
-        )
+        _legend_above(self.ax_, 2)
         return self

@@ -35,7 +35,7 @@ class TrainingHistoryDisplay:
     >>> network = STNDTEstimator(max_epochs=2, random_state=0).fit(spikes)
     >>> display = TrainingHistoryDisplay.from_estimator(network)
     >>> [ax.get_ylabel() for ax in display.axes_]
-    ['loss (nats per entry)', 'bits per spike']
+    ['loss (nats)', 'bits per spike']
     >>> plt.close(display.figure_)
     """
 
@@ -116,7 +116,7 @@ class TrainingHistoryDisplay:
                     ms=5,
                     label="kept" if i == 0 else None,
                 )
-        self.ax_.set_ylabel("loss (nats per entry)")
+        self.ax_.set_ylabel("loss (nats)")
         if validated:
             self.axes_[1].set_ylabel("bits per spike")
         for panel in self.axes_:

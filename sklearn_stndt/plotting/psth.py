@@ -212,9 +212,11 @@ class PSTHDisplay:
                     panel.plot(time, factor * course[:, neuron], color=color, lw=1.3, label=name)
                 panel.set_xlim(*edges)
                 panel.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+                panel.xaxis.set_major_formatter("{x:g}")
                 panel.yaxis.set_major_locator(MaxNLocator(4))
         for panel, neuron in zip(self.axes_[0], self.neurons, strict=True):
-            panel.set(title=f"neuron {neuron}", ylim=(0, None))
+            panel.set_title(f"neuron {neuron}", fontsize="medium")
+            panel.set_ylim(0, None)
         self.axes_[0, 0].set_ylabel(f"smoothed\n({unit})")
         self.axes_[1, 0].set_ylabel(f"inferred\n({unit})")
         for panel in self.axes_[1]:

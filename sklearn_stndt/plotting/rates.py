@@ -9,6 +9,7 @@ from sklearn_stndt.plotting._style import (
     as_trials,
     check_bin_width,
     check_same_shape,
+    heat_map,
     infer_rates,
     ink_map,
     make_axes,
@@ -224,6 +225,8 @@ class RatesDisplay:
                 "smoothed": self.smoothed / np.nanmax(self.smoothed, axis=0, initial=1e-12),
                 "inferred": self.rates / np.where(highest > 0, highest, 1),
             }
+        # a few bins with many spikes would make all others pale
+        most = max(np.nanpercentile(self.spikes, 99.5), 1.0)
         for panel, (title, values) in zip(self.axes_, panels.items(), strict=True):
             counts = title == "spikes"
             image = panel.imshow(
@@ -231,12 +234,13 @@ class RatesDisplay:
                 aspect="auto",
                 interpolation="none",
                 extent=extent,
-                cmap=ink_map() if counts else "viridis",
+                cmap=ink_map() if counts else heat_map(),
                 vmin=0,
-                vmax=None if counts else 1,
+                vmax=most if counts else 1,
             )
             panel.set(title=title, ylabel="neuron, sorted")
             bar = "spikes per bin" if counts else "rate / highest"
-            self.figure_.colorbar(image, ax=panel, label=bar)
+            beyond = "max" if counts and np.nanmax(values) > most else "neither"
+            self.figure_.colorbar(image, ax=panel, label=bar, extend=beyond)
         self.axes_[-1].set_xlabel(label)
         return self
