@@ -88,7 +88,7 @@ fig.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
 
 # %%
 # The maps behind the first ranking: the mean attention between bins and between neurons. Columns
-# are looked at; held-out neurons look, but nobody looks at them.
+# are looked at. Held-out neurons are left out: nobody looks at them.
 AttentionDisplay.from_estimator(stndt, test, heldin_only=True)
 
 # %%
@@ -98,7 +98,7 @@ AttentionDisplay.from_estimator(stndt, test, heldin_only=True)
 # line is the mean of ten random orders of the same neurons, its band two standard errors. The
 # control: the ranking that STNDT's attention gave, applied to NDT, which had no part in it.
 curves = {"STNDT": neuron_dropping_curve(stndt, test, n_dropped=range(0, 21, 2), random_state=0)}
-curves["NDT, STNDT's ranking"] = neuron_dropping_curve(ndt, test, ranking=curves["STNDT"])
+curves["NDT"] = neuron_dropping_curve(ndt, test, ranking=curves["STNDT"])
 NeuronDroppingDisplay.from_curves(curves)
 
 print(f"\nBits per spike that are lost with {n_planted} neurons: ranked by attention, and random")
@@ -107,7 +107,7 @@ for name, curve in curves.items():
     scores, mean = curve.scores["bits_per_spike"], curve.random_mean["bits_per_spike"]
     error = curve.random_2se["bits_per_spike"][k]
     print(
-        f"    {name:22} {scores[0] - scores[k]:.3f}, "
+        f"    {name:6} {scores[0] - scores[k]:.3f}, "
         f"{mean[0] - mean[k]:.3f} ± {error:.3f} (two standard errors)"
     )
 
