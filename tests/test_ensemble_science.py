@@ -26,17 +26,17 @@ def halves(reaching):
 
 @pytest.fixture(scope="module")
 def seeds(reaching, halves):
-    """Six networks that differ by their seeds alone, trained on half of the trials."""
+    """Eight networks that differ by their seeds alone, trained on half of the trials."""
     base = STNDTEstimator(d_model=32)
-    return BaggingEnsemble(base, n_estimators=6, random_state=0).fit(reaching.spikes[halves[0]])
+    return BaggingEnsemble(base, n_estimators=8, random_state=0).fit(reaching.spikes[halves[0]])
 
 
 def test_score_rises_with_the_number_of_members(seeds, reaching, halves):
     test = reaching.spikes[halves[1]]
     curve = seeds.score_curve(test)
     alone = np.array([member.score(test) for member in seeds])
-    assert curve[-1] > curve[0] + 0.005
-    assert curve[-1] > alone.mean() + 0.005
+    assert curve[-1] > curve[0] + 0.01
+    assert curve[-1] > alone.mean() + 0.01
     assert curve[-1] > alone.max()
 
 
