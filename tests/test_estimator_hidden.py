@@ -128,7 +128,7 @@ def test_masks_of_a_masked_array_are_nan(small, fitted, spikes, dtype):
 )
 def test_training_never_shows_what_is_to_be_predicted(objective):
     # coin flips: who does not see a count cannot beat the mean rate, 2 - 2 log 2 nats an entry
-    flips = 4.0 * np.random.RandomState(0).randint(2, size=(48, 10, 12))
+    flips = 4.0 * np.random.RandomState(0).randint(2, size=(96, 10, 12))
     params = {
         "d_model": 16,
         "max_epochs": 12,

@@ -214,7 +214,7 @@ def test_silent_and_constant_neurons_get_finite_rates(small, spikes, ndim, scali
     assert np.isfinite(rates).all()
     assert (rates > 0).all()
     assert rates[..., 1].max() < 0.05
-    assert np.abs(rates[..., 2] - 3).max() < 1
+    assert np.abs(rates[..., 2] - 3).mean() < 0.5
 
 
 def test_no_spike_at_all_gets_rates_near_zero(small):

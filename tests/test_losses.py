@@ -3,7 +3,13 @@ import math
 import pytest
 import torch
 
-from sklearn_stndt.network.losses import info_nce, masked_modelling_loss, poisson_nll
+from sklearn_stndt.network.losses import (
+    info_nce,
+    loss_weights,
+    masked_modelling_loss,
+    poisson_nll,
+)
+from sklearn_stndt.network.model import MAX_LOG_RATE
 
 
 def test_poisson_nll_has_the_values_computed_by_hand():
@@ -61,7 +67,7 @@ def entries(*indices):
     ],
 )
 def test_groups_are_averaged_apart_and_added(groups, expected):
-    loss = masked_modelling_loss(LOG_RATES, SPIKES, **groups)
+    loss = masked_modelling_loss(LOG_RATES, SPIKES, loss_weights(**groups))
     assert loss.shape == ()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
@@ -69,27 +75,31 @@ def test_groups_are_averaged_apart_and_added(groups, expected):
 def test_gradient_is_finite_where_a_group_has_no_entries():
     log_rates = LOG_RATES.clone().requires_grad_()
     scored = entries((0, 0), (1, 0))
-    masked_modelling_loss(log_rates, 3 * SPIKES, masked=entries(), heldout=scored).backward()
+    weights = loss_weights(entries(), heldout=scored)
+    masked_modelling_loss(log_rates, 3 * SPIKES, weights).backward()
     # d/dr (exp(r) - s r) = 1 - 3, halved by the mean over two entries; 0 elsewhere
     torch.testing.assert_close(log_rates.grad, -1.0 * scored)
 
 
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
-def test_infinite_log_rates_of_unscored_entries_do_not_reach_the_loss(value):
-    log_rates = torch.zeros(1, 2, 3)
-    log_rates[0, 0, 2] = value
-    loss = masked_modelling_loss(log_rates, SPIKES, masked=entries((0, 0)), heldout=entries((0, 1)))
-    assert loss.item() == pytest.approx(2.0)
-
-
-@pytest.mark.parametrize("value", [math.inf, -math.inf])
-def test_infinite_log_rates_of_unscored_entries_do_not_reach_the_gradient(value):
-    # a torch.where that chooses after exp has the derivative 0 * inf = NaN at +inf
+@pytest.mark.parametrize("value", [MAX_LOG_RATE, -1e4])
+def test_log_rates_of_unscored_entries_reach_neither_loss_nor_gradient(value):
     log_rates = torch.zeros(1, 2, 3)
     log_rates[0, 0, 2] = value
     log_rates.requires_grad_()
-    masked_modelling_loss(log_rates, 3 * SPIKES, masked=entries((0, 0))).backward()
-    torch.testing.assert_close(log_rates.grad, -2.0 * entries((0, 0)))
+    weights = loss_weights(entries((0, 0)), heldout=entries((0, 1)))
+    loss = masked_modelling_loss(log_rates, 3 * SPIKES, weights)
+    loss.backward()
+    assert loss.item() == 2.0
+    torch.testing.assert_close(log_rates.grad, -2.0 * entries((0, 0), (0, 1)))
+
+
+def test_losses_of_parts_add_up_to_that_of_the_batch():
+    generator = torch.Generator().manual_seed(0)
+    log_rates, spikes = torch.rand(2, 7, 5, 3, generator=generator)
+    weights = loss_weights(spikes < 0.4, heldout=spikes > 0.8)
+    parts = zip(*(x.split(2) for x in (log_rates, spikes, weights)), strict=True)
+    total = sum(masked_modelling_loss(*part) for part in parts)
+    torch.testing.assert_close(total, masked_modelling_loss(log_rates, spikes, weights))
 
 
 def test_info_nce_has_the_value_computed_by_hand():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sklearn_stndt.network import STNDT, info_nce, masked_modelling_loss
+from sklearn_stndt.network import STNDT, info_nce, loss_weights, masked_modelling_loss
 
 N_BINS, N_NEURONS = 12, 5
 PUBLISHED = {
@@ -100,7 +100,7 @@ def train_some_steps(network, n_steps):
         optimizer.zero_grad()
         masked = torch.rand(spikes.shape) < 0.3
         log_rates = network(spikes, ~masked).log_rates
-        masked_modelling_loss(log_rates, spikes, masked=masked).backward()
+        masked_modelling_loss(log_rates, spikes, loss_weights(masked)).backward()
         optimizer.step()
 
 

@@ -6,7 +6,13 @@ import torch
 from skorch.callbacks import Callback
 from torch import nn
 
-from sklearn_stndt.network import STNDT, NetworkOutput, info_nce, masked_modelling_loss
+from sklearn_stndt.network import (
+    STNDT,
+    NetworkOutput,
+    info_nce,
+    loss_weights,
+    masked_modelling_loss,
+)
 from sklearn_stndt.training import net as net_module
 from sklearn_stndt.training.callbacks import WarmupCosine
 from sklearn_stndt.training.net import MaskedModellingNet, build_net, inference_batch_size
@@ -42,6 +48,9 @@ class Spy(nn.Module):
         self.calls.append((spikes, visible, self.training, torch.is_grad_enabled()))
         encoded = (spikes * visible).sum(1) + self.log_rate
         return NetworkOutput(self.log_rate.expand(spikes.shape), encoded, [], [])
+
+    def largest_activation(self, n_bins, n_neurons):
+        return n_bins * n_neurons
 
 
 def spying_net(**params):
@@ -119,9 +128,11 @@ def test_the_loss_is_of_what_was_hidden_and_known(batch, heldout, n_forecast, we
     expected = masked_modelling_loss(
         torch.full(batch.shape, 0.5),
         batch.nan_to_num(0),
-        masked=may_be_shown(batch, heldout, n_forecast) & ~calls[0][1],
-        heldout=known & is_heldout,
-        forecast=known & is_forecast,
+        loss_weights(
+            may_be_shown(batch, heldout, n_forecast) & ~calls[0][1],
+            known & is_heldout,
+            known & is_forecast,
+        ),
     )
     if weight:
         first, second = ((spikes * visible).sum(1) + 0.5 for spikes, visible, *_ in calls[1:])

@@ -1,6 +1,6 @@
 """The network in pure torch: model, attention, masking, losses."""
 
-from sklearn_stndt.network.losses import info_nce, masked_modelling_loss, poisson_nll
+from sklearn_stndt.network.losses import info_nce, loss_weights, masked_modelling_loss, poisson_nll
 from sklearn_stndt.network.masking import corrupt, draw_mask, speckled_folds
 from sklearn_stndt.network.model import STNDT, NetworkOutput
 
@@ -10,6 +10,7 @@ __all__ = [
     "corrupt",
     "draw_mask",
     "info_nce",
+    "loss_weights",
     "masked_modelling_loss",
     "poisson_nll",
     "speckled_folds",

@@ -7,6 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
+from sklearn_stndt.network.dropped_attention import DroppedAttention, of_block, query_blocks
+
+HIDDEN_SCORE = 1e6  # lower by so much, a neuron gets no weight: exp(-1e6) is 0
 
 
 def layer_bands(context: tuple[int, int] | None, n_layers: int) -> list[tuple[int, int] | None]:
@@ -46,10 +49,12 @@ def allowed_keys(bin_visible: Tensor, band: tuple[int, int] | None) -> Tensor | 
 
     Returns
     -------
-    Tensor of bool, shape (batch or 1, 1, n_bins, n_bins), or None
+    Tensor of bool, shape (batch or 1, 1, n_bins or 1, n_bins), or None
         True where query (row) may look at key (column); None where nothing is forbidden.
     """
     everything_visible = bool(bin_visible.all())
+    if bool((bin_visible == bin_visible[:1]).all()):
+        bin_visible = bin_visible[:1]  # one mask for all trials: forecast bins
     if band is None:
         return None if everything_visible else bin_visible[:, None, None, :]
     bins = torch.arange(bin_visible.shape[1], device=bin_visible.device)
@@ -99,7 +104,11 @@ class TemporalAttention(nn.Module):
             self.log_length = nn.Parameter(torch.linspace(shortest, longest, n_heads))
 
     def forward(
-        self, x: Tensor, allowed: Tensor | None, return_weights: bool = False
+        self,
+        x: Tensor,
+        allowed: Tensor | None,
+        return_weights: bool = False,
+        band: tuple[int, int] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend.
 
@@ -111,49 +120,89 @@ class TemporalAttention(nn.Module):
             Keys (last axis) that each query may look at. A query without any gets zeros.
         return_weights : bool, default=False
             Return the weights too, at the cost of the fused kernel.
+        band : (int, int) or None, default=None
+            Bins back and ahead outside of which `allowed` allows nothing, so that nothing need be
+            computed there.
 
         Returns
         -------
         out : Tensor, shape (batch, n_bins, d_model)
         weights : Tensor, shape (batch, n_heads, n_bins, n_bins), or None
         """
-        batch, n_bins, _ = x.shape
-        qkv = self.query_key_value(x)  # (batch, n_bins, 3 * n_heads * head_width)
-        qkv = qkv.view(batch, n_bins, 3, self.n_heads, self.head_width)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (batch, n_heads, n_bins, head_width)
-        has_key = None
+        n_bins = x.shape[1]
+        has_key = bias = None
         if allowed is not None:
             has_key = allowed.any(-1, keepdim=True)  # (batch or 1, 1, n_bins or 1, 1)
-            allowed = allowed | ~has_key  # a softmax over nothing would be NaN
-        penalty = self._penalty(n_bins, allowed)
-        weights = None
-        if return_weights or (self.training and self.drop.p > 0):
-            scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width)
-            if penalty is not None:
-                scores = scores + penalty
-            weights = scores.softmax(-1)  # (batch, n_heads, n_bins, n_bins)
-            if has_key is not None:
-                weights = weights * has_key
-            attended = self.drop(weights) @ value
+            # a softmax over nothing would be NaN
+            bias = torch.zeros(allowed.shape, dtype=x.dtype, device=x.device)
+            bias = bias.masked_fill(has_key & ~allowed, -torch.inf)
+        if self.log_length is not None:
+            distance = distance_penalty(n_bins, self.log_length)  # (1, n_heads, n_bins, n_bins)
+            bias = distance if bias is None else distance + bias
+        qkv = self.query_key_value(x)  # (batch, n_bins, 3 * n_heads * head_width)
+        if torch.is_grad_enabled() and x.device.type == "cpu" and not return_weights:
+            threshold = self.drop.threshold if self.training else 0
+            attended = DroppedAttention.apply(qkv, bias, band, self.n_heads, threshold)
+            weights = None
         else:
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=penalty)
-            if has_key is not None:
-                attended = attended * has_key
-        attended = attended.transpose(1, 2).reshape(batch, n_bins, -1)  # (batch, n_bins, inner)
+            attended, weights = self._attend(qkv, bias, band, return_weights)
+        if has_key is not None and not has_key.all():  # what has nothing to look at gets zeros
+            attended = attended * has_key[:, 0].to(x.dtype)  # (batch, n_bins, inner)
+            weights = None if weights is None else weights * has_key
         return self.out(attended), weights
 
-    def _penalty(self, n_bins: int, allowed: Tensor | None) -> Tensor | None:
-        """What is added to the scores, (batch or 1, n_heads or 1, n_bins or 1, n_bins), or None."""
-        penalty = None
-        if self.log_length is not None:
-            bins = torch.arange(n_bins, device=self.log_length.device)
-            distance = (bins[:, None] - bins).abs()  # (n_bins, n_bins)
-            penalty = -distance * torch.exp(-self.log_length)[None, :, None, None]
-        if allowed is None:
-            return penalty
-        if penalty is None:
-            penalty = torch.zeros((), device=allowed.device)
-        return penalty.masked_fill(~allowed, -torch.inf)
+    def _attend(
+        self,
+        qkv: Tensor,
+        bias: Tensor | None,
+        band: tuple[int, int] | None,
+        return_weights: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attend by torch's fused kernels, or by hand where the weights are wanted."""
+        by_head = qkv.unflatten(2, (3, self.n_heads, self.head_width))
+        query, key, value = by_head.permute(2, 0, 3, 1, 4)  # each (batch, n_heads, n_bins, width)
+        weights = None
+        if return_weights:
+            scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width)
+            scores = scores if bias is None else scores + bias
+            weights = scores.softmax(-1)  # (batch, n_heads, n_bins, n_bins)
+            attended = self.drop(weights) @ value
+        else:
+            n_bins = query.shape[2]
+            blocks = [(slice(0, n_bins), slice(0, n_bins))]
+            if band is not None:
+                blocks = query_blocks(n_bins, self.n_heads, band)
+            parts = [
+                F.scaled_dot_product_attention(
+                    query[:, :, rows],
+                    key[:, :, columns],
+                    value[:, :, columns],
+                    attn_mask=None if bias is None else of_block(bias, rows, columns),
+                    dropout_p=self.drop.p if self.training else 0.0,
+                )
+                for rows, columns in blocks
+            ]
+            attended = torch.cat(parts, dim=2)  # (batch, n_heads, n_bins, width)
+        return attended.transpose(1, 2).flatten(2), weights
+
+
+def distance_penalty(n_bins: int, log_length: Tensor) -> Tensor:
+    """What the distance between bins takes off the scores.
+
+    Parameters
+    ----------
+    n_bins : int
+        Bins of the window.
+    log_length : Tensor, shape (n_heads,)
+        Logarithm of the bins over which the penalty grows by 1.
+
+    Returns
+    -------
+    Tensor, shape (1, n_heads, n_bins, n_bins)
+    """
+    bins = torch.arange(n_bins, device=log_length.device)
+    distance = (bins[:, None] - bins).abs()  # (n_bins, n_bins)
+    return -distance * torch.exp(-log_length)[None, :, None, None]
 
 
 class SpatialAttention(nn.Module):
@@ -202,9 +251,11 @@ class SpatialAttention(nn.Module):
         query_key = self.query_key(courses)  # (batch, n_neurons, 2 * n_heads * head_width)
         query_key = query_key.view(batch, n_neurons, 2, self.n_heads, self.head_width)
         query, key = query_key.permute(2, 0, 3, 1, 4)  # (batch, n_heads, n_neurons, head_width)
-        scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width)
-        # a large negative number, not -inf: a trial that is hidden as a whole stays finite
-        hidden = ~neuron_visible[:, None, None, :]
-        scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(-1).masked_fill(hidden, 0.0)
-        return self.drop(weights.mean(1))  # (batch, n_neurons, n_neurons)
+        scores = (query / math.sqrt(self.head_width)) @ key.transpose(-1, -2)
+        seen = neuron_visible.to(scores.dtype)  # (batch, n_neurons)
+        # not -inf: where a trial is hidden as a whole, the softmax stays finite
+        scores += ((seen - 1) * HIDDEN_SCORE)[:, None, None, :]
+        weights = scores.softmax(-1).sum(1)  # (batch, n_neurons, n_neurons)
+        # the mean over heads; all zero in a trial that is hidden as a whole
+        weights = weights * (seen.amax(1) / self.n_heads)[:, None, None]
+        return self.drop(weights)  # (batch, n_neurons, n_neurons)

@@ -24,15 +24,10 @@ def poisson_nll(log_rates: Tensor, spikes: Tensor) -> Tensor:
     return torch.exp(log_rates) - spikes * log_rates
 
 
-def masked_modelling_loss(
-    log_rates: Tensor,
-    spikes: Tensor,
-    *,
-    masked: Tensor,
-    heldout: Tensor | None = None,
-    forecast: Tensor | None = None,
+def loss_weights(
+    masked: Tensor, heldout: Tensor | None = None, forecast: Tensor | None = None
 ) -> Tensor:
-    """Poisson loss of what the network did not see.
+    """How much each entry counts in the loss of masked modelling.
 
     Masked held-in entries, held-out neurons and forecast bins are averaged each on their own and
     then added with equal weight, so that a few held-out neurons count as much as the many held-in
@@ -40,9 +35,7 @@ def masked_modelling_loss(
 
     Parameters
     ----------
-    log_rates, spikes : Tensor, shape (batch, n_bins, n_neurons)
-        Inferred log-rates and counts (0 where missing).
-    masked : Tensor of bool, same shape
+    masked : Tensor of bool, shape (batch, n_bins, n_neurons)
         Held-in entries that were masked.
     heldout : Tensor of bool, same shape, default=None
         Entries of held-out neurons that have a known count.
@@ -51,15 +44,32 @@ def masked_modelling_loss(
 
     Returns
     -------
-    Tensor, shape ()
-        A group without entries adds 0.
+    Tensor, shape (batch, n_bins, n_neurons)
+        Sums to 1 over each group that has entries.
     """
-    groups = [group for group in (masked, heldout, forecast) if group is not None]
-    # put aside before the exponential: what is not scored reaches neither loss nor gradient
-    scored = torch.stack(groups).any(0)
-    nll = poisson_nll(log_rates.masked_fill(~scored, 0.0), spikes)
-    means = [(nll * group).sum() / group.sum().clamp(min=1) for group in groups]
-    return torch.stack(means).sum()
+    weights = torch.zeros(masked.shape, device=masked.device)
+    for group in (masked, heldout, forecast):
+        if group is not None:
+            entries = group.float()
+            weights.addcmul_(entries, 1 / entries.sum(dtype=torch.float64).clamp(min=1).float())
+    return weights
+
+
+def masked_modelling_loss(log_rates: Tensor, spikes: Tensor, weights: Tensor) -> Tensor:
+    """Poisson loss of what the network did not see.
+
+    Parameters
+    ----------
+    log_rates, spikes : Tensor, shape (batch, n_bins, n_neurons)
+        Inferred log-rates, finite, and counts (0 where missing).
+    weights : Tensor, same shape
+        From `loss_weights`. A weighted sum: losses of the parts of a batch add up to its own.
+
+    Returns
+    -------
+    Tensor, shape ()
+    """
+    return (poisson_nll(log_rates, spikes) * weights).sum()
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
@@ -86,8 +96,11 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     visual representations", ICML 2020.
     """
     n = len(first)
-    views = F.normalize(torch.cat([first, second]), dim=-1)  # (2 batch, n_features)
-    similarity = views @ views.T / temperature  # (2 batch, 2 batch)
+    views = torch.cat([first, second])  # (2 batch, n_features)
+    products = views @ views.T  # (2 batch, 2 batch)
+    # cosines from products: to normalise the views would copy them, and they may be long
+    scale = products.diagonal().clamp(min=1e-24).rsqrt()
+    similarity = products * scale * scale[:, None] / temperature
     itself = torch.eye(2 * n, dtype=torch.bool, device=views.device)
     similarity = similarity.masked_fill(itself, -torch.inf)
     partner = torch.arange(2 * n, device=views.device).roll(n)

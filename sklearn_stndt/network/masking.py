@@ -3,6 +3,47 @@
 import torch
 from torch import Tensor
 
+LEVELS = 2**16  # two random bytes decide over an entry
+
+
+def draw_levels(shape: torch.Size, device: torch.device) -> Tensor:
+    """Random whole numbers from -LEVELS / 2 to LEVELS / 2 - 1, a quarter of the cost of floats.
+
+    Parameters
+    ----------
+    shape : torch.Size
+        Shape of the result.
+    device : torch.device
+        Where it lives.
+
+    Returns
+    -------
+    Tensor of int16
+    """
+    n = shape.numel()
+    draws = torch.empty(-(-n // 4), dtype=torch.int64, device=device).random_(-(2**63), None)
+    return draws.view(torch.int16)[:n].view(shape)
+
+
+def below(levels: Tensor, share: float | Tensor) -> Tensor:
+    """Choose entries with a probability, rounded to 1 / LEVELS; 0 and 1 are exact.
+
+    Parameters
+    ----------
+    levels : Tensor of int16
+        From `draw_levels`.
+    share : float or Tensor that broadcasts
+        The probability.
+
+    Returns
+    -------
+    Tensor of bool
+    """
+    share = torch.as_tensor(share, device=levels.device)
+    last = (share * LEVELS).round() - LEVELS // 2 - 1  # the highest level that is chosen
+    chosen = levels <= last.clamp(min=-LEVELS // 2).to(torch.int16)
+    return chosen & (last >= -LEVELS // 2)
+
 
 def draw_mask(visible: Tensor, ratio: float | tuple[float, float]) -> Tensor:
     """Choose single entries at random among those that are visible.
@@ -21,7 +62,7 @@ def draw_mask(visible: Tensor, ratio: float | tuple[float, float]) -> Tensor:
     """
     low, high = ratio if isinstance(ratio, tuple) else (ratio, ratio)
     per_trial = low + (high - low) * torch.rand(len(visible), 1, 1, device=visible.device)
-    return visible & (torch.rand(visible.shape, device=visible.device) < per_trial)
+    return visible & below(draw_levels(visible.shape, visible.device), per_trial)
 
 
 def corrupt(
@@ -49,11 +90,14 @@ def corrupt(
     """
     if token_ratio >= 1:
         return spikes, visible & ~masked
-    draw = torch.rand(spikes.shape, device=spikes.device)
-    as_token = masked & (draw < token_ratio)
-    as_random = masked & ~as_token & (draw < token_ratio + (1 - token_ratio) * random_ratio)
-    random_counts = torch.floor(torch.rand_like(spikes) * (spikes.max() + 1))
-    return torch.where(as_random, random_counts, spikes), visible & ~as_token
+    levels = draw_levels(spikes.shape, spikes.device)
+    as_token = masked & below(levels, token_ratio)
+    corrupted = below(levels, token_ratio + (1 - token_ratio) * random_ratio)
+    as_random = (masked & corrupted & ~as_token).to(spikes.dtype)
+    share = draw_levels(spikes.shape, spikes.device).to(spikes.dtype) / LEVELS + 0.5  # in [0, 1)
+    random_counts = torch.floor(share * (spikes.max() + 1))
+    # factors in place of torch.where, which takes ten times as long on a CPU
+    return spikes * (1 - as_random) + random_counts * as_random, visible & ~as_token
 
 
 def speckled_folds(

@@ -24,6 +24,7 @@ from sklearn_stndt.network import (
     corrupt,
     draw_mask,
     info_nce,
+    loss_weights,
     masked_modelling_loss,
     poisson_nll,
     speckled_folds,
@@ -32,6 +33,8 @@ from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress,
 from sklearn_stndt.training.windows import Windows
 
 N_FOLDS = 5  # complementary masks of a validation without held-out neurons
+CPU_CHUNK_ENTRIES = 2**20  # of the largest activation of windows that are trained on at once
+GPU_CHUNK_ENTRIES = 2**27
 MAX_INFERENCE_ENTRIES = 2**24  # of all activations of a batch, about: some hundred MB
 
 
@@ -123,32 +126,47 @@ class MaskedModellingNet(NeuralNet):
         default = (self.mask_ratio, self.token_ratio, self.random_ratio)
         ratio, *rest = (d if o is None else o for o, d in zip(own, default, strict=True))
         views = [corrupt(spikes, visible, draw_mask(visible, ratio), *rest) for _ in range(2)]
-        if self.contrastive_at == "embedding":
-            pairs = list(zip(*(self.module_.embeddings(*view) for view in views), strict=True))
-        else:
-            pairs = [[self.module_(*view).encoded for view in views]]
+        compared = [self._representations(*view) for view in views]
+        pairs = zip(*compared, strict=True)
         losses = [info_nce(first, second, self.temperature) for first, second in pairs]
         return torch.stack(losses).sum()
+
+    def _representations(self, spikes: Tensor, visible: Tensor) -> list[Tensor]:
+        """What is compared of a view, part after part of the batch."""
+        size = training_chunk_size(self.module_, spikes.shape, spikes.device)
+        parts = []
+        for part in zip(spikes.split(size), visible.split(size), strict=True):
+            if self.contrastive_at == "embedding":
+                parts.append(self.module_.embeddings(*part))
+            else:
+                parts.append([self.module_(*part).encoded])
+        return [torch.cat(of_all) for of_all in zip(*parts, strict=True)]
 
     def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
         """Mask, infer, and take the gradient of the loss of what was masked."""
         self._set_training(True)
         spikes, known, visible = self.split_visible(batch[0])
         masked = draw_mask(visible, self.mask_ratio)
-        output = self.module_(
-            *corrupt(spikes, visible, masked, self.token_ratio, self.random_ratio)
-        )
-        heldout, forecast = self.always_hidden(known)
-        loss = masked_modelling_loss(
-            output.log_rates, spikes, masked=masked, heldout=heldout, forecast=forecast
-        )
+        shown = corrupt(spikes, visible, masked, self.token_ratio, self.random_ratio)
+        weights = loss_weights(masked, *self.always_hidden(known))
+        nll, log_rates = torch.zeros((), device=spikes.device), []
+        # part after part: the activations of one are gone before those of the next are made
+        size = training_chunk_size(self.module_, spikes.shape, spikes.device)
+        parts = zip(*(x.split(size) for x in (*shown, spikes, weights)), strict=True)
+        for shown_spikes, shown_where, counts, part_weights in parts:
+            output = self.module_(shown_spikes, shown_where)
+            part_nll = masked_modelling_loss(output.log_rates, counts, part_weights)
+            part_nll.backward()
+            nll += part_nll.detach()
+            log_rates.append(output.log_rates.detach())
+        loss = nll
         if self.contrastive_weight:
             contrast = self.contrast(spikes, visible)
-            self.history.record_batch("train_nll", loss.item())
+            (self.contrastive_weight * contrast).backward()
+            self.history.record_batch("train_nll", nll.item())
             self.history.record_batch("train_contrast", contrast.item())
-            loss = loss + self.contrastive_weight * contrast
-        loss.backward()
-        return {"loss": loss, "y_pred": output.log_rates}
+            loss = nll + self.contrastive_weight * contrast.detach()
+        return {"loss": loss, "y_pred": torch.cat(log_rates)}
 
     @torch.no_grad()
     def validation_step(self, batch, **fit_params) -> dict[str, Any]:
@@ -206,6 +224,16 @@ def inference_batch_size(module: STNDT, n_bins: int, n_neurons: int) -> int:
     a_window = n_bins * (4 * n_neurons + 12 * width) + 2 * n_neurons**2
     a_window += module.n_heads * n_bins**2
     return int(np.clip(MAX_INFERENCE_ENTRIES // a_window, 1, 256))
+
+
+def training_chunk_size(module: STNDT, shape: torch.Size, device: torch.device) -> int:
+    """Windows of a batch that pass through the network at once while it learns.
+
+    On a CPU so few that their activations stay near the processor, which is faster; on a GPU as
+    many as the memory bound allows.
+    """
+    limit = CPU_CHUNK_ENTRIES if device.type == "cpu" else GPU_CHUNK_ENTRIES
+    return int(np.clip(limit // module.largest_activation(*shape[1:]), 1, 2**16))
 
 
 def keep_batch(batch):
