@@ -1,5 +1,6 @@
 # make demo   decode behaviour from generated spikes: a table, and a figure in demo.png
 # make test   the tests
+# make docs   the documentation, examples run, into docs/_build/html: about ten minutes
 # make lint   ruff, codespell, mypy
 # make clean  remove what tools and the demo write; make distclean: .venv too
 #
@@ -14,6 +15,8 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 # Two: the tests fit small networks and gain little from more; raise it on a large machine.
 WORKERS ?= 2
 PYTEST_ARGS ?=
+# Prose without running the examples: make docs SPHINX_ARGS="-D plot_gallery=0"
+SPHINX_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -29,7 +32,7 @@ export MPLBACKEND = Agg
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test lint clean distclean venv
+.PHONY: help demo test docs lint clean distclean venv
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -46,6 +49,15 @@ test: export OPENBLAS_NUM_THREADS = 1
 # mostly built once, and still evens out a file that takes long.
 test: $(VENV)/.installed-test-plot-io $(VENV)/.reference
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+# Examples that did not change since the last build are not run again. One thread, as for the tests:
+# the figures are then the same on every machine of a kind.
+docs: export OMP_NUM_THREADS = 1
+docs: export MKL_NUM_THREADS = 1
+docs: export OPENBLAS_NUM_THREADS = 1
+docs: $(VENV)/.installed-docs-plot-io
+	$(BIN)/sphinx-build -W --keep-going -b html $(SPHINX_ARGS) docs docs/_build/html
+	@echo "The first page: docs/_build/html/index.html"
 
 lint: $(VENV)/.installed-dev-plot
 	$(BIN)/ruff check .
@@ -84,7 +96,9 @@ $(VENV)/.reference: constraints.txt $(VENV)/.installed-test-plot-io
 	@touch $@
 
 clean:
-	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.png
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache demo.png examples/demo.png
+	rm -rf docs/_build docs/auto_examples docs/api/backreferences docs/api/generated \
+		docs/sg_execution_times.rst
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean

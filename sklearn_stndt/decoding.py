@@ -48,7 +48,7 @@ class BinwiseRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
     n_features_in_ : int
         Number of features of a bin, the length of the last axis of `X`, without history.
 
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the features, where `X` was a 2D dataframe whose column names are all strings.
 
     See Also

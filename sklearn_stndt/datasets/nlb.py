@@ -22,13 +22,14 @@ def load_nlb(
     name: str | None = None,
     bin_width: float | None = None,
 ) -> Bunch:
-    """Load a data set of the Neural Latents Benchmark [1]_ from its h5 or NWB files.
+    """Load a data set of the Neural Latents Benchmark from its h5 or NWB files.
 
-    Neurons are the held-in ones, followed by the held-out ones; bins are those of the trial,
-    followed by the forward bins where the files have any. What the benchmark hides is NaN, so
-    that ``STNDTEstimator(heldout_neurons=data.heldout, forecast_bins=data.n_forward)`` can be
-    fitted to ``data.X_train``, and ``transform(data.X_eval)`` gives the rates that
-    :func:`make_submission` writes.
+    See [1]_ for the benchmark. Neurons are the held-in ones, followed by the held-out ones; bins
+    are those of the trial, followed by the forward bins where the files have any. What the
+    benchmark hides is NaN, so that
+    ``STNDTEstimator(heldout_neurons=data.heldout, forecast_bins=data.n_forward)`` can be fitted to
+    ``data.X_train``, and ``transform(data.X_eval)`` gives the rates that :func:`make_submission`
+    writes.
 
     Parameters
     ----------

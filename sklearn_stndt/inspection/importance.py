@@ -94,8 +94,8 @@ def neuron_importance(
     *Gradient.* With :math:`x_{is}` the scaled count of neuron i in bin s, and :math:`\sigma_i` its
     standard deviation, the importance is
 
-    .. math:: \sigma_i \Big( \big\langle \sum_{j \in J} \sum_t r_{jt} \Big(
-        \frac{\partial \log r_{jt}}{\partial x_{is}} \Big)^2 \big\rangle_s \Big)^{1/2},
+    .. math:: \sigma_i \Bigl( \bigl\langle \sum_{j \in J} \sum_t r_{jt} \Bigl(
+        \frac{\partial \log r_{jt}}{\partial x_{is}} \Bigr)^2 \bigr\rangle_s \Bigr)^{1/2},
 
     where J is a random half of the neurons without i. Its square is, about, the information in nats
     by which the rates of all other neurons change when one count of neuron i changes by a standard
