@@ -50,6 +50,7 @@ sphinx_gallery_conf = {
     "doc_module": ("sklearn_stndt",),
     "copyfile_regex": r".*\.rst",
     "remove_config_comments": True,
+    "capture_repr": ("_repr_html_",),
     "show_memory": False,
     "min_reported_time": 5,
 }

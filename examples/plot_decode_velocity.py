@@ -27,6 +27,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_stndt import BinwiseRegressor, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
+from sklearn_stndt.plotting import DecodingDisplay
 
 data = make_reaches(n_trials=140, random_state=0)
 train, test = slice(0, 60), slice(60, None)
@@ -85,30 +86,19 @@ for name, search in searches.items():
     print(f"{name:20}{score:6.3f}{alpha:10g}{1000 * lag * data.bin_width:5.0f} ms")
 
 # %%
-# Velocity in three test trials, and the paths of the hand in sixteen: the sum of the decoded
-# velocity from the start of the trial, so that errors add up.
-styles = {
-    "truth": {"color": "black", "lw": 2.5, "alpha": 0.35},
-    "Gaussian smoothing": {"color": "#E69F00", "lw": 1.5, "ls": "--"},
-    "STNDT": {"color": "#0072B2", "lw": 1.5},
-}
-time = (np.arange(data.spikes.shape[1]) + 0.5) * data.bin_width
+# Velocity in one test trial, and paths of the hand in twelve: the sum of the decoded velocity
+# from the start of the trial, so that errors add up.
+DecodingDisplay.from_estimator(
+    stndt, data.spikes[test], data.velocity[test], bin_width=data.bin_width
+)
 
-fig, axes = plt.subplots(2, 3, figsize=(7, 3.8), sharex=True, sharey=True, layout="constrained")
-for trial in range(3):
-    for axis in range(2):
-        for name, style in styles.items():
-            axes[axis, trial].plot(time, velocity[name][trial, :, axis], label=name, **style)
-    axes[0, trial].set_title(f"test trial {trial + 1}")
-    axes[1, trial].set_xlabel("time (s)")
-axes[0, 0].set_ylabel("velocity, x (cm/s)")
-axes[1, 0].set_ylabel("velocity, y (cm/s)")
-handles, labels = axes[0, 0].get_legend_handles_labels()
-fig.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
-
+# %%
+# The paths of sixteen reaches, in the colours of their targets: as they were, from smoothed
+# counts, and from the rates of STNDT.
+methods = ("truth", "Gaussian smoothing", "STNDT")
 fig, axes = plt.subplots(1, 3, figsize=(7, 2.8), layout="constrained")
 hues = plt.get_cmap("twilight")(np.arange(8) / 8)  # one a target
-for ax, name in zip(axes, styles, strict=True):
+for ax, name in zip(axes, methods, strict=True):
     paths = np.cumsum(velocity[name][:16], axis=1) * data.bin_width
     for path, condition in zip(paths, data.conditions[test], strict=False):
         ax.plot(*path.T, color=hues[condition], lw=1.2)

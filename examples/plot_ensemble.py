@@ -23,6 +23,7 @@ from scipy.stats import loguniform, spearmanr, uniform
 
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
+from sklearn_stndt.plotting import EnsembleCurveDisplay
 
 if "STNDT_DATA" in os.environ:
     recording = np.load(Path(os.environ["STNDT_DATA"]) / "datahigh" / "datahigh_20ms.npz")
@@ -72,6 +73,11 @@ for k, i in enumerate(ensemble.selected_):
 print(f'n_best="auto" would average {chosen}')
 
 # %%
+# The curve, with the number that ``n_best="auto"`` would have chosen.
+display = EnsembleCurveDisplay.from_scores(curve, alone)
+display.ax_.axvline(chosen, color="0.6", ls="--", lw=1, zorder=0)
+
+# %%
 # What is disagreement worth? Where the truth is known: sort all rates by the disagreement of the
 # members, and compare it with how far their mean is from the truth. The error grows with
 # the disagreement, so disagreement tells good rates from bad ones. But it is larger: it also has a
@@ -89,17 +95,11 @@ groups = np.array_split(np.argsort(in_hz), 12)  # from the least to the largest 
 x = np.array([in_hz[group].mean() for group in groups])
 y = np.array([np.sqrt(np.mean(against[group] ** 2)) for group in groups])  # root mean square
 
-fig, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
-members = np.arange(1, len(curve) + 1)
-left.plot(members, curve, "-", color="#0072B2", lw=2, label="mean of the best k")
-left.plot(members, alone, "o", color="#E69F00", mec="none", label="member of rank k alone")
-left.axvline(chosen, color="0.6", ls="--", lw=1, zorder=0, label='n_best="auto"')
-left.set(xlabel="members k", ylabel="hidden entries (bits per spike)", xticks=members)
-left.legend(frameon=False)
-right.loglog(x, y, "o-", color="#0072B2")
+fig, ax = plt.subplots(figsize=(4.2, 3.4), layout="constrained")
+ax.loglog(x, y, "o-", color="#0072B2")
 if true_rates is not None:
-    right.loglog(x, x, color="0.5", ls="--", lw=1, label="equal")
-    right.legend(frameon=False)
+    ax.loglog(x, x, color="0.5", ls="--", lw=1, label="equal")
+    ax.legend(frameon=False)
     print(f"rank correlation of disagreement and error: {spearmanr(in_hz, abs(against))[0]:.2f}")
-right.set(xlabel="disagreement of the members (Hz)", ylabel=name)
+ax.set(xlabel="disagreement of the members (Hz)", ylabel=name)
 plt.show()

@@ -4,11 +4,13 @@ from sphinx_gallery.sorting import ExplicitOrder
 
 EXAMPLES = [
     "plot_smooth_rates.py",
+    "plot_rates_and_psths.py",
     "plot_decode_velocity.py",
     "plot_decode_position.py",
     "plot_demo.py",
     "plot_ensemble.py",
     "plot_neuron_importance.py",
+    "drop_neurons_of_a_recording.py",
     "plot_nlb.py",
 ]
 
