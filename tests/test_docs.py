@@ -1,0 +1,93 @@
+"""What the package offers is documented, and what the documentation names is there."""
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+API = (ROOT / "docs" / "api" / "index.rst").read_text()
+PUBLIC = ("", ".datasets", ".inspection", ".metrics", ".plotting", ".presets")
+
+
+def public_names(module):
+    """Names of `__all__`, or of what a module without one defines."""
+    if hasattr(module, "__all__"):
+        return set(module.__all__)
+    return {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+
+
+def documented_names(module_name):
+    """Names in the tables of the API page that stand below this module."""
+    names, current = set(), None
+    for line in API.splitlines():
+        if line.startswith(".. currentmodule:: "):
+            current = line.split()[-1]
+        elif current == module_name and re.fullmatch(r"   \w+", line):
+            names.add(line.strip())
+    return names
+
+
+def examples():
+    """Names of the scripts of the gallery."""
+    return {path.name for path in (ROOT / "examples").glob("*.py")}
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_on_the_api_page_and_no_other(name):
+    module = importlib.import_module(f"sklearn_stndt{name}")
+    assert documented_names(module.__name__) == public_names(module)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_and_method_has_a_docstring(name):
+    module = importlib.import_module(f"sklearn_stndt{name}")
+    for public in public_names(module):
+        documented = getattr(module, public)
+        assert inspect.getdoc(documented), public
+        for method, function in inspect.getmembers(documented, inspect.isfunction):
+            if not method.startswith("_"):
+                assert inspect.getdoc(function), f"{public}.{method}"
+
+
+def test_every_example_has_its_place_in_the_gallery():
+    tree = ast.parse((ROOT / "docs" / "_ext" / "gallery_order.py").read_text())
+    (ordered,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "EXAMPLES"
+    )
+    assert len(ordered) == len(set(ordered))
+    assert set(ordered) == examples()
+
+
+def test_every_display_is_shown_by_an_example():
+    from sklearn_stndt import plotting
+
+    scripts = "".join((ROOT / "examples" / name).read_text() for name in examples())
+    assert [name for name in plotting.__all__ if f"{name}.from_" not in scripts] == []
+
+
+def test_every_guide_is_in_the_table_of_contents():
+    guides = {path.stem for path in (ROOT / "docs" / "guide").glob("*.md")} - {"index"}
+    index = (ROOT / "docs" / "guide" / "index.md").read_text()
+    listed = re.findall(r"^\w+$", "".join(re.findall(r"```{toctree}(.*?)```", index, re.S)), re.M)
+    assert sorted(listed) == sorted(guides)
+
+
+def test_pages_link_to_examples_that_exist():
+    for page in (ROOT / "docs").glob("**/*.md"):
+        for example in re.findall(r"/auto_examples/(\w+)", page.read_text()):
+            assert f"{example}.py" in examples() or example == "index", (page.name, example)
+
+
+def test_no_page_of_the_documentation_is_longer_than_it_should_be():
+    for page in [*(ROOT / "docs" / "guide").glob("*.md"), *(ROOT / "docs" / "_ext").glob("*.py")]:
+        assert len(page.read_text().splitlines()) <= 400, page.name
