@@ -51,6 +51,7 @@ sphinx_gallery_conf = {
     "copyfile_regex": r".*\.rst",
     "remove_config_comments": True,
     "capture_repr": ("_repr_html_",),
+    "image_srcset": ["2x"],
     "show_memory": False,
     "min_reported_time": 5,
 }
@@ -67,6 +68,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
     "header_links_before_dropdown": 7,
+    "navbar_persistent": ["search-button"],
     "footer_start": ["copyright"],
     "footer_end": [],
 }

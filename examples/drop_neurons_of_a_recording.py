@@ -14,7 +14,26 @@ of a monkey, in ``datahigh/datahigh_20ms.npz`` of the folder that ``STNDT_DATA``
 
    $ STNDT_DATA=<folder> python examples/drop_neurons_of_a_recording.py
 
-It takes some minutes, prints a table, and writes ``dropping_curves.png`` into the current folder.
+It prints a table, and writes ``dropping_curves.png`` into the current folder: four minutes on one
+core.
+
+What came out (change of co-bps, mean of three splits, rankings of STNDT; two standard errors of the
+random orders are .0024 to .0033):
+
+=====================  ==========  ===========  ==========  ===========
+16 neurons hidden      ex1: STNDT  ex1: NDT     ex2: STNDT  ex2: NDT
+=====================  ==========  ===========  ==========  ===========
+first by attention     -.050       -.055        -.024       -.028
+first by gradient      -.041       -.044        -.023       -.034
+first by permutation   -.057       -.057        -.044       -.047
+random                 -.016       -.018        -.013       -.015
+=====================  ==========  ===========  ==========  ===========
+
+With 16 of 46 neurons hidden, the important ones cost more than random ones by every ranking, in the
+network that ranked them and in the one that had no part in it. For STNDT permutation finds the
+costliest neurons, at every point on ex2 and with 8 to 20 hidden on ex1, where attention is level at 4
+and ahead at 24. Gradient is no better than chance with 8 and 12 hidden on ex2. Rankings differ from
+recording to recording; two recordings are no law.
 """
 
 import os

@@ -27,7 +27,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_stndt import BinwiseRegressor, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
-from sklearn_stndt.plotting import DecodingDisplay
+from sklearn_stndt.plotting import DecodingDisplay, RatesDisplay
 
 data = make_reaches(n_trials=140, random_state=0)
 train, test = slice(0, 60), slice(60, None)
@@ -86,11 +86,12 @@ for name, search in searches.items():
     print(f"{name:20}{score:6.3f}{alpha:10g}{1000 * lag * data.bin_width:5.0f} ms")
 
 # %%
-# Velocity in one test trial, and paths of the hand in twelve: the sum of the decoded velocity
-# from the start of the trial, so that errors add up.
-DecodingDisplay.from_estimator(
-    stndt, data.spikes[test], data.velocity[test], bin_width=data.bin_width
-)
+# Velocity in one test trial, the one with the median R2, and paths of the hand in twelve: the sum
+# of the decoded velocity from the start of the trial, so that errors add up.
+true, decoded = velocity["truth"], velocity["STNDT"]
+unexplained = ((true - decoded) ** 2).sum(axis=(1, 2)) / (true**2).sum(axis=(1, 2))
+median_trial = np.argsort(unexplained)[len(unexplained) // 2]
+DecodingDisplay.from_predictions(true, decoded, trial=median_trial, bin_width=data.bin_width)
 
 # %%
 # The paths of sixteen reaches, in the colours of their targets: as they were, from smoothed
@@ -105,4 +106,21 @@ for ax, name in zip(axes, methods, strict=True):
     ax.set(title=name, xlabel="x (cm)", aspect="equal", xlim=(-16, 16), ylim=(-16, 16))
     ax.label_outer()
 axes[0].set_ylabel("y (cm)")
+
+# %%
+# One picture of it all
+# ---------------------
+# Displays draw into axes of your own, too: from the spikes of the trial to its rates on the left,
+# and to the hand on the right.
+fig, axes = plt.subplots(3, 2, figsize=(9, 7), layout="constrained")
+RatesDisplay.from_estimator(
+    stndt.best_estimator_,
+    data.spikes[test],
+    trial=median_trial,
+    bin_width=data.bin_width,
+    ax=axes[:, 0],
+)
+DecodingDisplay.from_predictions(
+    true, decoded, trial=median_trial, bin_width=data.bin_width, ax=axes[:, 1]
+)
 plt.show()
