@@ -31,9 +31,9 @@ random                 -.016       -.018        -.013       -.015
 
 With 16 of 46 neurons hidden, the important ones cost more than random ones by every ranking, in the
 network that ranked them and in the one that had no part in it. For STNDT permutation finds the
-costliest neurons, at every point on ex2 and with 8 to 20 hidden on ex1, where attention is level at 4
-and ahead at 24. Gradient is no better than chance with 8 and 12 hidden on ex2. Rankings differ from
-recording to recording; two recordings are no law.
+costliest neurons, at every point on ex2 and with 8 to 20 hidden on ex1, where attention is level at
+4 and ahead at 24. Gradient is no better than chance with 8 and 12 hidden on ex2. Rankings differ
+from recording to recording; two recordings are no law.
 """
 
 import os
