@@ -17,6 +17,7 @@ The pipeline takes trials, so that folds are trials, and tunes like any other.
 # generated data.)
 import tempfile
 
+# sphinx_gallery_thumbnail_number = 3
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.ndimage import gaussian_filter1d

@@ -16,6 +16,7 @@ rates of neurons that are never shown.
 # follow the state closely, and the other 32 follow it so little that their spikes are nearly all
 # noise. Mean rates have nothing to do with it. The remaining 12 neurons are *held out*: the network
 # infers their rates from the others, and never sees their spikes at inference.
+# sphinx_gallery_thumbnail_number = 3
 import matplotlib.pyplot as plt
 import numpy as np
 from scipy.ndimage import gaussian_filter1d

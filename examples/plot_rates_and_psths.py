@@ -13,6 +13,7 @@ for the training itself.
 # --------
 # Generated reaches to four targets, 60 neurons, trials of one second in bins of 20 ms. A third of
 # the trials is set aside, and all pictures are of these.
+# sphinx_gallery_thumbnail_number = 2
 import matplotlib.pyplot as plt
 import numpy as np
 

@@ -28,7 +28,7 @@ def test_there_are_guides_and_every_block_says_what_it_is():
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_code_of_the_guide_runs_and_prints_what_it_says(guide, capsys, monkeypatch, tmp_path):
-    for package in {"h5py", "pandas", "pynapple", "pynwb"} & set(
+    for package in {"h5py", "matplotlib", "pandas", "pynapple", "pynwb"} & set(
         re.findall(r"\w+", guide.read_text())
     ):
         pytest.importorskip(package)
