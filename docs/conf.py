@@ -53,7 +53,7 @@ sphinx_gallery_conf = {
     "capture_repr": ("_repr_html_",),
     "image_srcset": ["2x"],
     "show_memory": False,
-    "min_reported_time": 5,
+    "write_computation_times": False,
 }
 
 html_theme = "pydata_sphinx_theme"
