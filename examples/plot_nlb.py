@@ -6,7 +6,8 @@ The benchmark asks for the rates of neurons that a model does not see, and of th
 trial. This example takes the whole way: an NWB file in the layout of the benchmark's MC_Maze,
 trials and behaviour from it, a network trained on what may be seen, a submission, and the scores.
 
-With the real recordings the way is the same; only the file comes from :func:`fetch_nlb`.
+With the real recordings the way is the same; only the file comes from
+:func:`~sklearn_stndt.datasets.fetch_nlb`.
 """
 
 # %%
