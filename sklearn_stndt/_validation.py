@@ -13,6 +13,8 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 
+from sklearn_stndt.training.out_of_core import extremes, mapping_of
+
 _LARGEST_COUNT = float(np.finfo(np.float32).max)
 
 # kinds of values that the parameters of STNDTEstimator take
@@ -59,6 +61,7 @@ STNDT_CONSTRAINTS: dict[str, list] = {
     "calibration": ["boolean"],
     "device": [str],
     "n_threads": [Interval(Integral, 1, None, closed="left")],
+    "precision": [StrOptions({"float32", "bfloat16"})],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
     "warm_start": ["boolean"],
@@ -101,11 +104,13 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
     name = type(estimator).__name__
     if isinstance(X, np.ma.MaskedArray):
         X = np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
+    mapped = isinstance(X, np.ndarray) and mapping_of(X) is not None
     counts = check_array(
         X,
         dtype="numeric",
         allow_nd=True,
-        ensure_all_finite="allow-nan",
+        # a memory map would be read as a whole; it is checked below, piece by piece
+        ensure_all_finite=not mapped and "allow-nan",
         estimator=estimator,
         input_name="X",
     )
@@ -128,25 +133,29 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
     )
     if counts.dtype == np.float16:
         counts = counts.astype(np.float32)
-    if counts.dtype.kind != "u" and counts.dtype.kind != "b":
-        smallest = np.fmin.reduce(counts, axis=None)
-        if np.isnan(smallest):
-            raise ValueError(
-                f"X is NaN everywhere, and NaN means hidden: {name} has nothing to infer rates "
-                "from. Pass at least one spike count."
-            )
-        if smallest < 0:
-            raise ValueError(
-                f"Negative values in data passed to {name}: the smallest is {smallest}, and spike "
-                "counts are at least 0. Pass counts that are not centred; mark what is missing "
-                "with NaN."
-            )
-    if counts.dtype == np.float64 and np.fmax.reduce(counts, axis=None) > _LARGEST_COUNT:
-        raise ValueError(
-            f"X holds a value too large for float32: {np.fmax.reduce(counts, axis=None)}. "
-            "Pass spike counts per bin."
-        )
+    if counts.dtype.kind not in "ub":
+        _check_values(counts, name)
     return counts
+
+
+def _check_values(counts: NDArray, name: str) -> None:
+    """Refuse values that no spike count has, and counts that say nothing."""
+    smallest, largest = extremes(counts)
+    if np.isnan(smallest):
+        raise ValueError(
+            f"X is NaN everywhere, and NaN means hidden: {name} has nothing to infer rates "
+            "from. Pass at least one spike count."
+        )
+    if smallest < 0:
+        raise ValueError(
+            f"Negative values in data passed to {name}: the smallest is {smallest:g}, and spike "
+            "counts are at least 0. Pass counts that are not centred; mark what is missing "
+            "with NaN."
+        )
+    if largest > _LARGEST_COUNT:
+        raise ValueError(
+            f"X holds a value too large for float32: {largest}. Pass spike counts per bin."
+        )
 
 
 def check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:

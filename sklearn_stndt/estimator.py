@@ -25,6 +25,7 @@ from sklearn_stndt._validation import (
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.training.defaults import choose_device, choose_window
 from sklearn_stndt.training.fitting import infer, train
+from sklearn_stndt.training.out_of_core import empty_rates
 from sklearn_stndt.training.windows import as_segments, before_forecast
 
 
@@ -93,7 +94,7 @@ class STNDTEstimator(RateTransformer):
     max_epochs : int or "auto", default="auto"
         Longest training. "auto": so many that the number of updates grows with the square root of
         the amount of data, about 1,000 for 5,000 bins and 4,700 for 100,000, as long as no bin is
-        seen more than 200 times.
+        seen more than 200 times. An epoch is all windows once, or 600 batches of them.
     batch_size : int or "auto", default="auto"
         Windows in a batch. "auto": 16 up to 500 windows, else 32.
     lr : float, default=3e-3
@@ -106,7 +107,7 @@ class STNDTEstimator(RateTransformer):
         Set windows aside, stop when their held-out bits per spike no longer improve, and keep the
         best weights. With fewer than two windows training goes on to the end.
     validation_fraction : float, default=0.1
-        Share of the windows set aside.
+        Share of the windows set aside, at most 2,048 of them.
     n_iter_no_change : int or "auto", default="auto"
         Epochs without a better score until training stops. "auto": a third of `max_epochs`.
     calibration : bool, default=True
@@ -117,6 +118,10 @@ class STNDTEstimator(RateTransformer):
     n_threads : int, default=1
         Threads of torch on a CPU. Results depend on it in their last bits, and several models
         at once (`n_jobs`) do best with 1.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Of the factors in matrix products; sums and all else stay in float32. "bfloat16" is faster
+        for wide networks (`d_model` of hundreds) on devices that have instructions for it, and
+        no different on others.
     random_state : int, RandomState instance or None, default=None
         Seed of weights, masks, dropout, validation split. An int makes every bit repeatable.
     verbose : int, default=0
@@ -214,6 +219,7 @@ class STNDTEstimator(RateTransformer):
         calibration=True,
         device="auto",
         n_threads=1,
+        precision="float32",
         random_state=None,
         verbose=0,
         warm_start=False,
@@ -257,6 +263,7 @@ class STNDTEstimator(RateTransformer):
         self.calibration = calibration
         self.device = device
         self.n_threads = n_threads
+        self.precision = precision
         self.random_state = random_state
         self.verbose = verbose
         self.warm_start = warm_start
@@ -374,5 +381,7 @@ class STNDTEstimator(RateTransformer):
 
     def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
         segments = as_segments(X, check_groups(X, groups))
-        rates = infer(self.net_, segments, self.window_, self.n_threads).reshape(X.shape)
-        return rates if X.dtype == np.float32 else rates.astype(np.float64)
+        dtype = np.float32 if X.dtype == np.float32 else np.float64
+        out = empty_rates(X, segments.rows.shape, dtype)
+        infer(self.net_, segments, self.window_, self.n_threads, self.precision, out)
+        return out.reshape(X.shape)

@@ -26,7 +26,7 @@ def unequal_lists(spikes):
 
 # name: (how to make it from trials, error, what the message names)
 BAD_COUNTS = {
-    "negative": (lambda s: s - 2, ValueError, r"Negative values.*smallest is -2\.0"),
+    "negative": (lambda s: s - 2, ValueError, r"Negative values.*smallest is -2,"),
     "negative integers": (lambda s: s.astype(int) - 1, ValueError, "smallest is -1,"),
     "infinite": (with_infinity, ValueError, "X contains infinity"),
     "1D": (lambda s: s[0, 0], ValueError, "got 1D array"),

@@ -9,7 +9,6 @@ from skorch.callbacks import Callback, EarlyStopping
 from sklearn_stndt import STNDTEstimator
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.network import speckled_folds
-from sklearn_stndt.training import fitting
 from sklearn_stndt.training.callbacks import WarmupCosine
 from sklearn_stndt.training.fitting import infer, train
 from sklearn_stndt.training.net import N_FOLDS
@@ -393,6 +392,5 @@ def test_torch_runs_on_the_threads_that_were_asked_for(monkeypatch, net, n_threa
         return iter(())
 
     monkeypatch.setattr(type(net), "iterate_rates", remember)
-    monkeypatch.setattr(fitting.Stitcher, "result", lambda self: None)
     infer(net, as_segments(recording()), N_BINS, n_threads)
     assert used == [n_threads]

@@ -1,5 +1,6 @@
 """Temporal attention over bins, and spatial attention over neurons."""
 
+import functools
 import math
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.dropped_attention import DroppedAttention, of_block, query_blocks
 
+LONGEST_WHOLE = 256  # bins up to which one call is faster than several in the reach of a band
 HIDDEN_SCORE = 1e6  # lower by so much, a neuron gets no weight: exp(-1e6) is 0
 
 
@@ -170,7 +172,7 @@ class TemporalAttention(nn.Module):
         else:
             n_bins = query.shape[2]
             blocks = [(slice(0, n_bins), slice(0, n_bins))]
-            if band is not None:
+            if band is not None and n_bins > LONGEST_WHOLE:
                 blocks = query_blocks(n_bins, self.n_heads, band)
             parts = [
                 F.scaled_dot_product_attention(
@@ -200,9 +202,14 @@ def distance_penalty(n_bins: int, log_length: Tensor) -> Tensor:
     -------
     Tensor, shape (1, n_heads, n_bins, n_bins)
     """
-    bins = torch.arange(n_bins, device=log_length.device)
-    distance = (bins[:, None] - bins).abs()  # (n_bins, n_bins)
-    return -distance * torch.exp(-log_length)[None, :, None, None]
+    return distances(n_bins, log_length.device) * -torch.exp(-log_length)[None, :, None, None]
+
+
+@functools.lru_cache(maxsize=2)
+def distances(n_bins: int, device: torch.device) -> Tensor:
+    """Bins between two bins, shape (n_bins, n_bins); the same tensor each time."""
+    bins = torch.arange(n_bins, dtype=torch.float32, device=device)
+    return (bins[:, None] - bins).abs()
 
 
 class SpatialAttention(nn.Module):

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from sklearn_stndt.network.dropout import draw_noise
 
 CACHED_ENTRIES = 2**17  # weights at once: three such tensors stay near a core
-SHORTEST_BLOCK = 32  # queries at once, if a trial's weights are more
+SHORTEST_BLOCK = 64  # queries at once, if a trial's weights are more
 
 
 def query_blocks(

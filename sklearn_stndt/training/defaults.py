@@ -5,6 +5,7 @@ import math
 import torch
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
+LONGEST_EPOCH = 600  # batches: who has more data sees a part of it in each epoch
 LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
 
 

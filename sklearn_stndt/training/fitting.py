@@ -7,12 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sklearn_stndt.network import STNDT
 from sklearn_stndt.training import defaults
 from sklearn_stndt.training.calibration import calibrate
+from sklearn_stndt.training.memory import check_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net
+from sklearn_stndt.training.out_of_core import in_pieces
 from sklearn_stndt.training.seeding import isolated_torch
 from sklearn_stndt.training.windows import Segments, Stitcher, cut, split
 
+STATISTICS_BYTES = 2**21  # of counts that are read at once
 # parameters of the estimator that are the network's, under the same name
 NETWORK_PARAMETERS = (
     "n_layers",
@@ -90,9 +94,10 @@ def train(
     batch_size = params["batch_size"]
     if batch_size == "auto":
         batch_size = defaults.auto_batch_size(len(windows))
+    n_windows = min(len(windows), defaults.LONGEST_EPOCH * batch_size)
     max_epochs = params["max_epochs"]
     if max_epochs == "auto":
-        max_epochs = defaults.auto_max_epochs(n_bins, window, len(windows), batch_size)
+        max_epochs = defaults.auto_max_epochs(n_bins, window, n_windows, batch_size)
     patience = params["n_iter_no_change"]
     if patience == "auto":
         patience = defaults.auto_patience(max_epochs)
@@ -107,12 +112,13 @@ def train(
     for name in ("dropout_embedding", "dropout_rates"):
         network[name] = 0.75 * dropout if params[name] is None else params[name]
 
-    with isolated_torch(params["n_threads"], seed, device):
+    with isolated_torch(params["n_threads"], seed, device, params["precision"]):
         net = build_net(
             network,
             max_epochs=max_epochs,
             batch_size=batch_size,
             n_train=len(windows),
+            n_epoch=n_windows,
             validation=validation,
             patience=patience,
             lr=params["lr"],
@@ -126,6 +132,8 @@ def train(
             **{name: params[name] for name in OBJECTIVE_PARAMETERS},
         )
         net.initialize()
+        if torch.device(device).type == "cpu" and isinstance(net.module_, STNDT):
+            check_memory(net.module_, window, n_neurons)
         net.module_.set_statistics(*(torch.as_tensor(s) for s in statistics))
         if previous is not None:
             _take_weights(net, previous)
@@ -154,7 +162,14 @@ def _take_weights(net: MaskedModellingNet, previous: MaskedModellingNet) -> None
         ) from error
 
 
-def infer(net: MaskedModellingNet, segments: Segments, window: int, n_threads: int) -> NDArray:
+def infer(
+    net: MaskedModellingNet,
+    segments: Segments,
+    window: int,
+    n_threads: int,
+    precision: str = "float32",
+    out: NDArray | None = None,
+) -> NDArray:
     """Infer the rate of every row of the segments.
 
     Segments longer than a window are seen through windows that overlap by half.
@@ -169,14 +184,21 @@ def infer(net: MaskedModellingNet, segments: Segments, window: int, n_threads: i
         Bins of a window, as in training.
     n_threads : int
         Threads of torch on a CPU.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Precision of matrix products.
+    out : ndarray of shape (n_rows, n_neurons), default=None
+        Where to write the rates; None: a new array of float32.
 
     Returns
     -------
-    ndarray of float32, shape (n_rows, n_neurons)
+    ndarray of shape (n_rows, n_neurons)
         Spikes per bin.
     """
+    if out is None:
+        out = np.zeros(segments.rows.shape, dtype=np.float32)
     visible = segments.without_padding(window)
-    rates = _stitched_rates(net, visible, window, n_threads)
+    with isolated_torch(n_threads, device=net.device, precision=precision):
+        _write_rates(net, visible, window, out)
     padded = np.flatnonzero(visible.stops < segments.stops)
     if len(padded):
         # what lies behind the last visible bin has windows of its own, so that those of the
@@ -184,32 +206,30 @@ def infer(net: MaskedModellingNet, segments: Segments, window: int, n_threads: i
         back = max((window - net.forecast_bins) // 2, 1)
         starts = np.maximum(visible.stops[padded] - back, segments.starts[padded])
         tails = Segments(segments.rows, starts, segments.stops[padded])
-        tail_rates = _stitched_rates(net, tails, window, n_threads)
-        for start, stop in zip(visible.stops[padded], tails.stops, strict=True):
-            rates[start:stop] = tail_rates[start:stop]
-    return rates
+        stops = visible.stops[padded]
+        seen = [out[start:stop].copy() for start, stop in zip(starts, stops, strict=True)]
+        with isolated_torch(n_threads, device=net.device, precision=precision):
+            _write_rates(net, tails, window, out)
+        for start, stop, rates in zip(starts, stops, seen, strict=True):
+            out[start:stop] = rates
+    return out
 
 
-def _stitched_rates(
-    net: MaskedModellingNet, segments: Segments, window: int, n_threads: int
-) -> NDArray:
+def _write_rates(net: MaskedModellingNet, segments: Segments, window: int, out: NDArray) -> None:
     windows = cut(segments, window, max((window - net.forecast_bins) // 2, 1))
-    stitcher = Stitcher(windows, hidden_tail=net.forecast_bins)
-    with isolated_torch(n_threads, device=net.device):
-        for indices, rates in net.iterate_rates(windows):
-            stitcher.add(indices, rates)
-    return stitcher.result()
+    stitcher = Stitcher(windows, out, hidden_tail=net.forecast_bins)
+    for indices, rates in net.iterate_rates(windows):
+        stitcher.add(indices, rates)
+    stitcher.result()
 
 
-def known_statistics(X: NDArray, chunk: int = 1 << 16) -> tuple[NDArray, NDArray, NDArray]:
-    """Statistics of each neuron over what is known, read in chunks of rows.
+def known_statistics(X: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Statistics of each neuron over what is known, read in pieces.
 
     Parameters
     ----------
     X : ndarray of shape (n_rows, n_neurons)
         Counts, NaN where missing; may be a memory map.
-    chunk : int, default=65536
-        Rows read at once.
 
     Returns
     -------
@@ -223,11 +243,14 @@ def known_statistics(X: NDArray, chunk: int = 1 << 16) -> tuple[NDArray, NDArray
         If a neuron is never known.
     """
     n_known, total, roots = np.zeros((3, X.shape[1]))
-    for start in range(0, len(X), chunk):
-        rows = np.asarray(X[start : start + chunk], dtype=np.float64)
-        n_known += (~np.isnan(rows)).sum(0)
-        total += np.nansum(rows, axis=0)
-        roots += np.nansum(np.sqrt(rows), axis=0)
+    for piece in in_pieces(X, STATISTICS_BYTES):
+        rows = np.asarray(piece, dtype=np.float64)
+        known = ~np.isnan(rows)
+        if not known.all():
+            rows = np.where(known, rows, 0)
+        n_known += known.sum(0)
+        total += rows.sum(0)
+        roots += np.sqrt(rows).sum(0)
     if not n_known.all():
         unknown = np.flatnonzero(n_known == 0).tolist()
         raise ValueError(

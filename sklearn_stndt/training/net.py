@@ -17,7 +17,7 @@ from skorch.callbacks import (
 )
 from skorch.helper import predefined_split
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from sklearn_stndt.network import (
     STNDT,
@@ -198,7 +198,8 @@ class MaskedModellingNet(NeuralNet):
         indices : ndarray of int, shape (batch,)
         rates : ndarray of float32, shape (batch, window, n_neurons)
         """
-        self._set_training(False)
+        if self.module_.training:  # to say so again takes as long as a layer
+            self._set_training(False)
         size = inference_batch_size(self.module_, windows.window, windows.rows.shape[1])
         for start in range(0, len(windows), size):
             indices = np.arange(start, min(start + size, len(windows)))
@@ -256,6 +257,7 @@ def build_net(
     verbose: int,
     callbacks: list[Callback],
     net_params: dict[str, Any],
+    n_epoch: int | None = None,
     **objective,
 ) -> MaskedModellingNet:
     """Assemble the net with schedule, clipping, early stopping and progress.
@@ -282,13 +284,16 @@ def build_net(
         Added behind our own.
     net_params : dict
         Merged last into the parameters of the net.
+    n_epoch : int, default=None
+        Windows of an epoch, drawn anew for each; None: all.
     **objective
         Parameters of :class:`MaskedModellingNet`.
     """
     net_params = copy.deepcopy(net_params)  # training changes callbacks and lists of them
     max_epochs = net_params.get("max_epochs", max_epochs)
     batch_size = net_params.get("batch_size", batch_size)
-    n_updates = max_epochs * -(-n_train // batch_size)
+    n_epoch = n_epoch or n_train
+    n_updates = max_epochs * -(-n_epoch // batch_size)
     own: list[tuple[str, Callback]] = [
         ("clipping", GradientNormClipping(1.0)),
         (
@@ -325,6 +330,9 @@ def build_net(
         "callbacks": own + copy.deepcopy(callbacks),
         "module": STNDT,
     }
+    if n_epoch < n_train:
+        part = RandomSampler(range(n_train), num_samples=n_epoch)
+        params |= {"iterator_train__shuffle": False, "iterator_train__sampler": part}
     if "optimizer" not in net_params:
         params["optimizer__fused"] = torch.device(device).type in ("cpu", "cuda")
     return MaskedModellingNet(**(objective | params | net_params))

@@ -11,7 +11,9 @@ _TORCH_STATE = threading.RLock()
 
 
 @contextmanager
-def isolated_torch(n_threads: int, seed: int | None = None, device: str = "cpu") -> Iterator[None]:
+def isolated_torch(
+    n_threads: int, seed: int | None = None, device: str = "cpu", precision: str = "float32"
+) -> Iterator[None]:
     """Run torch with a thread count and a seed of its own, then put everything back.
 
     The number of threads decides in which order a sum is formed, so it is part of what makes a
@@ -25,10 +27,15 @@ def isolated_torch(n_threads: int, seed: int | None = None, device: str = "cpu")
         Seed of torch's default generators inside the block; None: none is needed.
     device : str, default="cpu"
         Device whose generator is used beside the CPU's.
+    precision : {"float32", "bfloat16"}, default="float32"
+        Of the factors in matrix products; sums and all else stay in float32. Without instructions
+        for bfloat16 it makes no difference.
     """
     with _TORCH_STATE:
         threads_before = torch.get_num_threads()
+        precision_before = torch.get_float32_matmul_precision()
         torch.set_num_threads(n_threads)
+        torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
         kind = torch.device(device).type
         devices = [torch.device(device)] if kind == "cuda" else []
         try:
@@ -42,3 +49,4 @@ def isolated_torch(n_threads: int, seed: int | None = None, device: str = "cpu")
                 yield
         finally:
             torch.set_num_threads(threads_before)
+            torch.set_float32_matmul_precision(precision_before)

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from sklearn_stndt.network import STNDT
+from sklearn_stndt.training import memory
+from sklearn_stndt.training.memory import available_memory, check_memory, training_bytes
+
+
+def test_what_is_available_is_some_of_what_the_machine_has():
+    available = available_memory()
+    assert available is None or 2**20 < available < 2**50
+
+
+@pytest.mark.parametrize(
+    ("smaller", "larger", "least"),
+    [((1000, 50), (4000, 50), 12), ((50, 500), (50, 4000), 30), ((50, 20), (100, 20), 1.8)],
+    ids=["maps of bins", "maps of neurons", "streams"],
+)
+def test_the_estimate_grows_with_what_grows(smaller, larger, least):
+    module = STNDT(4, 4)
+    assert training_bytes(module, *larger) > least * training_bytes(module, *smaller)
+
+
+def test_mixing_in_every_layer_counts_for_every_layer():
+    once, every = (STNDT(4, 4, n_layers=4, spatial_layers=at) for at in ("last", "all"))
+    assert training_bytes(every, 10, 3000) > 3 * training_bytes(once, 10, 3000)
+
+
+def test_a_window_that_cannot_fit_is_refused_before_training(small, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 10 * 2**20)
+    with pytest.raises(MemoryError, match=r"400 bins of 5 neurons takes about .* GiB.*window="):
+        small(n_heads=4).fit(np.ones((3, 400, 5)))
+
+
+def test_where_nothing_is_known_nothing_is_refused(monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: None)
+    check_memory(STNDT(4, 4), 10**6, 4)
