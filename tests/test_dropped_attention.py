@@ -32,13 +32,18 @@ def blocks(request, monkeypatch):
     monkeypatch.setattr(dropped_attention, "SHORTEST_BLOCK", 4)
 
 
+@pytest.mark.parametrize("hidden", ["here and there", "at the end", "nothing"])
 @pytest.mark.parametrize(("batch", "n_bins", "width", "n_heads", "band", "local"), SHAPES)
 def test_values_and_gradients_are_those_of_plain_attention(
-    blocks, batch, n_bins, width, n_heads, band, local
+    blocks, batch, n_bins, width, n_heads, band, local, hidden
 ):
     attention = TemporalAttention(width, n_heads, 0.0, n_bins if local else None).double()
-    visible = torch.rand(batch, n_bins) < 0.8
-    visible[0] = False
+    visible = torch.ones(batch, n_bins, dtype=torch.bool)
+    if hidden == "here and there":
+        visible = torch.rand(batch, n_bins) < 0.8
+        visible[0] = False
+    elif hidden == "at the end":
+        visible[:, n_bins - n_bins // 4 :] = False
     allowed = allowed_keys(visible, band)
     x = torch.randn(batch, n_bins, width, dtype=torch.float64, requires_grad=True)
     expected, _ = attention(x, allowed, return_weights=True)  # with torch's own operations
@@ -86,7 +91,7 @@ def test_the_gradient_is_that_of_the_weights_that_were_kept(blocks):
 @pytest.mark.parametrize("band", [None, (0, 0), (3, 1), (200, 200)])
 @pytest.mark.parametrize("n_bins", [1, 31, 400, 3000])
 def test_blocks_hold_every_query_once_and_all_keys_in_its_reach(n_bins, band):
-    blocks = query_blocks(n_bins, 4, band)
+    blocks = query_blocks(n_bins, n_bins, 4, band)
     queries = [t for rows, _ in blocks for t in range(n_bins)[rows]]
     assert queries == list(range(n_bins))
     back, ahead = band or (n_bins, n_bins)
@@ -99,7 +104,7 @@ def test_a_narrow_band_costs_in_proportion_to_the_bins():
     def cost(n_bins):
         return sum(
             (rows.stop - rows.start) * (columns.stop - columns.start)
-            for rows, columns in query_blocks(n_bins, 4, (10, 10))
+            for rows, columns in query_blocks(n_bins, n_bins, 4, (10, 10))
         )
 
     assert cost(1600) / cost(400) < 4.2

@@ -131,8 +131,12 @@ class TemporalAttention(nn.Module):
         out : Tensor, shape (batch, n_bins, d_model)
         weights : Tensor, shape (batch, n_heads, n_bins, n_bins), or None
         """
-        n_bins = x.shape[1]
+        n_bins = n_keys = x.shape[1]
         has_key = bias = None
+        if not return_weights and allowed is not None and allowed.shape[:3] == (1, 1, 1):
+            n_first = int(allowed.sum())
+            if n_first and allowed[..., :n_first].all():
+                n_keys, allowed = n_first, None  # the usual case: nobody looks at the forecast
         if allowed is not None:
             has_key = allowed.any(-1, keepdim=True)  # (batch or 1, 1, n_bins or 1, 1)
             # a softmax over nothing would be NaN
@@ -144,10 +148,10 @@ class TemporalAttention(nn.Module):
         qkv = self.query_key_value(x)  # (batch, n_bins, 3 * n_heads * head_width)
         if torch.is_grad_enabled() and x.device.type == "cpu" and not return_weights:
             threshold = self.drop.threshold if self.training else 0
-            attended = DroppedAttention.apply(qkv, bias, band, self.n_heads, threshold)
+            attended = DroppedAttention.apply(qkv, bias, band, n_keys, self.n_heads, threshold)
             weights = None
         else:
-            attended, weights = self._attend(qkv, bias, band, return_weights)
+            attended, weights = self._attend(qkv, bias, band, n_keys, return_weights)
         if has_key is not None and not has_key.all():  # what has nothing to look at gets zeros
             attended = attended * has_key[:, 0].to(x.dtype)  # (batch, n_bins, inner)
             weights = None if weights is None else weights * has_key
@@ -158,6 +162,7 @@ class TemporalAttention(nn.Module):
         qkv: Tensor,
         bias: Tensor | None,
         band: tuple[int, int] | None,
+        n_keys: int,
         return_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend by torch's fused kernels, or by hand where the weights are wanted."""
@@ -171,9 +176,9 @@ class TemporalAttention(nn.Module):
             attended = self.drop(weights) @ value
         else:
             n_bins = query.shape[2]
-            blocks = [(slice(0, n_bins), slice(0, n_bins))]
+            blocks = [(slice(0, n_bins), slice(0, n_keys))]
             if band is not None and n_bins > LONGEST_WHOLE:
-                blocks = query_blocks(n_bins, self.n_heads, band)
+                blocks = query_blocks(n_bins, n_keys, self.n_heads, band)
             parts = [
                 F.scaled_dot_product_attention(
                     query[:, :, rows],
@@ -184,7 +189,8 @@ class TemporalAttention(nn.Module):
                 )
                 for rows, columns in blocks
             ]
-            attended = torch.cat(parts, dim=2)  # (batch, n_heads, n_bins, width)
+            # (batch, n_heads, n_bins, width)
+            attended = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
         return attended.transpose(1, 2).flatten(2), weights
 
 

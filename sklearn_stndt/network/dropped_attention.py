@@ -15,14 +15,14 @@ SHORTEST_BLOCK = 64  # queries at once, if a trial's weights are more
 
 
 def query_blocks(
-    n_bins: int, n_heads: int, band: tuple[int, int] | None
+    n_bins: int, n_keys: int, n_heads: int, band: tuple[int, int] | None
 ) -> list[tuple[slice, slice]]:
     """Queries that attend at once, and the keys that are in their reach.
 
     Parameters
     ----------
-    n_bins, n_heads : int
-        Shape of the weights of a trial.
+    n_bins, n_keys, n_heads : int
+        Queries, the keys among them, which come first, and heads of a trial.
     band : (int, int) or None
         Bins back and ahead that a bin may look; None: no limit.
 
@@ -31,7 +31,7 @@ def query_blocks(
     list of (slice, slice)
         Together all queries; the cost grows in proportion to the bins where a band is narrow.
     """
-    reach = n_bins if band is None else min(sum(band), n_bins)
+    reach = n_keys if band is None else min(sum(band), n_keys)
     size = max(CACHED_ENTRIES // (n_heads * max(reach, 1)) - (reach if band else 0), SHORTEST_BLOCK)
     if band is not None:  # the wider a block, the more of its weights lie outside the band
         size = min(size, max(reach, SHORTEST_BLOCK))
@@ -39,7 +39,7 @@ def query_blocks(
     blocks = []
     for start in range(0, n_bins, size):
         stop = min(start + size, n_bins)
-        blocks.append((slice(start, stop), slice(max(start - back, 0), min(stop + ahead, n_bins))))
+        blocks.append((slice(start, stop), slice(max(start - back, 0), min(stop + ahead, n_keys))))
     return blocks
 
 
@@ -60,6 +60,7 @@ class DroppedAttention(torch.autograd.Function):
         qkv: Tensor,
         bias: Tensor | None,
         band: tuple[int, int] | None,
+        n_keys: int,
         n_heads: int,
         threshold: int,
     ) -> Tensor:
@@ -75,6 +76,8 @@ class DroppedAttention(torch.autograd.Function):
             Added to the scores.
         band : (int, int) or None
             Bins back and ahead beyond which the bias forbids everything; None: no limit.
+        n_keys : int
+            Bins that may be looked at, the first ones; all of them where there is a band.
         n_heads : int
             Number of heads.
         threshold : int
@@ -90,7 +93,7 @@ class DroppedAttention(torch.autograd.Function):
         query, key, value = by_head  # each (batch, n_heads, n_bins, head_width)
         query /= math.sqrt(query.shape[-1])
         out, noises = torch.empty_like(value), []
-        for trials, rows, columns, scores, weights in _blocks(query, band, 2):
+        for trials, rows, columns, scores, weights in _blocks(query, band, n_keys, 2):
             _attend(query[trials, :, rows], key[trials, :, columns], scores)
             _add_bias(scores, bias, trials, rows, columns)
             torch.softmax(scores, -1, out=weights)
@@ -99,7 +102,7 @@ class DroppedAttention(torch.autograd.Function):
                 weights *= noises[-1]
             out[trials, :, rows] = weights @ value[trials, :, columns]
         ctx.save_for_backward(query, key, value, bias)
-        ctx.noises, ctx.band = noises, band
+        ctx.noises, ctx.band, ctx.n_keys = noises, band, n_keys
         return out.transpose(1, 2).reshape(batch, n_bins, inner // 3)
 
     @staticmethod
@@ -111,7 +114,7 @@ class DroppedAttention(torch.autograd.Function):
         grad = grad.view(batch, n_bins, n_heads, width).transpose(1, 2).contiguous()
         grads = query.new_zeros(3, *query.shape)
         grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[1] else None
-        blocks = enumerate(_blocks(query, ctx.band, 3))
+        blocks = enumerate(_blocks(query, ctx.band, ctx.n_keys, 3))
         for i, (trials, rows, columns, scores, weights, grad_weights) in blocks:
             q, g = query[trials, :, rows], grad[trials, :, rows]
             k, v = key[trials, :, columns], value[trials, :, columns]
@@ -135,13 +138,15 @@ class DroppedAttention(torch.autograd.Function):
             grads[1, trials, :, columns] += grad_scores.mT @ q
         grads[0] /= math.sqrt(width)
         grad_qkv = grads.permute(1, 3, 0, 2, 4).reshape(batch, n_bins, 3 * n_heads * width)
-        return grad_qkv, grad_bias, None, None, None
+        return grad_qkv, grad_bias, None, None, None, None
 
 
-def _blocks(query: Tensor, band: tuple[int, int] | None, n_buffers: int) -> Iterator[tuple]:
+def _blocks(
+    query: Tensor, band: tuple[int, int] | None, n_keys: int, n_buffers: int
+) -> Iterator[tuple]:
     """Slices of trials, queries and keys, and tensors to write the weights of these into."""
     batch, n_heads, n_bins, _ = query.shape
-    blocks = query_blocks(n_bins, n_heads, band)
+    blocks = query_blocks(n_bins, n_keys, n_heads, band)
     largest = max((r.stop - r.start) * (c.stop - c.start) for r, c in blocks) * n_heads
     size = min(max(CACHED_ENTRIES // max(largest, 1), 1), batch)
     buffers = query.new_empty(n_buffers, size * largest)
