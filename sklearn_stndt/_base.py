@@ -41,12 +41,16 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         -------
         rates : ndarray, same shape
             Expected spikes per bin, everywhere; divide by the bin width for Hz. float32 if X is,
-            else float64.
+            else float64. From a memory map to rates of more than 1 GiB: a memory map of a
+            temporary file, which is gone with the array (`numpy.save` keeps it), and float32
+            unless X is float64.
 
         Raises
         ------
         ValueError
             As in `fit`, and if X has another number of neurons.
+        OSError
+            If rates of a memory map do not fit on the disk.
         """
         check_is_fitted(self)
         X = check_counts(self, X, reset=False)

@@ -381,7 +381,7 @@ class STNDTEstimator(RateTransformer):
 
     def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
         segments = as_segments(X, check_groups(X, groups))
-        dtype = np.float32 if X.dtype == np.float32 else np.float64
-        out = empty_rates(X, segments.rows.shape, dtype)
+        rates = empty_rates(X)
+        out = rates.reshape(segments.rows.shape)
         infer(self.net_, segments, self.window_, self.n_threads, self.precision, out)
-        return out.reshape(X.shape)
+        return rates

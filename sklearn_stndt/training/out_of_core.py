@@ -68,38 +68,37 @@ def extremes(array: NDArray) -> tuple[float, float]:
     return smallest, largest
 
 
-def empty_rates(X: NDArray, shape: tuple[int, ...], dtype: Any) -> NDArray:
+def empty_rates(X: NDArray) -> NDArray:
     """Make room for rates: in memory, or in a temporary file if counts come from one and are many.
 
     Parameters
     ----------
     X : ndarray
         The counts.
-    shape : tuple of int
-        Shape of the rates.
-    dtype : dtype
-        Their type.
 
     Returns
     -------
-    ndarray
-        Zeros. A memory map of a file without a name, which is gone when the array is.
+    ndarray, same shape
+        Zeros: float32 or float64 as X is; for integers float64 in memory and float32, as which
+        rates are computed, in a file. A memory map is of a file without a name, which is gone
+        when the array is.
 
     Raises
     ------
     OSError
         If there is no room on the disk.
     """
-    n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-    if mapping_of(X) is None or n_bytes < LARGE_RESULT:
-        return np.zeros(shape, dtype=dtype)
+    dtype: Any = X.dtype if X.dtype.kind == "f" else np.float64
+    if mapping_of(X) is None or X.size * np.dtype(dtype).itemsize < LARGE_RESULT:
+        return np.zeros(X.shape, dtype=dtype)
+    dtype = X.dtype if X.dtype.kind == "f" else np.float32
+    n_bytes = X.size * np.dtype(dtype).itemsize
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise OSError(
             f"The rates take {n_bytes / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} GiB "
-            "left. Set TMPDIR to a folder on a larger disk, transform X in parts, or pass "
-            "float32, whose rates take half the room of other types."
+            "left. Set TMPDIR to a folder on a larger disk, or transform X in parts."
         )
     with tempfile.TemporaryFile(dir=folder, prefix="rates-") as file:
-        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)
+        return np.memmap(file, dtype=dtype, mode="w+", shape=X.shape)
