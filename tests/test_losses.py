@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sklearn_stndt.network.losses import (
+    group_sizes,
     info_nce,
     loss_weights,
     masked_modelling_loss,
@@ -96,9 +97,13 @@ def test_log_rates_of_unscored_entries_reach_neither_loss_nor_gradient(value):
 def test_losses_of_parts_add_up_to_that_of_the_batch():
     generator = torch.Generator().manual_seed(0)
     log_rates, spikes = torch.rand(2, 7, 5, 3, generator=generator)
-    weights = loss_weights(spikes < 0.4, heldout=spikes > 0.8)
-    parts = zip(*(x.split(2) for x in (log_rates, spikes, weights)), strict=True)
-    total = sum(masked_modelling_loss(*part) for part in parts)
+    groups = (spikes < 0.4, spikes > 0.8, None)
+    weights = loss_weights(*groups)
+    parts = list(zip(*(x.split(2) for x in (log_rates, spikes, *groups[:2])), strict=True))
+    totals = sum(group_sizes(*part[2:], None) for part in parts)
+    total = sum(
+        masked_modelling_loss(*part[:2], loss_weights(*part[2:], totals=totals)) for part in parts
+    )
     torch.testing.assert_close(total, masked_modelling_loss(log_rates, spikes, weights))
 
 

@@ -1,6 +1,12 @@
 """The network in pure torch: model, attention, masking, losses."""
 
-from sklearn_stndt.network.losses import info_nce, loss_weights, masked_modelling_loss, poisson_nll
+from sklearn_stndt.network.losses import (
+    group_sizes,
+    info_nce,
+    loss_weights,
+    masked_modelling_loss,
+    poisson_nll,
+)
 from sklearn_stndt.network.masking import corrupt, draw_mask, speckled_folds
 from sklearn_stndt.network.model import STNDT, NetworkOutput
 
@@ -9,6 +15,7 @@ __all__ = [
     "NetworkOutput",
     "corrupt",
     "draw_mask",
+    "group_sizes",
     "info_nce",
     "loss_weights",
     "masked_modelling_loss",

@@ -25,7 +25,10 @@ def poisson_nll(log_rates: Tensor, spikes: Tensor) -> Tensor:
 
 
 def loss_weights(
-    masked: Tensor, heldout: Tensor | None = None, forecast: Tensor | None = None
+    masked: Tensor,
+    heldout: Tensor | None = None,
+    forecast: Tensor | None = None,
+    totals: Tensor | None = None,
 ) -> Tensor:
     """How much each entry counts in the loss of masked modelling.
 
@@ -41,18 +44,29 @@ def loss_weights(
         Entries of held-out neurons that have a known count.
     forecast : Tensor of bool, same shape, default=None
         Entries of forecast bins that have a known count.
+    totals : Tensor, shape (3,), default=None
+        Entries of the groups, from `group_sizes`, where these are a part of a batch; None: they
+        are the batch.
 
     Returns
     -------
     Tensor, shape (batch, n_bins, n_neurons)
-        Sums to 1 over each group that has entries.
+        Sums to 1 over each group of the batch that has entries.
     """
+    if totals is None:
+        totals = group_sizes(masked, heldout, forecast)
     weights = torch.zeros(masked.shape, device=masked.device)
-    for group in (masked, heldout, forecast):
+    for group, total in zip((masked, heldout, forecast), totals, strict=True):
         if group is not None:
-            entries = group.float()
-            weights.addcmul_(entries, 1 / entries.sum(dtype=torch.float64).clamp(min=1).float())
+            weights.addcmul_(group.float(), 1 / total.clamp(min=1))
     return weights
+
+
+def group_sizes(masked: Tensor, heldout: Tensor | None, forecast: Tensor | None) -> Tensor:
+    """Entries of each group of `loss_weights`, shape (3,); sizes of parts add up."""
+    groups = (masked, heldout, forecast)
+    sizes = [0 if group is None else torch.count_nonzero(group) for group in groups]
+    return torch.as_tensor(sizes, dtype=torch.float32, device=masked.device)
 
 
 def masked_modelling_loss(log_rates: Tensor, spikes: Tensor, weights: Tensor) -> Tensor:

@@ -66,7 +66,12 @@ def draw_mask(visible: Tensor, ratio: float | tuple[float, float]) -> Tensor:
 
 
 def corrupt(
-    spikes: Tensor, visible: Tensor, masked: Tensor, token_ratio: float, random_ratio: float
+    spikes: Tensor,
+    visible: Tensor,
+    masked: Tensor,
+    token_ratio: float,
+    random_ratio: float,
+    largest: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Hide masked entries from the network, as BERT does.
 
@@ -82,6 +87,8 @@ def corrupt(
         Entries that may be shown; entries among them that are to be predicted.
     token_ratio, random_ratio : float
         Shares as above, in [0, 1].
+    largest : Tensor, shape (), default=None
+        Largest count of the batch, where this is a part of it; None: this is the batch.
 
     Returns
     -------
@@ -95,7 +102,7 @@ def corrupt(
     corrupted = below(levels, token_ratio + (1 - token_ratio) * random_ratio)
     as_random = (masked & corrupted & ~as_token).to(spikes.dtype)
     share = draw_levels(spikes.shape, spikes.device).to(spikes.dtype) / LEVELS + 0.5  # in [0, 1)
-    random_counts = torch.floor(share * (spikes.max() + 1))
+    random_counts = torch.floor(share * ((spikes.max() if largest is None else largest) + 1))
     # factors in place of torch.where, which takes ten times as long on a CPU
     return spikes * (1 - as_random) + random_counts * as_random, visible & ~as_token
 

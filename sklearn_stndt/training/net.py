@@ -23,6 +23,7 @@ from sklearn_stndt.network import (
     STNDT,
     corrupt,
     draw_mask,
+    group_sizes,
     info_nce,
     loss_weights,
     masked_modelling_loss,
@@ -124,38 +125,45 @@ class MaskedModellingNet(NeuralNet):
             self.contrastive_random_ratio,
         )
         default = (self.mask_ratio, self.token_ratio, self.random_ratio)
-        ratio, *rest = (d if o is None else o for o, d in zip(own, default, strict=True))
-        views = [corrupt(spikes, visible, draw_mask(visible, ratio), *rest) for _ in range(2)]
-        compared = [self._representations(*view) for view in views]
+        ratio, token_ratio, random_ratio = (
+            d if o is None else o for o, d in zip(own, default, strict=True)
+        )
+        # part after part of the batch, as below; what is compared is of all of it
+        size = training_chunk_size(self.module_, spikes.shape, spikes.device)
+        largest, compared = spikes.max(), []
+        for _ in range(2):
+            parts = []
+            for counts, shown in zip(spikes.split(size), visible.split(size), strict=True):
+                masked = draw_mask(shown, ratio)
+                view = corrupt(counts, shown, masked, token_ratio, random_ratio, largest)
+                if self.contrastive_at == "embedding":
+                    parts.append(self.module_.embeddings(*view))
+                else:
+                    parts.append([self.module_(*view).encoded])
+            compared.append([torch.cat(of_all) for of_all in zip(*parts, strict=True)])
         pairs = zip(*compared, strict=True)
         losses = [info_nce(first, second, self.temperature) for first, second in pairs]
         return torch.stack(losses).sum()
-
-    def _representations(self, spikes: Tensor, visible: Tensor) -> list[Tensor]:
-        """What is compared of a view, part after part of the batch."""
-        size = training_chunk_size(self.module_, spikes.shape, spikes.device)
-        parts = []
-        for part in zip(spikes.split(size), visible.split(size), strict=True):
-            if self.contrastive_at == "embedding":
-                parts.append(self.module_.embeddings(*part))
-            else:
-                parts.append([self.module_(*part).encoded])
-        return [torch.cat(of_all) for of_all in zip(*parts, strict=True)]
 
     def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
         """Mask, infer, and take the gradient of the loss of what was masked."""
         self._set_training(True)
         spikes, known, visible = self.split_visible(batch[0])
-        masked = draw_mask(visible, self.mask_ratio)
-        shown = corrupt(spikes, visible, masked, self.token_ratio, self.random_ratio)
-        weights = loss_weights(masked, *self.always_hidden(known))
-        nll, log_rates = torch.zeros((), device=spikes.device), []
         # part after part: the activations of one are gone before those of the next are made
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
-        parts = zip(*(x.split(size) for x in (*shown, spikes, weights)), strict=True)
-        for shown_spikes, shown_where, counts, part_weights in parts:
-            output = self.module_(shown_spikes, shown_where)
-            part_nll = masked_modelling_loss(output.log_rates, counts, part_weights)
+        ratios, largest = (self.token_ratio, self.random_ratio), spikes.max()
+        masks = [draw_mask(part, self.mask_ratio) for part in visible.split(size)]
+        groups = [
+            (masked, *self.always_hidden(part))
+            for masked, part in zip(masks, known.split(size), strict=True)
+        ]
+        totals = torch.stack([group_sizes(*group) for group in groups]).sum(0)
+        nll, log_rates = torch.zeros((), device=spikes.device), []
+        parts = zip(spikes.split(size), visible.split(size), groups, strict=True)
+        for counts, shown, group in parts:
+            output = self.module_(*corrupt(counts, shown, group[0], *ratios, largest))
+            weights = loss_weights(*group, totals)
+            part_nll = masked_modelling_loss(output.log_rates, counts, weights)
             part_nll.backward()
             nll += part_nll.detach()
             log_rates.append(output.log_rates.detach())

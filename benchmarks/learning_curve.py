@@ -1,0 +1,104 @@
+"""Accuracy against the number of training trials, beside smoothing and a Poisson GLM.
+
+    python benchmarks/learning_curve.py --results curve.jsonl --figure learning_curve.png
+
+Generated reaches (50 bins of 20 ms, 60 neurons): the first 100, 200, ... of the same trials are
+trained on, and 80 others test. R2 of rates to the truth, and of velocity by ridge from them, as in
+`accuracy.py`; means and standard deviations over seeds, each of which has its own neurons. Every
+finished cell is a line in the file of results, and the same call goes on where it was interrupted.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from accuracy import append_cell, key_of, measure, read_cells
+from problems import PROBLEMS, Problem
+from threadpoolctl import threadpool_limits
+
+from sklearn_stndt.datasets import make_reaches
+
+SIZES = (100, 200, 400, 800, 1500)
+N_TEST = 80
+MODELS = {"smoothing": "Gaussian smoothing, tuned", "Poisson GLM": "Poisson GLM", "STNDT": "STNDT"}
+SCORES = {"rates_r2": "R2 of rates", "behaviour_r2": "R2 of velocity"}
+
+
+def reaches_of(n_train):
+    """A problem by its seed: the first trials of a recording that is the same for all sizes."""
+
+    def problem(seed):
+        data = make_reaches(max(SIZES) + N_TEST, random_state=seed)
+        train, test = slice(n_train), slice(-N_TEST, None)
+        return Problem(
+            data.spikes[train],
+            data.spikes[test],
+            true_rates=data.rates[test],
+            behaviour=(data.velocity[train], data.velocity[test]),
+        )
+
+    return problem
+
+
+def draw(table, path):
+    """Both scores against the number of trials."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
+    colors = ["#E69F00", "#009E73", "#0072B2"]  # Okabe and Ito
+    for ax, (score, label) in zip(axes, SCORES.items(), strict=True):
+        for (model, name), color in zip(MODELS.items(), colors, strict=True):
+            values = table[model, score]  # (sizes, seeds)
+            ax.errorbar(
+                SIZES, values.mean(1), values.std(1), marker="o", label=name, color=color, capsize=3
+            )
+        ax.set(xscale="log", xlabel="training trials", ylabel=label)
+        ax.set_xticks(SIZES, [str(size) for size in SIZES])
+        ax.minorticks_off()
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=150)
+
+
+def main():
+    """Measure what is missing, print the table, draw the figure."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--results", type=Path, default=Path("curve.jsonl"), metavar="FILE")
+    parser.add_argument("--figure", type=Path, metavar="PNG")
+    options = parser.parse_args()
+    options.param, options.n_jobs = {}, None
+    cells, table = read_cells(options.results), {}
+    with threadpool_limits(1):
+        for n_train in SIZES:
+            name = f"{n_train} trials"
+            PROBLEMS[name] = reaches_of(n_train)
+            for model in MODELS:
+                for seed in options.seeds:
+                    key = key_of(name, model, seed, options)
+                    if key not in cells:
+                        cells[key] = measure(name, model, seed, options)
+                        append_cell(options.results, key, cells[key])
+                        print(key, cells[key], file=sys.stderr, flush=True)
+    for score, label in SCORES.items():
+        print(f"\n{label:28}" + "".join(f"{size:>15}" for size in SIZES))
+        for model in MODELS:
+            rows = [
+                [cells[key_of(f"{n} trials", model, s, options)][score] for s in options.seeds]
+                for n in SIZES
+            ]
+            values = table[model, score] = np.array(rows)
+            pairs = zip(values.mean(1), values.std(1), strict=True)
+            print(f"{MODELS[model]:28}" + "".join(f"{m:8.3f} ±{s:.3f}" for m, s in pairs))
+    if options.figure is not None:
+        draw(table, options.figure)
+
+
+if __name__ == "__main__":
+    main()
