@@ -104,6 +104,7 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
     name = type(estimator).__name__
     if isinstance(X, np.ma.MaskedArray):
         X = np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
+    _refuse_unequal(X, name)
     mapped = isinstance(X, np.ndarray) and mapping_of(X) is not None
     counts = check_array(
         X,
@@ -136,6 +137,29 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
     if counts.dtype.kind not in "ub":
         _check_values(counts, name)
     return counts
+
+
+def _refuse_unequal(X: Any, name: str) -> None:
+    """Name what is wrong with a list of trials that do not fit into one array."""
+    if isinstance(X, np.ndarray):
+        if X.dtype != object:
+            return
+    elif not isinstance(X, list | tuple):
+        return
+    trials = [x if hasattr(x, "shape") else np.asarray(x, dtype=object) for x in X]
+    shapes = {tuple(trial.shape) for trial in trials if len(trial.shape) == 2}
+    if len(shapes) < 2:
+        return
+    if len({shape[1] for shape in shapes}) > 1:
+        raise ValueError(
+            f"{name} was given trials of different numbers of neurons: {sorted(shapes)} "
+            "(n_bins, n_neurons). Bring all to the same neurons, NaN where one is unknown."
+        )
+    lengths = sorted(shape[0] for shape in shapes)
+    raise ValueError(
+        f"{name} was given a list of trials of {lengths[0]} to {lengths[-1]} bins, which makes no "
+        "array. Pad the shorter ones with NaN to an array of shape (n_trials, n_bins, n_neurons)."
+    )
 
 
 def _check_values(counts: NDArray, name: str) -> None:

@@ -44,7 +44,14 @@ BAD_COUNTS = {
     "complex": (lambda s: s * 1j, ValueError, "Complex data not supported"),
     "sparse matrix": (lambda s: scipy.sparse.csr_matrix(s[0]), TypeError, "[Ss]parse"),
     "sparse array": (lambda s: scipy.sparse.coo_array(s[0]), TypeError, "[Ss]parse"),
-    "unequal lists": (unequal_lists, ValueError, "inhomogeneous shape"),
+    "unequal lists": (unequal_lists, ValueError, "trials of 5 to 20 bins.*Pad .* NaN"),
+    "unequal arrays": (lambda s: [s[0], s[1, :5]], ValueError, "trials of 5 to 20 bins.*Pad"),
+    "unequal objects": (
+        lambda s: np.array([s[0], s[1, :5]], dtype=object),
+        ValueError,
+        "trials of 5 to 20 bins.*Pad",
+    ),
+    "other neurons": (lambda s: [s[0], s[1, :, :5]], ValueError, "numbers of neurons.*same neur"),
 }
 
 
