@@ -59,6 +59,14 @@ def test_threads_change_no_bit(make, expected, spikes, tmp_path, on_disk):
     same(ensemble, expected, spikes)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """Let SIGINT interrupt, also where a shell started the tests in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_processes_change_no_bit(make, expected, spikes, tmp_path):
     same(make(n_jobs=2).fit(spikes), expected, spikes)
     same(make(n_jobs=2, checkpoint_dir=tmp_path).fit(spikes), expected, spikes)
