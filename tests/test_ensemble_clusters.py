@@ -103,6 +103,8 @@ class InterruptThird(Callback):
             raise KeyboardInterrupt
 
 
+# filters of warnings are not safe among threads, so what joblib says of it may come through
+@pytest.mark.filterwarnings("ignore:.*tasks which were still being processed:UserWarning")
 def test_an_interrupt_of_one_worker_ends_the_others(make, spikes):
     InterruptThird.begun.clear()
     ensemble = make(n_estimators=40).set_params(estimator__callbacks=[InterruptThird()])
