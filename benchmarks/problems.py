@@ -52,15 +52,33 @@ def datahigh(array, seed):
 def linear_track(seed):
     """Hippocampus while the rat runs; a quarter of the recording, in one piece, for the test."""
     recording = load("nelpy/nelpy_linear-track_25ms.npz")
+    on_track = np.zeros(len(recording["spikes"]), dtype=bool)  # else carried there and away
+    on_track[int(55 / recording["bin_s"]) : int(975 / recording["bin_s"])] = True
+    return while_running(recording, seed, on_track)
+
+
+def w_maze(seed):
+    """Another maze and other neurons; a quarter of the time spent running for the test."""
+    recording = load("nelpy/nelpy_w-maze_25ms.npz")
+    return while_running(recording, seed, np.ones(len(recording["spikes"]), dtype=bool))
+
+
+def while_running(recording, seed, usable):
+    """Counts and position in the usable bins in which the animal moves."""
     position = recording["pos_px"].astype(float)
     velocity = np.gradient(gaussian_filter1d(position, 10, axis=0), recording["bin_s"], axis=0)
-    running = np.linalg.norm(velocity, axis=1) > 20  # pixels/s
-    running[: int(55 / recording["bin_s"])] = False  # carried to the track, and away
-    running[int(975 / recording["bin_s"]) :] = False
+    running = usable & (np.linalg.norm(velocity, axis=1) > 20)  # pixels/s
     X, position = recording["spikes"][running], position[running]
     train, test = list(KFold(4).split(X))[seed % 4]
     heldout = draw_heldout(X.shape[-1], seed)
     return Problem(X[train], X[test], heldout, None, (position[train], position[test]))
+
+
+def retina(seed):
+    """Spontaneous waves in 477 neurons; a quarter of the recording, in one piece, for the test."""
+    X = load("retina/stafford2009_500ms.npz")["spikes"]
+    train, test = list(KFold(4).split(X))[seed % 4]
+    return Problem(X[train], X[test], draw_heldout(X.shape[-1], seed), params={"window": 64})
 
 
 def reaches(seed, n_train=112, n_test=80, **params):
@@ -85,6 +103,8 @@ PROBLEMS = {
     "ex1": lambda seed: datahigh("ex1_spikes", seed),
     "ex2": lambda seed: datahigh("ex2_spikes_first1s", seed),
     "track": linear_track,
+    "w-maze": w_maze,
+    "retina": retina,
     "reaches": reaches,
     "weak reaches": lambda seed: reaches(
         seed, 112, 80, n_bins=26, n_neurons=45, mean_rate=18.0, modulation=0.35
@@ -96,6 +116,8 @@ NEEDS_FILE = {
     "ex1": "datahigh/datahigh_20ms.npz",
     "ex2": "datahigh/datahigh_20ms.npz",
     "track": "nelpy/nelpy_linear-track_25ms.npz",
+    "w-maze": "nelpy/nelpy_w-maze_25ms.npz",
+    "retina": "retina/stafford2009_500ms.npz",
 }
 
 

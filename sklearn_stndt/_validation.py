@@ -19,7 +19,7 @@ _LARGEST_COUNT = float(np.finfo(np.float32).max)
 
 # kinds of values that the parameters of STNDTEstimator take
 STNDT_CONSTRAINTS: dict[str, list] = {
-    "n_layers": [Interval(Integral, 1, None, closed="left")],
+    "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "n_heads": [Interval(Integral, 1, None, closed="left")],
     "d_model": [Interval(Integral, 1, None, closed="left"), None],
     "dim_feedforward": [Interval(Integral, 1, None, closed="left"), None],

@@ -9,6 +9,7 @@ from sklearn_stndt.network.attention import (
     SpatialAttention,
     TemporalAttention,
     allowed_keys,
+    distances,
     layer_bands,
 )
 
@@ -33,6 +34,16 @@ def test_bands_of_the_layers_add_up_to_the_context(back, ahead, n_layers):
     assert tuple(map(sum, zip(*bands, strict=True))) == (back, ahead)
     for side in zip(*bands, strict=True):
         assert max(side) - min(side) <= 1
+
+
+def test_distances_kept_from_inference_serve_training():
+    distances.cache_clear()
+    attention = TemporalAttention(4, 2, dropout=0.0, local_bins=6)
+    x = torch.randn(1, 6, 4)
+    with torch.inference_mode():
+        attention(x, None)
+    attention(x, None)[0].sum().backward()
+    assert attention.log_length.grad.abs().sum() > 0
 
 
 def test_without_a_context_no_layer_has_a_band():

@@ -6,6 +6,7 @@ from sklearn_stndt.training.defaults import (
     auto_batch_size,
     auto_dropout,
     auto_max_epochs,
+    auto_n_layers,
     auto_patience,
     choose_device,
     choose_window,
@@ -20,14 +21,16 @@ def test_batches_are_small_where_windows_are_few(n_windows, batch_size):
 
 
 @pytest.mark.parametrize("n_windows", [100, 300, 1600])
-def test_updates_grow_with_the_square_root_of_the_data(n_windows):
-    def n_updates(n_bins):
-        return auto_max_epochs(n_bins, 10, n_windows, 16) * np.ceil(n_windows / 16)
-
+def test_updates_grow_with_the_data_but_more_slowly(n_windows):
     n_batches = np.ceil(n_windows / 16)
-    for n_bins in (2_500, 10_000, 90_000):
+
+    def n_updates(n_bins):
+        return auto_max_epochs(n_bins, 10, n_windows, 16) * n_batches
+
+    for n_bins in (1_000, 2_500, 5_000):
         assert 0 <= n_updates(n_bins) - 15 * n_bins**0.5 < n_batches  # whole epochs
-        assert n_updates(4 * n_bins) == pytest.approx(2 * n_updates(n_bins), abs=2 * n_batches)
+    for n_bins in (5_000, 8_000):
+        assert n_updates(8 * n_bins) == pytest.approx(4 * n_updates(n_bins), abs=4 * n_batches)
 
 
 @pytest.mark.parametrize(("n_bins", "window"), [(4_000, 100), (8_192, 128), (20_000, 400)])
@@ -66,6 +69,11 @@ def test_dropout_falls_with_the_data():
     values = np.array([auto_dropout(n) for n in np.geomspace(5_000, 110_000, 30)])
     assert (np.diff(values) < 0).all()
     assert values[15] == pytest.approx(0.25, abs=0.01)
+
+
+@pytest.mark.parametrize(("n_bins", "n_layers"), [(0, 3), (24_999, 3), (25_000, 4), (10**9, 4)])
+def test_many_bins_get_a_layer_more(n_bins, n_layers):
+    assert auto_n_layers(n_bins) == n_layers
 
 
 @pytest.mark.parametrize(("max_epochs", "patience"), [(1, 10), (30, 10), (36, 12), (300, 100)])

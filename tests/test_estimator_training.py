@@ -151,6 +151,13 @@ def test_an_interrupted_warm_start_counts_its_own_epochs(small, spikes):
         estimator.fit(spikes)
 
 
+def test_warm_start_with_more_data_keeps_the_layers(small, spikes, monkeypatch):
+    estimator = small(n_layers="auto", warm_start=True).fit(spikes)
+    monkeypatch.setattr("sklearn_stndt.training.defaults.MANY_BINS", 100)
+    assert len(estimator.fit(spikes).net_.module_.layers) == 3
+    assert len(small(n_layers="auto").fit(spikes).net_.module_.layers) == 4
+
+
 def test_warm_start_refuses_another_architecture(small, spikes):
     estimator = small(warm_start=True).fit(spikes)
     with pytest.raises(ValueError, match=r"warm_start|d_model"):

@@ -214,8 +214,9 @@ def distance_penalty(n_bins: int, log_length: Tensor) -> Tensor:
 @functools.lru_cache(maxsize=2)
 def distances(n_bins: int, device: torch.device) -> Tensor:
     """Bins between two bins, shape (n_bins, n_bins); the same tensor each time."""
-    bins = torch.arange(n_bins, dtype=torch.float32, device=device)
-    return (bins[:, None] - bins).abs()
+    with torch.inference_mode(False):  # who infers first must not spoil it for training
+        bins = torch.arange(n_bins, dtype=torch.float32, device=device)
+        return (bins[:, None] - bins).abs()
 
 
 class SpatialAttention(nn.Module):

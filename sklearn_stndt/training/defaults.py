@@ -6,6 +6,7 @@ import torch
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
 LONGEST_EPOCH = 600  # batches: who has more data sees a part of it in each epoch
+MANY_BINS = 25_000  # to learn from, from which on the network has a layer more
 LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
 
 
@@ -15,13 +16,19 @@ def auto_batch_size(n_windows: int) -> int:
 
 
 def auto_max_epochs(n_bins: int, window: int, n_windows: int, batch_size: int) -> int:
-    """Epochs that give a number of updates which grows with the square root of the data.
+    """Epochs that give a number of updates which grows with the data, but more slowly.
 
-    `n_bins` are there to learn from, but none of them more than 200 times; `n_windows` of `window`
-    bins, which may overlap, are an epoch.
+    With the square root of the bins to learn from up to 5,000, then with the power 2/3; no bin is
+    learnt from more than 200 times. `n_windows` of `window` bins, which may overlap, are an epoch.
     """
-    n_updates = min(15 * math.sqrt(n_bins), 200 * n_bins / (batch_size * window), 12_000)
+    n_updates = 15 * math.sqrt(n_bins) * max(n_bins / 5_000, 1) ** (1 / 6)
+    n_updates = min(n_updates, 200 * n_bins / (batch_size * window), 12_000)
     return max(math.ceil(max(n_updates, 200) / math.ceil(n_windows / batch_size)), 1)
+
+
+def auto_n_layers(n_bins: int) -> int:
+    """Transformer layers: a fourth pays where there are tens of thousands of bins."""
+    return 4 if n_bins >= MANY_BINS else 3
 
 
 def auto_dropout(n_bins: int) -> float:

@@ -105,9 +105,20 @@ def train(
     if dropout == "auto":
         dropout = defaults.auto_dropout(n_bins)
 
+    n_layers = params["n_layers"]
+    if n_layers == "auto":
+        n_layers = defaults.auto_n_layers(n_bins)
+        if previous is not None and isinstance(previous.module_, STNDT):
+            n_layers = len(previous.module_.layers)  # more data may go on with this network
+
     n_neurons = segments.rows.shape[1]
     network = {name: params[name] for name in NETWORK_PARAMETERS}
-    network |= {"n_neurons": n_neurons, "n_bins": window, "dropout": dropout}
+    network |= {
+        "n_neurons": n_neurons,
+        "n_bins": window,
+        "n_layers": n_layers,
+        "dropout": dropout,
+    }
     network["dim_feedforward"] = params["dim_feedforward"] or 4 * (params["d_model"] or n_neurons)
     for name in ("dropout_embedding", "dropout_rates"):
         network[name] = 0.75 * dropout if params[name] is None else params[name]

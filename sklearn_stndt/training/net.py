@@ -197,7 +197,7 @@ class MaskedModellingNet(NeuralNet):
         loss = nll / n_entries.sum().clamp(min=1)
         return {"loss": loss, "y_pred": log_rates, "evaluated": (nll, n_spikes, n_entries)}
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def iterate_rates(self, windows: Windows) -> Iterator[tuple[NDArray, NDArray]]:
         """Infer rates of windows, batch after batch, so that memory stays bounded.
 

@@ -1,0 +1,121 @@
+"""What spatial attention adds at equal training time: STNDT against its temporal half (NDT).
+
+    STNDT_DATA=<folder> python benchmarks/spatial_attention.py --results spatial.jsonl
+
+For every problem and seed, both networks are timed for a few epochs, in turns. STNDT gets as many
+epochs as its defaults say, or as fit into --seconds; the temporal network, which is faster, gets
+the epochs that take it as long. Where neurons can be held out, the score is co-bps, else bits per
+spike of hidden entries of the test part. The last line is the mean difference over problems and
+seeds, with its standard error over them.
+
+Every finished cell is a line in the file of results, and the same call goes on where it was
+interrupted. Nothing else should run on the processor.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+from accuracy import append_cell, read_cells
+from baselines import co_bps
+from problems import PROBLEMS, missing_file
+from sklearn.exceptions import ConvergenceWarning
+from skorch.callbacks import Callback
+from threadpoolctl import threadpool_limits
+
+from sklearn_stndt import STNDTEstimator
+
+NETWORKS = {"STNDT": {}, "temporal": {"attention": "temporal"}}
+N_TIMED = 3
+
+
+class StopEarly(Callback):
+    """Ends training after a few epochs, whatever `max_epochs` says."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) >= N_TIMED:
+            raise KeyboardInterrupt
+
+
+def timed(problem, params):
+    """Epochs that the defaults give, and the seconds of one."""
+    model = STNDTEstimator(random_state=0, callbacks=[StopEarly()], **params)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        model.fit(problem.train)
+    return model.net_.max_epochs, float(np.min(model.net_.history[:, "dur"]))
+
+
+def compare(name, seed, seconds):
+    """Train both networks for the same time; their scores and what they took."""
+    problem = PROBLEMS[name](seed)
+    params = {
+        network: problem.params | {"heldout_neurons": problem.heldout} | own
+        for network, own in NETWORKS.items()
+    }
+    (n_epochs, of_stndt), (_, of_temporal) = (timed(problem, params[n]) for n in NETWORKS)
+    n_epochs = max(min(n_epochs, round(seconds / of_stndt)), 1)
+    epochs = {"STNDT": n_epochs, "temporal": max(round(n_epochs * of_stndt / of_temporal), 1)}
+    cell = {}
+    for network in NETWORKS:
+        model = STNDTEstimator(random_state=seed, max_epochs=epochs[network], **params[network])
+        model.fit(problem.train)
+        cell[network] = {
+            "epochs": epochs[network],
+            "seconds": float(np.sum(model.net_.history[:, "dur"])),
+            "score": model.score(problem.test)
+            if problem.heldout is None
+            else co_bps(model, problem.test, problem.heldout),
+        }
+    return cell
+
+
+def format_line(name, cells):
+    """Means over the seeds of a problem."""
+    line = f"{name:14}"
+    for quantity, digits in (("score", 4), ("seconds", 0)):
+        for network in NETWORKS:
+            line += f"{np.mean([cell[network][quantity] for cell in cells]):10.{digits}f}"
+    gains = [cell["STNDT"]["score"] - cell["temporal"]["score"] for cell in cells]
+    return line + f"{np.mean(gains):+11.4f} ±{np.std(gains, ddof=1):.4f}"
+
+
+def main():
+    """Measure what is missing, and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    default = ["ex1", "ex2", "track", "w-maze", "retina", "reaches", "weak reaches"]
+    parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=default)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--seconds", type=float, default=60, help="longest training of one network")
+    parser.add_argument("--results", type=Path, default=Path("spatial.jsonl"), metavar="FILE")
+    options = parser.parse_args()
+    cells = read_cells(options.results)
+    names = "".join(f"{network:>10}" for network in NETWORKS)
+    print(f"{'':14}{'bits per spike':>20}{'seconds':>20}{'STNDT - temporal':>20}")
+    print(f"{'':14}{names * 2}")
+    gains = []
+    for name in options.problems:
+        if missing_file(name) is not None:
+            print(f"{name}: skipped, for {missing_file(name)} is not there")
+            continue
+        for seed in options.seeds:
+            key = f"{name} | {seed} | {options.seconds}"
+            if key not in cells:
+                with threadpool_limits(1):
+                    cells[key] = compare(name, seed, options.seconds)
+                append_cell(options.results, key, cells[key])
+                print(key, cells[key], file=sys.stderr, flush=True)
+        of_problem = [cells[f"{name} | {seed} | {options.seconds}"] for seed in options.seeds]
+        print(format_line(name, of_problem), flush=True)
+        gains += [cell["STNDT"]["score"] - cell["temporal"]["score"] for cell in of_problem]
+    error = np.std(gains, ddof=1) / np.sqrt(len(gains))
+    print(
+        f"mean difference {np.mean(gains):+.4f} ± {error:.4f} (standard error, {len(gains)} pairs)"
+    )
+
+
+if __name__ == "__main__":
+    main()
