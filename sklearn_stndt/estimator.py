@@ -92,9 +92,8 @@ class STNDTEstimator(RateTransformer):
         Bins that the network sees at once. None: the longest trial; 128 for a continuous
         recording, and where groups are longer than 512 bins.
     max_epochs : int or "auto", default="auto"
-        Longest training. "auto": so many that the number of updates grows with the amount of data,
-        but more slowly, about 1,000 for 5,000 bins and 7,800 for 100,000, as long as no bin is
-        seen more than 200 times. An epoch is all windows once, or 600 batches of them.
+        Longest training. "auto": until every bin has been learnt from 200 times, in 200 updates at
+        least and 12,000 at most. An epoch is all windows once, or 600 batches of them.
     batch_size : int or "auto", default="auto"
         Windows in a batch. "auto": 16 up to 500 windows, else 32.
     lr : float, default=3e-3

@@ -16,14 +16,13 @@ def auto_batch_size(n_windows: int) -> int:
 
 
 def auto_max_epochs(n_bins: int, window: int, n_windows: int, batch_size: int) -> int:
-    """Epochs that give a number of updates which grows with the data, but more slowly.
+    """Epochs in which every bin is learnt from 200 times, in 200 to 12,000 updates.
 
-    With the square root of the bins to learn from up to 5,000, then with the power 2/3; no bin is
-    learnt from more than 200 times. `n_windows` of `window` bins, which may overlap, are an epoch.
+    `n_bins` are there to learn from; `n_windows` of `window` bins, which may overlap, are an epoch.
     """
-    n_updates = 15 * math.sqrt(n_bins) * max(n_bins / 5_000, 1) ** (1 / 6)
-    n_updates = min(n_updates, 200 * n_bins / (batch_size * window), 12_000)
-    return max(math.ceil(max(n_updates, 200) / math.ceil(n_windows / batch_size)), 1)
+    n_updates = 200 * n_bins / (batch_size * window)
+    n_updates = min(max(n_updates, 200), 12_000)
+    return max(math.ceil(n_updates / math.ceil(n_windows / batch_size)), 1)
 
 
 def auto_n_layers(n_bins: int) -> int:
