@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from counted_fits import FITS, Scaled
+from scipy.stats import uniform
 
-from sklearn_stndt import STNDTEstimator
+from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
 
 FORMS = {
@@ -81,6 +83,23 @@ def small():
     def make(**params):
         defaults = {"d_model": 8, "n_heads": 2, "max_epochs": 3, "random_state": 0}
         return STNDTEstimator(**(defaults | params))
+
+    return make
+
+
+@pytest.fixture
+def scaled(tmp_path):
+    """Make an ensemble of counted fits that writes into a directory."""
+    FITS.clear()
+
+    def make(n_estimators=5, base=None, **params):
+        params = {
+            "param_distributions": {"power": uniform(0.5, 1)},
+            "checkpoint_dir": tmp_path / "run",
+            "n_best": "auto",
+            "random_state": 0,
+        } | params
+        return BaggingEnsemble(Scaled() if base is None else base, n_estimators, **params)
 
     return make
 

@@ -1,0 +1,39 @@
+"""A transformer whose fits are counted, and what two ensembles of it must have in common."""
+
+import numpy as np
+from numpy.testing import assert_array_equal
+from sklearn.base import BaseEstimator, TransformerMixin
+
+FITS = []  # seed of each fit, since the last time that a test emptied it
+
+
+class Scaled(TransformerMixin, BaseEstimator):
+    """The mean counts times a factor that the seed draws; fits are counted."""
+
+    def __init__(self, power=1.0, fails=False, heldout_neurons=None, random_state=None):
+        self.power = power
+        self.fails = fails
+        self.heldout_neurons = heldout_neurons
+        self.random_state = random_state
+
+    def fit(self, X, y=None, groups=None):
+        FITS.append(self.random_state)
+        if self.fails == "now" or (self.fails == "once" and len(FITS) == 2):
+            raise ArithmeticError("no fit")
+        if self.fails == "interrupt" and len(FITS) == 3:
+            raise KeyboardInterrupt
+        mean = X.mean(axis=tuple(range(X.ndim - 1))) + 0.01
+        self.rates_ = mean * np.random.RandomState(self.random_state).uniform(0.5, 2) ** self.power
+        return self
+
+    def transform(self, X, groups=None):
+        return np.broadcast_to(self.rates_, X.shape)
+
+
+def same(one, other, X):
+    """Assert that two ensembles agree in every bit."""
+    assert_array_equal(one.transform(X), other.transform(X))
+    assert_array_equal(one.selected_, other.selected_)
+    assert_array_equal(one.scores_, other.scores_)
+    assert_array_equal(one.selection_curve_, other.selection_curve_)
+    assert one.params_ == other.params_
