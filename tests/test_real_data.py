@@ -61,11 +61,11 @@ def test_position_is_decoded_from_a_continuous_recording(small, real_data):
     speed = np.linalg.norm(step, axis=1)
     running = np.flatnonzero(speed > np.quantile(speed, 0.75))[:8000]
     spikes, position = track["spikes"][running], track["pos_px"][running, :1]
-    network = small(window=50, d_model=16, max_epochs=10)
+    network = small(window=50, d_model=16, max_epochs=40)
     decode = make_pipeline(network, Ridge(0.01))
     scores = cross_val_score(decode, spikes, position, cv=KFold(2))
     of_counts = cross_val_score(Ridge(), spikes, position, cv=KFold(2))
-    assert (scores > of_counts + 0.15).all()
+    assert (scores > of_counts + 0.3).all()
 
 
 def test_many_bursty_neurons_get_finite_rates(small, real_data):
