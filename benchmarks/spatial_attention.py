@@ -2,7 +2,7 @@
 
     STNDT_DATA=<folder> python benchmarks/spatial_attention.py --results spatial.jsonl
 
-For every problem and seed, both networks are timed for a few epochs, in turns. STNDT gets as many
+For every problem and seed, both networks are timed for a few epochs. STNDT gets as many
 epochs as its defaults say, or as fit into --seconds; the temporal network, which is faster, gets
 the epochs that take it as long. Where neurons can be held out, the score is co-bps, else bits per
 spike of hidden entries of the test part. The last line is the mean difference over problems and
