@@ -30,6 +30,7 @@ STNDT_CONSTRAINTS: dict[str, list] = {
     "context": ["array-like", None],
     "local_attention": ["boolean"],
     "spatial_layers": [StrOptions({"last", "all"})],
+    "stochastic_depth": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
     "n_spatial_heads": [Interval(Integral, 1, None, closed="left")],
     "d_spatial": [Interval(Integral, 1, None, closed="left"), None],
     "input_scaling": [StrOptions({"sqrt", "standardized", "counts"})],

@@ -61,6 +61,10 @@ class STNDTEstimator(RateTransformer):
         the distance between bins; False: as published.
     spatial_layers : {"last", "all"}, default="last"
         Mix neurons once after the last layer, or, as published, in every layer.
+    stochastic_depth : float or "auto", default="auto"
+        Share of the passes in training that leave the mixing of neurons out, drawn at random [3]_:
+        where neurons are many it takes most of the time. "auto": .75 from 128 neurons on; 0 for
+        fewer, and where `spatial_layers` is "all".
     n_spatial_heads : int, default=1
         Heads of the spatial attention, whose weights are averaged.
     d_spatial : int or None, default=16
@@ -165,6 +169,7 @@ class STNDTEstimator(RateTransformer):
        transformer", NeurIPS 2022, arXiv:2206.04727.
     .. [2] J. Ye, C. Pandarinath, "Representation learning for neural population activity with
        Neural Data Transformers", 2021, arXiv:2108.01210.
+    .. [3] G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
 
     Examples
     --------
@@ -192,6 +197,7 @@ class STNDTEstimator(RateTransformer):
         context=None,
         local_attention=True,
         spatial_layers="last",
+        stochastic_depth="auto",
         n_spatial_heads=1,
         d_spatial=16,
         input_scaling="sqrt",
@@ -236,6 +242,7 @@ class STNDTEstimator(RateTransformer):
         self.context = context
         self.local_attention = local_attention
         self.spatial_layers = spatial_layers
+        self.stochastic_depth = stochastic_depth
         self.n_spatial_heads = n_spatial_heads
         self.d_spatial = d_spatial
         self.input_scaling = input_scaling

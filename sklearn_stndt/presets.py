@@ -181,6 +181,7 @@ def paper(name: str) -> dict[str, Any]:
         "context": (8 * n_layers, 4 * n_layers),
         "local_attention": False,
         "spatial_layers": "all",
+        "stochastic_depth": 0.0,
         "n_spatial_heads": published.n_heads,
         "d_spatial": None,
         "input_scaling": "counts",

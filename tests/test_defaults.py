@@ -8,6 +8,7 @@ from sklearn_stndt.training.defaults import (
     auto_max_epochs,
     auto_n_layers,
     auto_patience,
+    auto_stochastic_depth,
     choose_device,
     choose_window,
 )
@@ -64,6 +65,14 @@ def test_dropout_falls_with_the_data():
 @pytest.mark.parametrize(("n_bins", "n_layers"), [(0, 3), (24_999, 3), (25_000, 4), (10**9, 4)])
 def test_many_bins_get_a_layer_more(n_bins, n_layers):
     assert auto_n_layers(n_bins) == n_layers
+
+
+@pytest.mark.parametrize(
+    ("n_neurons", "spatial_layers", "share"),
+    [(1, "last", 0), (127, "last", 0), (128, "last", 0.75), (2_000, "last", 0.75), (128, "all", 0)],
+)
+def test_many_neurons_are_mixed_in_a_part_of_the_passes(n_neurons, spatial_layers, share):
+    assert auto_stochastic_depth(n_neurons, spatial_layers) == share
 
 
 @pytest.mark.parametrize(("max_epochs", "patience"), [(1, 10), (30, 10), (36, 12), (300, 100)])

@@ -1,4 +1,4 @@
-"""Dropout at a fraction of the usual cost on a CPU, where drawing random numbers dominates."""
+"""Dropout, at a fraction of the usual cost on a CPU, and stochastic depth."""
 
 import functools
 import math
@@ -89,6 +89,33 @@ class Dropout(nn.Module):
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
         return x * draw_noise(self.threshold, x.shape, x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
+
+
+class StochasticDepth(nn.Module):
+    """Leaves a branch out of a part of the passes in training, for all trials at once [1]_.
+
+    Parameters
+    ----------
+    p : float
+        Probability that it is left out, in [0, 1).
+
+    References
+    ----------
+    .. [1] G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
+    """
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def draw_factor(self) -> float:
+        """Factor of the branch: 0 to leave it out, else what keeps its expectation; 1 in use."""
+        if not self.training or self.p == 0:
+            return 1.0
+        return 0.0 if float(torch.rand(())) < self.p else 1 / (1 - self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

@@ -50,8 +50,8 @@ class DroppedAttention(torch.autograd.Function):
 
     The weights are the largest tensors of the network. torch's fused kernels know no dropout on a
     CPU, and operations on the weights of a whole batch spend their time on moving them to and from
-    memory; those of a few trials, or of a part of a long one, stay in the cache. They are
-    not kept for the way back but computed once more, for the sake of memory.
+    memory; those of a few trials, or of a part of a long one, stay in the cache. They are not kept
+    for the way back but computed once more, for the sake of memory.
     """
 
     @staticmethod

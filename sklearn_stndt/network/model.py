@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_stndt.network.attention import allowed_keys, layer_bands
-from sklearn_stndt.network.dropout import Dropout
+from sklearn_stndt.network.dropout import Dropout, StochasticDepth
 from sklearn_stndt.network.layers import TemporalLayer, sinusoids
 from sklearn_stndt.network.spatial import PublishedSpatialPart, SpatialMixing
 
@@ -26,7 +26,7 @@ class NetworkOutput(NamedTuple):
     temporal_weights : list of Tensor, shape (batch, n_heads, n_bins, n_bins)
         One a layer; empty unless asked for.
     spatial_weights : list of Tensor, shape (batch, n_neurons, n_neurons)
-        One for each time that neurons are mixed; empty unless asked for.
+        One for each time that neurons were mixed; empty unless asked for.
     """
 
     log_rates: Tensor
@@ -65,6 +65,9 @@ class STNDT(nn.Module):
     spatial_layers : {"last", "all"}
         Mix neurons once after the last layer, by weights from the input's time courses, or, as
         published, in every layer, by weights from the stream's and with a feed-forward.
+    stochastic_depth : float
+        Share of the passes in training that leave the mixing of neurons out; drawn for each layer,
+        if every layer has one.
     n_spatial_heads : int
         Heads of the spatial attention, whose maps are averaged.
     d_spatial : int or None
@@ -102,6 +105,7 @@ class STNDT(nn.Module):
         context: tuple[int, int] | None = None,
         local_attention: bool = True,
         spatial_layers: str = "last",
+        stochastic_depth: float = 0.0,
         n_spatial_heads: int = 1,
         d_spatial: int | None = 16,
         input_scaling: str = "sqrt",
@@ -124,6 +128,7 @@ class STNDT(nn.Module):
             TemporalLayer(width, n_heads, dim_feedforward, dropout, local_bins)
             for _ in range(n_layers)
         )
+        self.depth = StochasticDepth(stochastic_depth)
         self.mix_last: SpatialMixing | None = None
         self.mix_every: PublishedSpatialPart | None = None
         if attention == "spatiotemporal":
@@ -228,15 +233,18 @@ class STNDT(nn.Module):
         for i, (layer, band) in enumerate(zip(self.layers, self.bands, strict=True)):
             if band != band_before:
                 allowed, band_before = allowed_keys(bin_visible, band), band
-            if self.mix_every is not None:
+            factor = 0.0 if self.mix_every is None else self.depth.draw_factor()
+            if self.mix_every is not None and factor:
                 courses = self.mix_every.courses(i, x, values, bin_visible, readout)
             x, weights = layer(x, allowed, return_attention, band)
             temporal.append(weights)
-            if self.mix_every is not None:
-                x, weights = self.mix_every(i, x, courses, neuron_visible, readout)
+            if self.mix_every is not None and factor:
+                x, weights = self.mix_every(i, x, courses, neuron_visible, readout, factor)
                 spatial.append(weights)
-        if self.mix_last is not None:
-            x, weights = self.mix_last(x, values.transpose(1, 2), neuron_visible, readout)
+        factor = 0.0 if self.mix_last is None else self.depth.draw_factor()
+        if self.mix_last is not None and factor:
+            mixed, weights = self.mix_last(x, values.transpose(1, 2), neuron_visible, readout)
+            x = torch.add(x, mixed, alpha=factor)
             spatial.append(weights)
         seen = bin_visible[:, :, None].to(x.dtype)
         encoded = (x * seen).sum(1) / seen.sum(1).clamp(min=1)  # (batch, width)

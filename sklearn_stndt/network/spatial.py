@@ -70,12 +70,13 @@ class SpatialMixing(nn.Module):
         self, x: Tensor, courses: Tensor, neuron_visible: Tensor, readout: Tensor
     ) -> tuple[Tensor, Tensor]:
         # courses (batch, n_neurons, n_bins), readout (n_neurons, d_model)
+        # returns what is to be added to the stream, and the map
         weights = self.attention(courses, neuron_visible)  # (batch, n_neurons, n_neurons)
         channels = self.to_neurons(self.norm(x), readout)  # (batch, n_bins, n_neurons)
         mixed = channels @ weights.transpose(-1, -2)  # (batch, n_bins, n_neurons)
         if self.from_neurons is not None:
             mixed = self.from_neurons(mixed)  # (batch, n_bins, d_model)
-        return x + self.drop(mixed), weights
+        return self.drop(mixed), weights
 
 
 class PublishedSpatialPart(nn.Module):
@@ -109,7 +110,14 @@ class PublishedSpatialPart(nn.Module):
         return self.norms[i](courses, bin_visible)
 
     def forward(
-        self, i: int, x: Tensor, courses: Tensor, neuron_visible: Tensor, readout: Tensor
+        self,
+        i: int,
+        x: Tensor,
+        courses: Tensor,
+        neuron_visible: Tensor,
+        readout: Tensor,
+        factor: float,
     ) -> tuple[Tensor, Tensor]:
-        x, weights = self.mixings[i](x, courses, neuron_visible, readout)
-        return x + self.feed_forwards[i](x), weights
+        mixed, weights = self.mixings[i](x, courses, neuron_visible, readout)
+        x = torch.add(x, mixed, alpha=factor)
+        return torch.add(x, self.feed_forwards[i](x), alpha=factor), weights

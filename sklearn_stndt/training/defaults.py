@@ -7,6 +7,7 @@ import torch
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
 LONGEST_EPOCH = 600  # batches: who has more data sees a part of it in each epoch
 MANY_BINS = 25_000  # to learn from, from which on the network has a layer more
+MANY_NEURONS = 128  # from which on most passes in training leave spatial attention out
 LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
 
 
@@ -28,6 +29,11 @@ def auto_max_epochs(n_bins: int, window: int, n_windows: int, batch_size: int) -
 def auto_n_layers(n_bins: int) -> int:
     """Transformer layers: a fourth pays where there are tens of thousands of bins."""
     return 4 if n_bins >= MANY_BINS else 3
+
+
+def auto_stochastic_depth(n_neurons: int, spatial_layers: str) -> float:
+    """Share of the passes without spatial attention, whose cost grows as neurons squared."""
+    return 0.75 if n_neurons >= MANY_NEURONS and spatial_layers == "last" else 0.0
 
 
 def auto_dropout(n_bins: int) -> float:

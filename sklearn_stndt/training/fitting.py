@@ -112,12 +112,16 @@ def train(
             n_layers = len(previous.module_.layers)  # more data may go on with this network
 
     n_neurons = segments.rows.shape[1]
+    stochastic_depth = params["stochastic_depth"]
+    if stochastic_depth == "auto":
+        stochastic_depth = defaults.auto_stochastic_depth(n_neurons, params["spatial_layers"])
     network = {name: params[name] for name in NETWORK_PARAMETERS}
     network |= {
         "n_neurons": n_neurons,
         "n_bins": window,
         "n_layers": n_layers,
         "dropout": dropout,
+        "stochastic_depth": stochastic_depth,
     }
     network["dim_feedforward"] = params["dim_feedforward"] or 4 * (params["d_model"] or n_neurons)
     for name in ("dropout_embedding", "dropout_rates"):
