@@ -93,7 +93,7 @@ class STNDTEstimator(RateTransformer):
     temperature : float, default=0.07
         Temperature of the contrastive loss.
     window : int or None, default=None
-        Bins that the network sees at once. None: the longest trial; 128 for a continuous
+        Bins that the network sees at once. None: the longest trial; 256 for a continuous
         recording, and where groups are longer than 512 bins.
     max_epochs : int or "auto", default="auto"
         Longest training. "auto": until every bin has been learnt from 200 times, in 200 updates at

@@ -86,8 +86,8 @@ def test_patience_is_a_third_of_the_training(max_epochs, patience):
         (None, 20, "trials", 20),
         (None, 2000, "trials", 2000),
         (None, 512, "groups", 512),
-        (None, 513, "groups", 128),  # attention over a session would take all memory
-        (None, 200, "recording", 128),
+        (None, 513, "groups", 256),  # attention over a session would take all memory
+        (None, 500, "recording", 256),
         (None, 20, "recording", 20),
         (8, 20, "trials", 8),
         (8, 2000, "groups", 8),

@@ -216,12 +216,12 @@ def test_blocks_of_a_recording_are_drawn_as_trials(rows, n_rows):
 
 
 def test_resampling_a_recording_keeps_the_default_window(small, rows):
-    recording = np.tile(rows, (6, 1))  # blocks of 144 bins
+    recording = np.tile(rows, (12, 1))  # blocks of 288 bins
     base = small(max_epochs=1)
     plain = BaggingEnsemble(base, n_estimators=1, random_state=0).fit(recording)
     resampled = BaggingEnsemble(base, n_estimators=1, bootstrap=True, random_state=0)
-    assert plain.estimators_[0].window_ == 128
-    assert resampled.fit(recording).estimators_[0].window_ == 128
+    assert plain.estimators_[0].window_ == 256
+    assert resampled.fit(recording).estimators_[0].window_ == 256
 
 
 class Passing(TransformerMixin, BaseEstimator):

@@ -252,6 +252,14 @@ def test_batches_of_any_size_give_the_same_rates(batch, monkeypatch, bound):
     np.testing.assert_allclose(np.concatenate(rates), together, rtol=1e-5)
 
 
+def test_every_rate_has_a_logarithm(batch):
+    net = small_net()
+    net.module_.shift.fill_(-1e4)
+    ((_, rates),) = net.iterate_rates(windows_of(batch))
+    assert (rates > 0).all()
+    assert (rates < 1e-30).all()
+
+
 def test_batches_shrink_as_windows_grow():
     sizes = [
         inference_batch_size(STNDT(n_neurons, 20, d_model=d_model), n_bins, n_neurons)

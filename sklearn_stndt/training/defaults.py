@@ -4,7 +4,7 @@ import math
 
 import torch
 
-DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
+DEFAULT_WINDOW = 256  # bins of a window of a continuous recording
 LONGEST_EPOCH = 600  # batches: who has more data sees a part of it in each epoch
 MANY_BINS = 25_000  # to learn from, from which on the network has a layer more
 MANY_NEURONS = 128  # from which on most passes in training leave spatial attention out

@@ -37,6 +37,7 @@ N_FOLDS = 5  # complementary masks of a validation without held-out neurons
 CPU_CHUNK_ENTRIES = 2**20  # of the largest activation of windows that are trained on at once
 GPU_CHUNK_ENTRIES = 2**27
 MAX_INFERENCE_ENTRIES = 2**24  # of all activations of a batch, about: some hundred MB
+MIN_LOG_RATE = -80.0  # e^-80 is above 0 in float32, so that every rate has a logarithm
 
 
 class MaskedModellingNet(NeuralNet):
@@ -212,7 +213,8 @@ class MaskedModellingNet(NeuralNet):
         for start in range(0, len(windows), size):
             indices = np.arange(start, min(start + size, len(windows)))
             spikes, _, visible = self.split_visible(windows.__getitems__(indices)[0])
-            yield indices, self.module_(spikes, visible).log_rates.exp().cpu().numpy()
+            log_rates = self.module_(spikes, visible).log_rates.clamp(min=MIN_LOG_RATE)
+            yield indices, log_rates.exp().cpu().numpy()
 
     def fit_loop(self, *args, **kwargs):
         """Train; remember whether a KeyboardInterrupt from outside ended it."""
