@@ -24,8 +24,15 @@ def seed():
         yield
 
 
+@pytest.fixture(params=["kept", "computed once more"])
+def memory(request, monkeypatch):
+    """Weights of these small trials are kept, unless nothing is."""
+    if request.param == "computed once more":
+        monkeypatch.setattr(dropped_attention, "KEPT_ENTRIES", 0)
+
+
 @pytest.fixture(params=["all at once", "a few trials", "parts of a trial"])
-def blocks(request, monkeypatch):
+def blocks(request, memory, monkeypatch):
     """Make the blocks so small that every way of cutting is used."""
     entries = {"all at once": 2**17, "a few trials": 3000, "parts of a trial": 60}
     monkeypatch.setattr(dropped_attention, "CACHED_ENTRIES", entries[request.param])

@@ -10,7 +10,8 @@ from torch.autograd.function import once_differentiable
 
 from sklearn_stndt.network.dropout import draw_noise
 
-CACHED_ENTRIES = 2**17  # weights at once: three such tensors stay near a core
+CACHED_ENTRIES = 2**18  # weights at once: three such tensors stay near a core
+KEPT_ENTRIES = 2**22  # weights of a call up to which they are kept for the way back
 SHORTEST_BLOCK = 64  # queries at once, if a trial's weights are more
 
 
@@ -50,8 +51,8 @@ class DroppedAttention(torch.autograd.Function):
 
     The weights are the largest tensors of the network. torch's fused kernels know no dropout on a
     CPU, and operations on the weights of a whole batch spend their time on moving them to and from
-    memory; those of a few trials, or of a part of a long one, stay in the cache. They are not kept
-    for the way back but computed once more, for the sake of memory.
+    memory; those of a few trials, or of a part of a long one, stay in the cache. Where they are
+    many they are not kept for the way back but computed once more, for the sake of memory.
     """
 
     @staticmethod
@@ -92,17 +93,21 @@ class DroppedAttention(torch.autograd.Function):
         by_head = by_head.clone(memory_format=torch.contiguous_format)
         query, key, value = by_head  # each (batch, n_heads, n_bins, head_width)
         query /= math.sqrt(query.shape[-1])
-        out, noises = torch.empty_like(value), []
+        out, noises, kept = torch.empty_like(value), [], []
+        keeps = batch * n_heads * n_bins * n_keys <= KEPT_ENTRIES
         for trials, rows, columns, scores, weights in _blocks(query, band, n_keys, 2):
+            if keeps:
+                weights = torch.empty_like(scores)
+                kept.append(weights)
             _attend(query[trials, :, rows], key[trials, :, columns], scores)
             _add_bias(scores, bias, trials, rows, columns)
             torch.softmax(scores, -1, out=weights)
             if threshold:
                 noises.append(draw_noise(threshold, weights.shape, weights.dtype))
-                weights *= noises[-1]
+                weights = torch.mul(weights, noises[-1], out=scores)
             out[trials, :, rows] = weights @ value[trials, :, columns]
         ctx.save_for_backward(query, key, value, bias)
-        ctx.noises, ctx.band, ctx.n_keys = noises, band, n_keys
+        ctx.noises, ctx.kept, ctx.band, ctx.n_keys = noises, kept, band, n_keys
         return out.transpose(1, 2).reshape(batch, n_bins, inner // 3)
 
     @staticmethod
@@ -118,15 +123,18 @@ class DroppedAttention(torch.autograd.Function):
         for i, (trials, rows, columns, scores, weights, grad_weights) in blocks:
             q, g = query[trials, :, rows], grad[trials, :, rows]
             k, v = key[trials, :, columns], value[trials, :, columns]
-            _attend(q, k, scores)
-            _add_bias(scores, bias, trials, rows, columns)
-            torch.softmax(scores, -1, out=weights)
+            if ctx.kept:
+                weights = ctx.kept[i]
+            else:
+                _attend(q, k, scores)
+                _add_bias(scores, bias, trials, rows, columns)
+                torch.softmax(scores, -1, out=weights)
             _attend(g, v, grad_weights)
-            kept = weights
+            used = weights
             if ctx.noises:
-                kept = torch.mul(weights, ctx.noises[i], out=scores)
+                used = torch.mul(weights, ctx.noises[i], out=scores)
                 grad_weights *= ctx.noises[i]
-            grads[2, trials, :, columns] += kept.mT @ g
+            grads[2, trials, :, columns] += used.mT @ g
             grad_scores = torch._softmax_backward_data(
                 grad_weights, weights, -1, query.dtype, grad_input=scores
             )

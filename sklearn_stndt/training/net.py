@@ -184,19 +184,23 @@ class MaskedModellingNet(NeuralNet):
         spikes, known, visible = self.split_visible(batch[0])
         heldout, _ = self.always_hidden(known)
         if heldout is not None:
-            hidden_sets = [heldout]
+            hidden = heldout[None]
         else:
             folds = speckled_folds(tuple(spikes.shape), N_FOLDS, 0, spikes.device)
-            hidden_sets = [visible & (folds == fold) for fold in range(N_FOLDS)]
+            hidden = torch.stack([visible & (folds == fold) for fold in range(N_FOLDS)])
         nll = torch.zeros(())
         n_spikes, n_entries = torch.zeros(2, spikes.shape[2])
-        for hidden in hidden_sets:
-            log_rates = self.module_(spikes, visible & ~hidden).log_rates
-            nll += torch.where(hidden, poisson_nll(log_rates, spikes), 0.0).sum().cpu()
-            n_spikes += torch.where(hidden, spikes, 0.0).sum((0, 1)).cpu()
-            n_entries += hidden.sum((0, 1)).cpu()
+        # as many folds at once as suit the processor: few windows would hardly occupy it
+        size = training_chunk_size(self.module_, spikes.shape, spikes.device)
+        for part in hidden.split(max(size // len(spikes), 1)):  # (folds, batch, bins, neurons)
+            shown = (visible & ~part).flatten(0, 1)
+            output = self.module_(spikes.repeat(len(part), 1, 1), shown)
+            log_rates = output.log_rates.unflatten(0, part.shape[:2])
+            nll += torch.where(part, poisson_nll(log_rates, spikes), 0.0).sum().cpu()
+            n_spikes += torch.where(part, spikes, 0.0).sum((0, 1, 2)).cpu()
+            n_entries += part.sum((0, 1, 2)).cpu()
         loss = nll / n_entries.sum().clamp(min=1)
-        return {"loss": loss, "y_pred": log_rates, "evaluated": (nll, n_spikes, n_entries)}
+        return {"loss": loss, "y_pred": log_rates[-1], "evaluated": (nll, n_spikes, n_entries)}
 
     @torch.inference_mode()
     def iterate_rates(self, windows: Windows) -> Iterator[tuple[NDArray, NDArray]]:
