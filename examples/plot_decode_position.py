@@ -61,7 +61,7 @@ def simulate_linear_track(n_bins=4000, n_neurons=40, length=150, bin_width=0.025
 bin_width = 0.025  # s
 if "STNDT_DATA" in os.environ:
     spikes, position = load_linear_track(os.environ["STNDT_DATA"])
-    unit, n_splits, window = "pixels", 4, 256
+    unit, n_splits, window = "pixels", 4, 128
 else:
     spikes, position = simulate_linear_track()
     unit, n_splits, window = "cm", 3, 64
@@ -72,7 +72,7 @@ print(f"{spikes.mean() / bin_width:.2f} spikes a second and neuron")
 # %%
 # One line
 # --------
-# The network sees ``window`` bins at once: 1.6 s of the simulation, 6.4 s of the slower rat. Rows
+# The network sees ``window`` bins at once: 1.6 s of the simulation, 3.2 s of the slower rat. Rows
 # in order of time need folds that are contiguous.
 #
 # .. warning::

@@ -25,18 +25,21 @@ def test_batches_are_small_where_windows_are_few(n_windows, batch_size):
     ("n_bins", "window"), [(4_000, 25), (8_192, 32), (20_000, 100), (40_000, 50)]
 )
 @pytest.mark.parametrize("overlap", [1, 2])
-def test_every_bin_is_seen_200_times(n_bins, window, overlap):
+@pytest.mark.parametrize(
+    ("spikes_per_bin", "n_passes"), [(0.0, 100), (0.6, 100), (1.5, 150), (2.0, 200), (60.0, 200)]
+)
+def test_every_bin_is_seen_100_to_200_times(n_bins, window, overlap, spikes_per_bin, n_passes):
     n_windows = overlap * n_bins // window
-    n_epochs = auto_max_epochs(n_bins, window, n_windows, 16)
+    n_epochs = auto_max_epochs(n_bins, window, n_windows, 16, spikes_per_bin)
     n_updates = n_epochs * np.ceil(n_windows / 16)
     of_an_epoch = np.ceil(n_windows / 16) * 16 * window / n_bins
-    assert 200 <= n_updates * 16 * window / n_bins < 200 + of_an_epoch
+    assert n_passes <= n_updates * 16 * window / n_bins < n_passes + of_an_epoch
 
 
 @pytest.mark.parametrize(
     ("n_bins", "window", "n_windows", "batch_size", "expected"),
     [
-        (5, 5, 1, 1, 200),  # never fewer than 200 updates
+        (5, 5, 1, 1, 400),  # never fewer than 400 updates
         (10**9, 10, 3200, 32, 120),  # nor more than 12,000
         (10**9, 10, 10_000_000, 32, 1),  # but an epoch at least
         (2_560, 16, 160, 16, 200),
@@ -45,7 +48,7 @@ def test_every_bin_is_seen_200_times(n_bins, window, overlap):
     ],
 )
 def test_number_of_epochs(n_bins, window, n_windows, batch_size, expected):
-    assert auto_max_epochs(n_bins, window, n_windows, batch_size) == expected
+    assert auto_max_epochs(n_bins, window, n_windows, batch_size, 2.0) == expected
 
 
 @pytest.mark.parametrize(
@@ -86,8 +89,8 @@ def test_patience_is_a_third_of_the_training(max_epochs, patience):
         (None, 20, "trials", 20),
         (None, 2000, "trials", 2000),
         (None, 512, "groups", 512),
-        (None, 513, "groups", 256),  # attention over a session would take all memory
-        (None, 500, "recording", 256),
+        (None, 513, "groups", 128),  # attention over a session would take all memory
+        (None, 500, "recording", 128),
         (None, 20, "recording", 20),
         (8, 20, "trials", 8),
         (8, 2000, "groups", 8),

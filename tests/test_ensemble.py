@@ -220,8 +220,8 @@ def test_resampling_a_recording_keeps_the_default_window(small, rows):
     base = small(max_epochs=1)
     plain = BaggingEnsemble(base, n_estimators=1, random_state=0).fit(recording)
     resampled = BaggingEnsemble(base, n_estimators=1, bootstrap=True, random_state=0)
-    assert plain.estimators_[0].window_ == 256
-    assert resampled.fit(recording).estimators_[0].window_ == 256
+    assert plain.estimators_[0].window_ == 128
+    assert resampled.fit(recording).estimators_[0].window_ == 128
 
 
 class Passing(TransformerMixin, BaseEstimator):

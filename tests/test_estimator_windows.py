@@ -120,7 +120,7 @@ def test_rows_of_unequal_trials_equal_trials_padded_with_nan(small, ragged):
         ((24, 20), False, None, 20),
         ((24, 20), False, 8, 8),
         ((24, 20), False, 100, 20),
-        ((480,), False, None, 256),
+        ((480,), False, None, 128),
         ((480,), True, None, 20),
         ((480,), False, 100, 100),
         ((30,), False, None, 30),

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-DEFAULT_WINDOW = 256  # bins of a window of a continuous recording
+DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
+PASSES = (100, 200)  # times that every bin is learnt from: at one spike or fewer, at two or more
 LONGEST_EPOCH = 600  # batches: who has more data sees a part of it in each epoch
 MANY_BINS = 25_000  # to learn from, from which on the network has a layer more
 MANY_NEURONS = 128  # from which on most passes in training leave spatial attention out
@@ -16,13 +17,17 @@ def auto_batch_size(n_windows: int) -> int:
     return min(16 if n_windows <= 500 else 32, n_windows)
 
 
-def auto_max_epochs(n_bins: int, window: int, n_windows: int, batch_size: int) -> int:
-    """Epochs in which every bin is learnt from 200 times, in 200 to 12,000 updates.
+def auto_max_epochs(
+    n_bins: int, window: int, n_windows: int, batch_size: int, spikes_per_bin: float
+) -> int:
+    """Epochs in which every bin is learnt from often enough, in 400 to 12,000 updates.
 
-    `n_bins` are there to learn from; `n_windows` of `window` bins, which may overlap, are an epoch.
+    `n_bins` are there to learn from, with so many spikes of all neurons together; `n_windows` of
+    `window` bins, which may overlap, are an epoch.
     """
-    n_updates = 200 * n_bins / (batch_size * window)
-    n_updates = min(max(n_updates, 200), 12_000)
+    n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
+    n_updates = n_passes * n_bins / (batch_size * window)
+    n_updates = min(max(n_updates, 400), 12_000)
     return max(math.ceil(n_updates / math.ceil(n_windows / batch_size)), 1)
 
 

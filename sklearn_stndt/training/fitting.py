@@ -97,7 +97,8 @@ def train(
     n_windows = min(len(windows), defaults.LONGEST_EPOCH * batch_size)
     max_epochs = params["max_epochs"]
     if max_epochs == "auto":
-        max_epochs = defaults.auto_max_epochs(n_bins, window, n_windows, batch_size)
+        spikes_per_bin = float(statistics[0].sum())
+        max_epochs = defaults.auto_max_epochs(n_bins, window, n_windows, batch_size, spikes_per_bin)
     patience = params["n_iter_no_change"]
     if patience == "auto":
         patience = defaults.auto_patience(max_epochs)
