@@ -15,7 +15,12 @@ from sklearn_stndt.network import (
 )
 from sklearn_stndt.training import net as net_module
 from sklearn_stndt.training.callbacks import WarmupCosine
-from sklearn_stndt.training.net import MaskedModellingNet, build_net, inference_batch_size
+from sklearn_stndt.training.net import (
+    N_FOLDS,
+    MaskedModellingNet,
+    build_net,
+    inference_batch_size,
+)
 from sklearn_stndt.training.windows import as_segments, cut
 
 N_BINS, N_NEURONS = 8, 5
@@ -182,6 +187,22 @@ def test_validation_hides_held_out_neurons_or_else_every_entry_once(batch, heldo
     torch.testing.assert_close(n_entries, hidden.sum((0, 1)).float())
     torch.testing.assert_close(step["loss"], expected / hidden.sum())
     assert not any(training or grad for *_, training, grad in net.module_.calls)
+
+
+@pytest.mark.parametrize(
+    ("hidden_entries", "n_folds"), [(1, 1), (6 * N_BINS * N_NEURONS // 4, 2), (10**6, N_FOLDS)]
+)
+def test_large_validations_score_fewer_folds(batch, monkeypatch, hidden_entries, n_folds):
+    monkeypatch.setattr(net_module, "HIDDEN_ENTRIES", hidden_entries)
+    net = small_net(validation=windows_of(batch))
+    assert net.n_scored_folds == n_folds
+    net = spying_net(n_scored_folds=n_folds)
+    net.validation_step((batch, None))
+    views = [view for _, visible, *_ in net.module_.calls for view in visible.split(len(batch))]
+    hidden = torch.stack([~batch.isnan() & ~view for view in views])
+    assert len(hidden) == n_folds
+    assert all(fold.any() for fold in hidden)
+    assert hidden.int().sum(0).max() == 1
 
 
 def test_validation_hides_the_same_entries_in_every_epoch(batch):

@@ -1,6 +1,7 @@
 """The skorch net that trains the network on what it hides."""
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,7 @@ from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress,
 from sklearn_stndt.training.windows import Windows
 
 N_FOLDS = 5  # complementary masks of a validation without held-out neurons
+HIDDEN_ENTRIES = 2**17  # that are scored are enough to choose weights by
 CPU_CHUNK_ENTRIES = 2**20  # of the largest activation of windows that are trained on at once
 GPU_CHUNK_ENTRIES = 2**27
 MAX_INFERENCE_ENTRIES = 2**24  # of all activations of a batch, about: some hundred MB
@@ -55,6 +57,8 @@ class MaskedModellingNet(NeuralNet):
         Neurons that are never shown.
     forecast_bins : int
         Bins at the end of a window that are never shown.
+    n_scored_folds : int
+        Of the five masks of a validation without held-out neurons, how many are scored.
     contrastive_weight, temperature : float
         Weight of the contrastive loss between two further corrupted views, and its temperature.
     contrastive_at : {"encoder", "embedding"}
@@ -75,6 +79,7 @@ class MaskedModellingNet(NeuralNet):
         random_ratio=0.0,
         heldout_neurons=(),
         forecast_bins=0,
+        n_scored_folds=N_FOLDS,
         contrastive_weight=0.0,
         temperature=0.07,
         contrastive_at="encoder",
@@ -89,6 +94,7 @@ class MaskedModellingNet(NeuralNet):
         self.random_ratio = random_ratio
         self.heldout_neurons = heldout_neurons
         self.forecast_bins = forecast_bins
+        self.n_scored_folds = n_scored_folds
         self.contrastive_weight = contrastive_weight
         self.temperature = temperature
         self.contrastive_at = contrastive_at
@@ -179,7 +185,7 @@ class MaskedModellingNet(NeuralNet):
 
     @torch.no_grad()
     def validation_step(self, batch, **fit_params) -> dict[str, Any]:
-        """Score what is always hidden, or else every entry once, hidden fold after fold."""
+        """Score what is always hidden, or else every entry once, fold after fold."""
         self._set_training(False)
         spikes, known, visible = self.split_visible(batch[0])
         heldout, _ = self.always_hidden(known)
@@ -187,7 +193,7 @@ class MaskedModellingNet(NeuralNet):
             hidden = heldout[None]
         else:
             folds = speckled_folds(tuple(spikes.shape), N_FOLDS, 0, spikes.device)
-            hidden = torch.stack([visible & (folds == fold) for fold in range(N_FOLDS)])
+            hidden = torch.stack([visible & (folds == fold) for fold in range(self.n_scored_folds)])
         nll = torch.zeros(())
         n_spikes, n_entries = torch.zeros(2, spikes.shape[2])
         # as many folds at once as suit the processor: few windows would hardly occupy it
@@ -325,6 +331,9 @@ def build_net(
         own += [(term, PassthroughScoring(term, on_train=True)) for term in terms]
     if validation is not None:
         own.append(("early_stopping", BestWeights(patience)))
+        n_entries = len(validation) * validation.window * validation.rows.shape[1]
+        n_folds = math.ceil(N_FOLDS * HIDDEN_ENTRIES / max(n_entries, 1))
+        objective = {"n_scored_folds": min(n_folds, N_FOLDS)} | objective
     if verbose:
         own.append(("progress", Progress(n_updates)))
     params = {f"module__{name}": value for name, value in module_params.items()}
