@@ -1,0 +1,150 @@
+"""How the net is put together: schedule, clipping, interruptions, and what can be overridden."""
+
+import pytest
+import torch
+from skorch.callbacks import Callback
+from test_net import N_BINS, N_NEURONS, small_net, windows_of
+
+from sklearn_stndt.network import STNDT
+from sklearn_stndt.training.callbacks import WarmupCosine
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def batch():
+    """Counts with missing entries, a missing bin and a missing neuron."""
+    spikes = torch.poisson(torch.ones(6, N_BINS, N_NEURONS))
+    spikes[torch.rand(spikes.shape) < 0.1] = torch.nan
+    spikes[0, 3] = torch.nan
+    spikes[1, :, 2] = torch.nan
+    return spikes
+
+
+class Fail(Callback):
+    """Ends training from outside in an epoch."""
+
+    def __init__(self, error, epoch):
+        self.error = error
+        self.epoch = epoch
+
+    def on_batch_begin(self, net, training=False, **kwargs):
+        if training and len(net.history) == self.epoch:
+            raise self.error
+
+
+def test_the_learning_rate_follows_the_schedule(batch):
+    net = small_net(max_epochs=5, n_train=6, batch_size=4)
+    net.partial_fit(windows_of(batch))
+    rates = [b["event_lr"] for epoch in net.history for b in epoch["batches"] if "event_lr" in b]
+    schedule = WarmupCosine(10, 0.3)
+    assert rates == pytest.approx([0.01 * schedule(update) for update in range(10)])
+
+
+def test_gradients_are_clipped(batch):
+    class LastNorm(Callback):
+        def on_grad_computed(self, net, **kwargs):
+            gradients = [p.grad for p in net.module_.parameters() if p.grad is not None]
+            self.norm_ = torch.stack([g.norm() for g in gradients]).norm().item()
+
+    callback = LastNorm()
+    net = small_net([("last_norm", callback)])
+    net.partial_fit(windows_of(1000 * batch))
+    assert dict(net.callbacks_)["last_norm"].norm_ == pytest.approx(1, rel=1e-3)
+
+
+@pytest.mark.parametrize("with_validation", [True, False])
+def test_an_interrupt_from_outside_is_remembered(batch, with_validation):
+    windows = windows_of(batch)
+    net = small_net([Fail(KeyboardInterrupt(), 2)], validation=windows if with_validation else None)
+    net.partial_fit(windows)
+    assert net.interrupted_
+    assert len(net.history) == 2
+
+
+@pytest.mark.parametrize("with_validation", [True, False])
+def test_training_to_the_end_is_no_interrupt(batch, with_validation):
+    windows = windows_of(batch)
+    net = small_net(validation=windows if with_validation else None)
+    net.partial_fit(windows)
+    assert not net.interrupted_
+    assert len(net.history) == 2
+    assert ("valid_bits" in net.history[-1]) == with_validation
+
+
+def test_other_errors_come_out_of_training(batch):
+    net = small_net([Fail(ValueError("of a callback"), 1)])
+    with pytest.raises(ValueError, match="of a callback"):
+        net.partial_fit(windows_of(batch))
+
+
+def test_every_training_window_is_seen_once_an_epoch_in_random_order(batch):
+    class Order(Callback):
+        def initialize(self):
+            self.seen_ = []
+            return self
+
+        def on_batch_begin(self, net, batch=None, training=False, **kwargs):
+            if training:
+                self.seen_ += batch[0][:, 0, 0].tolist()
+
+    batch[:, 0, 0] = torch.arange(6)
+    net = small_net([("order", Order())])
+    net.partial_fit(windows_of(batch))
+    seen = dict(net.callbacks_)["order"].seen_
+    assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6))
+    assert seen[:6] != seen[6:]
+
+
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop, torch.optim.RAdam]
+)
+def test_any_optimizer_can_take_the_place_of_adamw(batch, optimizer):
+    net = small_net(net_params={"optimizer": optimizer})
+    net.partial_fit(windows_of(batch))
+    assert type(net.optimizer_) is optimizer
+    assert net.optimizer_.param_groups[0]["weight_decay"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_epochs", 3), ("batch_size", 2), ("optimizer__weight_decay", 0.2), ("verbose", 0)],
+)
+def test_parameters_of_the_net_can_be_overridden(name, value):
+    assert small_net(net_params={name: value}).get_params()[name] == value
+
+
+@pytest.mark.parametrize(("name", "value"), [("mask_ratio", 0.4), ("contrastive_weight", 0.2)])
+def test_parameters_of_the_objective_can_be_overridden(name, value):
+    net = small_net(mask_ratio=0.3, contrastive_weight=0.0, net_params={name: value})
+    assert getattr(net, name) == value
+
+
+def test_the_network_can_be_overridden():
+    class Wider(STNDT):
+        pass
+
+    assert type(small_net(net_params={"module": Wider}).module_) is Wider
+    assert small_net(net_params={"module__d_model": 5}).module_.embed.out_features == 5
+
+
+@pytest.mark.parametrize("net_params", [{"max_epochs": 6}, {"batch_size": 2}])
+def test_the_schedule_lasts_as_long_as_an_overridden_training(batch, net_params):
+    # or else the learning rate would be 0 for the rest of a longer training
+    net = small_net(n_train=6, net_params=net_params)
+    net.partial_fit(windows_of(batch))
+    rates = [b["event_lr"] for epoch in net.history for b in epoch["batches"] if "event_lr" in b]
+    assert min(rates) > 0
+
+
+def test_parameters_of_the_net_stay_as_they_were(batch):
+    net_params = {"callbacks": [Callback()], "max_epochs": 1}
+    net = small_net(net_params=net_params)
+    net.partial_fit(windows_of(batch))
+    net.trim_for_prediction()
+    assert len(net_params["callbacks"]) == 1
