@@ -96,9 +96,9 @@ class STNDTEstimator(RateTransformer):
         Bins that the network sees at once. None: the longest trial; 128 for a continuous
         recording, and where groups are longer than 512 bins.
     max_epochs : int or "auto", default="auto"
-        Longest training. "auto": until every bin has been learnt from 200 times, or 100 times where
-        it holds one spike or none; in 400 updates at least and 12,000 at most. An epoch is all
-        windows once, or 600 batches of them.
+        Longest training. "auto": until every bin has been learnt from 200 times, down to 100 times
+        where all neurons together have one spike a bin or fewer on average; in 400 updates at least
+        and 12,000 at most. An epoch is all windows once, or 600 batches of them.
     batch_size : int or "auto", default="auto"
         Windows in a batch. "auto": 16 up to 500 windows, else 32.
     lr : float, default=3e-3

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from small_nets import N_BINS, N_NEURONS, draw_counts, small_net, windows_of
 from torch import nn
 
 from sklearn_stndt.network import (
@@ -16,20 +17,8 @@ from sklearn_stndt.training import net as net_module
 from sklearn_stndt.training.net import (
     N_FOLDS,
     MaskedModellingNet,
-    build_net,
     inference_batch_size,
 )
-from sklearn_stndt.training.windows import as_segments, cut
-
-N_BINS, N_NEURONS = 8, 5
-SMALL = {
-    "n_layers": 1,
-    "n_heads": 2,
-    "d_model": 8,
-    "dim_feedforward": 8,
-    "dropout": 0.1,
-    "d_spatial": 4,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -65,12 +54,7 @@ def spying_net(**params):
 
 @pytest.fixture
 def batch():
-    """Counts with missing entries, a missing bin and a missing neuron."""
-    spikes = torch.poisson(torch.ones(6, N_BINS, N_NEURONS))
-    spikes[torch.rand(spikes.shape) < 0.1] = torch.nan
-    spikes[0, 3] = torch.nan
-    spikes[1, :, 2] = torch.nan
-    return spikes
+    return draw_counts()
 
 
 HIDING = pytest.mark.parametrize(
@@ -216,10 +200,6 @@ def test_validation_hides_the_same_entries_in_every_epoch(batch):
 # ---------------------------------------------------------------------- inference
 
 
-def windows_of(batch):
-    return cut(as_segments(batch.numpy()), N_BINS, N_BINS)
-
-
 @HIDING
 def test_inference_shows_all_that_may_be_shown(batch, heldout, n_forecast, monkeypatch):
     monkeypatch.setattr(net_module, "inference_batch_size", lambda *args: 100)
@@ -242,22 +222,6 @@ def test_gradients_are_as_before_between_batches(batch, monkeypatch):
         assert torch.is_grad_enabled()
         n_batches += 1
     assert n_batches == 6
-
-
-def small_net(callbacks=(), validation=None, net_params=None, n_train=12, **params):
-    choices = {"max_epochs": 2, "batch_size": 4, "lr": 0.01, "weight_decay": 0.01, "patience": 5}
-    choices["warmup"] = 0.3
-    net = build_net(
-        {**SMALL, "n_neurons": N_NEURONS, "n_bins": N_BINS},
-        n_train=n_train,
-        validation=validation,
-        device="cpu",
-        verbose=0,
-        callbacks=list(callbacks),
-        net_params=net_params or {},
-        **(choices | params),
-    )
-    return net.initialize()
 
 
 @pytest.mark.parametrize("bound", [1, 3000])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from skorch.callbacks import Callback
-from test_net import N_BINS, N_NEURONS, small_net, windows_of
+from small_nets import draw_counts, small_net, windows_of
 
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.training.callbacks import WarmupCosine
@@ -18,12 +18,7 @@ def seed():
 
 @pytest.fixture
 def batch():
-    """Counts with missing entries, a missing bin and a missing neuron."""
-    spikes = torch.poisson(torch.ones(6, N_BINS, N_NEURONS))
-    spikes[torch.rand(spikes.shape) < 0.1] = torch.nan
-    spikes[0, 3] = torch.nan
-    spikes[1, :, 2] = torch.nan
-    return spikes
+    return draw_counts()
 
 
 class Fail(Callback):

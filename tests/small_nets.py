@@ -1,0 +1,45 @@
+"""A small net, and counts with gaps for it, that several test files share."""
+
+import torch
+
+from sklearn_stndt.training.net import build_net
+from sklearn_stndt.training.windows import as_segments, cut
+
+N_BINS, N_NEURONS = 8, 5
+SMALL = {
+    "n_layers": 1,
+    "n_heads": 2,
+    "d_model": 8,
+    "dim_feedforward": 8,
+    "dropout": 0.1,
+    "d_spatial": 4,
+}
+
+
+def draw_counts():
+    """Counts with missing entries, a missing bin and a missing neuron."""
+    spikes = torch.poisson(torch.ones(6, N_BINS, N_NEURONS))
+    spikes[torch.rand(spikes.shape) < 0.1] = torch.nan
+    spikes[0, 3] = torch.nan
+    spikes[1, :, 2] = torch.nan
+    return spikes
+
+
+def windows_of(batch):
+    return cut(as_segments(batch.numpy()), N_BINS, N_BINS)
+
+
+def small_net(callbacks=(), validation=None, net_params=None, n_train=12, **params):
+    choices = {"max_epochs": 2, "batch_size": 4, "lr": 0.01, "weight_decay": 0.01, "patience": 5}
+    choices["warmup"] = 0.3
+    net = build_net(
+        {**SMALL, "n_neurons": N_NEURONS, "n_bins": N_BINS},
+        n_train=n_train,
+        validation=validation,
+        device="cpu",
+        verbose=0,
+        callbacks=list(callbacks),
+        net_params=net_params or {},
+        **(choices | params),
+    )
+    return net.initialize()
