@@ -216,3 +216,11 @@ def write_nwb(tmp_path_factory):
         return path
 
     return write
+
+
+@pytest.fixture
+def torch_seed():
+    """Draws of torch that are the same in every run, and leave no trace."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield

@@ -13,12 +13,7 @@ from sklearn_stndt.network.attention import (
     layer_bands,
 )
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def is_allowed(visible, band, query, key):

@@ -5,12 +5,7 @@ from hypothesis import strategies as st
 
 from sklearn_stndt.network.dropout import LEVELS, Dropout
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def quantised(p):

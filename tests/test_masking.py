@@ -8,11 +8,7 @@ from sklearn_stndt.network.masking import corrupt, draw_mask, speckled_folds
 SHAPE = (40, 50, 60)  # enough entries for a share to be within 1 % of its expectation
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 @pytest.mark.parametrize("ratio", [0.3, 1.0, (0.2, 0.9)])

@@ -27,11 +27,7 @@ FORMS = {
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def build(n_neurons=N_NEURONS, n_bins=N_BINS, **params):

@@ -19,11 +19,7 @@ DEFAULT_AND_PUBLISHED = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def counts(n_trials=3, n_bins=N_BINS):

@@ -20,12 +20,7 @@ from sklearn_stndt.training.net import (
     inference_batch_size,
 )
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 class Spy(nn.Module):

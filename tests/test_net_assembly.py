@@ -8,12 +8,7 @@ from small_nets import draw_counts, small_net, windows_of
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.training.callbacks import WarmupCosine
 
-
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 @pytest.fixture

@@ -10,11 +10,7 @@ N_BINS, N_NEURONS = 8, 5
 SMALL = {"n_layers": 1, "n_heads": 2, "d_model": 8, "dim_feedforward": 8, "d_spatial": 4}
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 @pytest.fixture

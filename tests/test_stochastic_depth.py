@@ -14,11 +14,7 @@ DRY = {"dropout": 0.0, "dropout_embedding": 0.0, "dropout_rates": 0.0}
 SMALL = {"n_layers": 2, "n_heads": 2, "d_model": 6, "dim_feedforward": 8, "d_spatial": 4} | DRY
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def build(**params):
