@@ -1,3 +1,8 @@
+import os
+import platform
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -35,3 +40,29 @@ def test_a_window_that_cannot_fit_is_refused_before_training(small, monkeypatch)
 def test_where_nothing_is_known_nothing_is_refused(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     check_memory(STNDT(4, 4), 10**6, 4)
+
+
+def test_what_a_step_frees_is_there_for_the_next():
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("the C library is not glibc")
+    steps = (
+        "import resource, torch\n"
+        "from sklearn_stndt.training.memory import reuse_memory\n"
+        "def faults_of(n_steps):\n"
+        "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    for _ in range(n_steps):\n"
+        "        kept = [torch.ones(2**18) for _ in range(40)]\n"  # 40 MiB in blocks of 1 MiB
+        "        del kept\n"
+        "    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before\n"
+        "faults_of(1)\n"
+        "before = faults_of(10)\n"
+        "reuse_memory()\n"
+        "faults_of(1)\n"
+        "print(before, faults_of(10))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", steps], env=environment, capture_output=True, text=True, check=True
+    )
+    before, after = map(int, done.stdout.split())
+    assert after < before / 10

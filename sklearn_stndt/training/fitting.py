@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.training import defaults
 from sklearn_stndt.training.calibration import calibrate
-from sklearn_stndt.training.memory import check_memory
+from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net
 from sklearn_stndt.training.out_of_core import in_pieces
 from sklearn_stndt.training.seeding import isolated_torch
@@ -150,6 +150,7 @@ def train(
         net.initialize()
         if torch.device(device).type == "cpu" and isinstance(net.module_, STNDT):
             check_memory(net.module_, window, n_neurons)
+            reuse_memory()
         net.module_.set_statistics(*(torch.as_tensor(s) for s in statistics))
         if previous is not None:
             _take_weights(net, previous)
