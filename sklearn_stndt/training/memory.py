@@ -23,8 +23,8 @@ def reuse_memory() -> None:
     """Have the C library keep what one step frees for the next, instead of returning it.
 
     glibc gives memory back to the system once twice the largest block that was mapped and freed is
-    unused at the end of the heap. A step frees more than that, and to get those pages again takes
-    up to 5 % of its time. Elsewhere this does nothing.
+    unused at the end of the heap. Steps on larger recordings free more than that, and to get those
+    pages again took 5 % of the time where it was measured. Elsewhere this does nothing.
     """
     torch.empty(REUSED_BYTES, dtype=torch.uint8)
 
