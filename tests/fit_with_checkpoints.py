@@ -57,7 +57,7 @@ def die():
 
 def die_at(n_finished, moment):
     """Let the process end itself when so many members are finished."""
-    from sklearn_stndt import _checkpoints
+    from sklearn_stndt.ensemble import checkpoints
 
     replace, n_replaced = os.replace, []
 
@@ -73,7 +73,7 @@ def die_at(n_finished, moment):
             if moment == "just written" and len(n_replaced) == n_finished:
                 die()
 
-    _checkpoints.os.replace = replace_and_die
+    checkpoints.os.replace = replace_and_die
     if moment == "in training":
         Log.on_epoch_begin = lambda self, net, **kwargs: (
             die() if len(n_replaced) == n_finished and len(net.history) == 3 else None

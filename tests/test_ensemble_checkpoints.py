@@ -12,8 +12,9 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 
-from sklearn_stndt import BaggingEnsemble, _checkpoints, _runs
-from sklearn_stndt._checkpoints import CheckpointDirectory, MemberFile, write_atomically
+from sklearn_stndt import BaggingEnsemble
+from sklearn_stndt.ensemble import checkpoints, runs
+from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, MemberFile, write_atomically
 
 # ---- one process at a time
 
@@ -93,7 +94,7 @@ def test_a_directory_may_move(scaled, spikes, tmp_path):
 
 
 def test_large_counts_are_read_from_one_file(small, spikes, tmp_path, monkeypatch):
-    monkeypatch.setattr(_runs, "_LARGE", 0)
+    monkeypatch.setattr(runs, "_LARGE", 0)
     params = {"n_best": 1, "bootstrap": True, "random_state": 0}
     expected = BaggingEnsemble(small(), 2, **params).fit(spikes)
     with joblib.parallel_config("threading", n_jobs=2):
@@ -135,7 +136,7 @@ def test_a_worker_does_not_train_what_another_has_finished(scaled, spikes, monke
 
 
 def test_a_directory_that_workers_do_not_share_is_an_error(scaled, spikes, monkeypatch):
-    monkeypatch.setattr(_runs, "_ATTEMPTS", 1)
+    monkeypatch.setattr(runs, "_ATTEMPTS", 1)
     monkeypatch.setattr(
         MemberFile, "write", lambda *args: None
     )  # as on the disk of another machine
@@ -208,7 +209,7 @@ def test_the_lock_works_where_posix_locks_are_missing(tmp_path, monkeypatch):
             if len(calls) > 1:
                 raise OSError("in use")
 
-    monkeypatch.setattr(_checkpoints, "fcntl", None)
+    monkeypatch.setattr(checkpoints, "fcntl", None)
     monkeypatch.setitem(__import__("sys").modules, "msvcrt", Msvcrt)
     directory = CheckpointDirectory(tmp_path)
     with directory.locked():

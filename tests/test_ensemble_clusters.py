@@ -73,9 +73,9 @@ def test_processes_change_no_bit(make, expected, spikes, tmp_path):
 
 
 def test_ctrl_c_keeps_the_members_that_processes_have_finished(make, spikes, monkeypatch):
-    from sklearn_stndt import _engine
+    from sklearn_stndt.ensemble import engine
 
-    update, done = _engine.Progress.update, []
+    update, done = engine.Progress.update, []
 
     def update_and_interrupt(self, outcome):
         update(self, outcome)
@@ -83,7 +83,7 @@ def test_ctrl_c_keeps_the_members_that_processes_have_finished(make, spikes, mon
         if len(done) == 2:  # the signal comes while joblib waits for the next one
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
 
-    monkeypatch.setattr(_engine.Progress, "update", update_and_interrupt)
+    monkeypatch.setattr(engine.Progress, "update", update_and_interrupt)
     with pytest.warns(ConvergenceWarning, match="interrupted at member .* of 40"):
         ensemble = make(n_jobs=2, n_estimators=40, oob_score=False).fit(spikes)
     assert 2 <= len(ensemble) == len(done) < 40

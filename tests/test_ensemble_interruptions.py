@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sklearn_stndt._checkpoints import CheckpointDirectory
+from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory
 
 SCRIPT = Path(__file__).with_name("fit_with_checkpoints.py")
 NAMES = runpy.run_path(str(SCRIPT))

@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.pipeline import make_pipeline
 
 from sklearn_stndt import BaggingEnsemble
-from sklearn_stndt._selection import HeldOutScore, best_first, select
+from sklearn_stndt.ensemble.selection import HeldOutScore, best_first, select
 from sklearn_stndt.metrics import bits_per_spike
 
 

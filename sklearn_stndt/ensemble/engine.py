@@ -10,8 +10,8 @@ from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from sklearn_stndt._members import Outcome, fit_member
-from sklearn_stndt._runs import Run
+from sklearn_stndt.ensemble.members import Outcome, fit_member
+from sklearn_stndt.ensemble.runs import Run
 
 
 class Progress:
@@ -41,6 +41,7 @@ class Progress:
             self._bar.set_postfix({"best bits/spike": f"{self._best:.4f}"}, refresh=False)
 
     def close(self) -> None:
+        """Leave the bar as it is."""
         self._bar.close()
 
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from sklearn_stndt._checkpoints import MemberFile
-from sklearn_stndt._members import Outcome, Work, evaluate, load_member
-from sklearn_stndt._selection import HeldOutScore
+from sklearn_stndt.ensemble.checkpoints import MemberFile
+from sklearn_stndt.ensemble.members import Outcome, Work, evaluate, load_member
+from sklearn_stndt.ensemble.selection import HeldOutScore
 from sklearn_stndt.metrics import bits_per_spike
 
 

@@ -14,13 +14,12 @@ from sklearn.base import clone
 from sklearn.model_selection import ParameterSampler
 from sklearn.utils import check_random_state
 
-from sklearn_stndt._checkpoints import CheckpointDirectory, MemberFile
-from sklearn_stndt._fingerprints import describe
-from sklearn_stndt._members import (
+from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, MemberFile
+from sklearn_stndt.ensemble.fingerprints import describe
+from sklearn_stndt.ensemble.members import (
     TRIALS_SET_ASIDE,
     Outcome,
     Plan,
-    Recording,
     Work,
     draw_member,
     fix_heldout_neurons,
@@ -31,6 +30,7 @@ from sklearn_stndt._members import (
     read_member,
     stream,
 )
+from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.estimator import STNDTEstimator
 
 DEFAULT_VALIDATION = 0.2  # of the trials, where members have to be ranked
@@ -277,6 +277,7 @@ def draw_trials_set_aside(params: dict[str, Any], n_trials: int, seed: int) -> N
 
 
 def number_of_samples(max_samples: float, n_trials: int) -> int:
+    """Trials of a member, from a number or a share of those that there are."""
     if isinstance(max_samples, Integral):
         number = int(max_samples)
     else:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from sklearn_stndt.training.resampling import row_trials, take
+from sklearn_stndt.ensemble.trials import row_trials, take
 
 ROWS = np.arange(100.0).reshape(50, 2)
 LABELS = np.repeat(["b", "a", "c"], [10, 25, 15])

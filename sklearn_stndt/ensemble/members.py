@@ -4,7 +4,6 @@ import time
 import traceback
 from dataclasses import dataclass, field, replace
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +14,17 @@ from sklearn.model_selection import ParameterSampler
 from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
-from sklearn_stndt._checkpoints import COUNTS, CheckpointDirectory, MemberFile, write_atomically
-from sklearn_stndt._fingerprints import describe, describe_estimator, fingerprint
 from sklearn_stndt._scoring import infer_hidden
 from sklearn_stndt._validation import check_heldout_neurons
+from sklearn_stndt.ensemble.checkpoints import (
+    CheckpointDirectory,
+    MemberFile,
+)
+from sklearn_stndt.ensemble.fingerprints import describe, describe_estimator
+from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.training.defaults import DEFAULT_WINDOW
-from sklearn_stndt.training.resampling import row_trials, take
 
 # purposes for which a seed gives streams of random numbers that have nothing in common
 PARAMETERS, TRIALS_SET_ASIDE = 1, 2
@@ -33,46 +35,6 @@ MOST_WORKERS_LOST = 3
 def stream(seed: int, purpose: int) -> np.random.RandomState:
     """Random numbers of a seed for one purpose."""
     return np.random.RandomState([seed, purpose])
-
-
-@dataclass(frozen=True)
-class Recording:
-    """Counts, and which rows of them are a trial."""
-
-    X: Any  # counts, or the path of a file that holds them
-    groups: NDArray | None
-    trials: NDArray | None  # number of the trial of each row of a 2D X
-
-    @classmethod
-    def of(cls, X: NDArray, groups: NDArray | None) -> "Recording":
-        return cls(X, groups, row_trials(X, groups))
-
-    @property
-    def n_trials(self) -> int:
-        return len(self.X) if self.trials is None else int(self.trials[-1]) + 1
-
-    def take(self, drawn: NDArray, takes_groups: bool) -> tuple[NDArray, dict[str, NDArray]]:
-        """Counts of some trials, and the keyword that keeps them apart, if there is any."""
-        X, groups = take(self.X, self.groups, self.trials, drawn, takes_groups)
-        return X, groups_keyword(groups)
-
-    def rows(self, trials: NDArray) -> NDArray:
-        """Where the trials lie on the first axis of X."""
-        if self.trials is None:
-            return trials
-        return np.flatnonzero(np.isin(self.trials, trials))
-
-    def describe(self) -> dict[str, str]:
-        return {"X": fingerprint(self.X), "groups": fingerprint(self.groups)}
-
-    def spilled(self, directory: CheckpointDirectory) -> "Recording":
-        """The same, its counts in a file that every worker opens instead of being sent them."""
-        path = directory.path / COUNTS
-        write_atomically(path, lambda file: np.save(file, self.X, allow_pickle=False))
-        return replace(self, X=path)
-
-    def opened(self) -> "Recording":
-        return replace(self, X=np.load(self.X, mmap_mode="r")) if isinstance(self.X, Path) else self
 
 
 @dataclass(frozen=True)
@@ -104,6 +66,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
+        """Whether training ended in an error."""
         return bool(self.error)
 
     def record(self) -> dict[str, Any]:

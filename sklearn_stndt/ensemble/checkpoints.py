@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_stndt._fingerprints import versions
+from sklearn_stndt.ensemble.fingerprints import versions
 
 try:
     import cloudpickle

@@ -15,14 +15,15 @@ from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, St
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
-from sklearn_stndt._checkpoints import CheckpointDirectory, StoredMembers
-from sklearn_stndt._engine import train_run
-from sklearn_stndt._members import Recording, groups_keyword, rates_of
-from sklearn_stndt._results import judge, out_of_bag, table
-from sklearn_stndt._runs import Run, begin_run
 from sklearn_stndt._scoring import infer_hidden
-from sklearn_stndt._selection import select
 from sklearn_stndt._validation import check_counts, check_groups
+from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, StoredMembers
+from sklearn_stndt.ensemble.engine import train_run
+from sklearn_stndt.ensemble.members import groups_keyword, rates_of
+from sklearn_stndt.ensemble.results import judge, out_of_bag, table
+from sklearn_stndt.ensemble.runs import Run, begin_run
+from sklearn_stndt.ensemble.selection import select
+from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.metrics import bits_per_spike
 
 

@@ -1,0 +1,86 @@
+"""Trials, or blocks of a recording, as what is drawn for a member of an ensemble."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sklearn_stndt.ensemble.checkpoints import COUNTS, CheckpointDirectory, write_atomically
+from sklearn_stndt.ensemble.fingerprints import fingerprint
+
+N_BLOCKS = 20  # into which a continuous recording is cut to be resampled
+
+
+def row_trials(X: NDArray, groups: NDArray | None) -> NDArray | None:
+    """Number the trials, or else the blocks, of a 2D X row by row; None for a 3D X."""
+    if X.ndim == 3:
+        return None
+    if groups is None:
+        n_blocks = min(N_BLOCKS, len(X))
+        return np.arange(len(X)) * n_blocks // len(X)
+    return np.concatenate([[0], np.cumsum(groups[1:] != groups[:-1])])
+
+
+def take(
+    X: NDArray, groups: NDArray | None, trials: NDArray | None, drawn: NDArray, takes_groups: bool
+) -> tuple[NDArray, NDArray | None]:
+    """Counts of the trials that were drawn, and the groups that keep them apart.
+
+    Blocks of a recording are joined end to end for an estimator that knows nothing of groups.
+    """
+    n_trials = len(X) if trials is None else trials[-1] + 1
+    if np.array_equal(drawn, np.arange(n_trials)):
+        return X, groups
+    if trials is None:
+        return X[drawn], None
+    rows = [np.flatnonzero(trials == trial) for trial in drawn]
+    if groups is None and not takes_groups:
+        return X[np.concatenate(rows)], None
+    labels = np.repeat(np.arange(len(drawn)), [len(r) for r in rows])
+    return X[np.concatenate(rows)], labels
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Counts, and which rows of them are a trial."""
+
+    X: Any  # counts, or the path of a file that holds them
+    groups: NDArray | None
+    trials: NDArray | None  # number of the trial of each row of a 2D X
+
+    @classmethod
+    def of(cls, X: NDArray, groups: NDArray | None) -> "Recording":
+        """See counts, and the trials of their rows, as a recording."""
+        return cls(X, groups, row_trials(X, groups))
+
+    @property
+    def n_trials(self) -> int:
+        """Number of trials, or of blocks."""
+        return len(self.X) if self.trials is None else int(self.trials[-1]) + 1
+
+    def take(self, drawn: NDArray, takes_groups: bool) -> tuple[NDArray, dict[str, NDArray]]:
+        """Counts of some trials, and the keyword that keeps them apart, if there is any."""
+        X, groups = take(self.X, self.groups, self.trials, drawn, takes_groups)
+        return X, ({} if groups is None else {"groups": groups})
+
+    def rows(self, trials: NDArray) -> NDArray:
+        """Where the trials lie on the first axis of X."""
+        if self.trials is None:
+            return trials
+        return np.flatnonzero(np.isin(self.trials, trials))
+
+    def describe(self) -> dict[str, str]:
+        """Describe counts and groups by their fingerprints."""
+        return {"X": fingerprint(self.X), "groups": fingerprint(self.groups)}
+
+    def spilled(self, directory: CheckpointDirectory) -> "Recording":
+        """The same, its counts in a file that every worker opens instead of being sent them."""
+        path = directory.path / COUNTS
+        write_atomically(path, lambda file: np.save(file, self.X, allow_pickle=False))
+        return replace(self, X=path)
+
+    def opened(self) -> "Recording":
+        """The same, its counts as an array, a memory map where they are in a file."""
+        return replace(self, X=np.load(self.X, mmap_mode="r")) if isinstance(self.X, Path) else self
