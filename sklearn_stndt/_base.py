@@ -6,10 +6,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_stndt._rates import RateMixin
 from sklearn_stndt._validation import check_counts, check_table_output
 
 
-class RateTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEstimator):
     """Base class of estimators whose `transform` turns counts into rates of the same shape.
 
     A subclass has `fit`, and `_infer`, which is given checked counts.

@@ -1,11 +1,63 @@
-"""Rates of entries while they are hidden: what every score of rates has to be made of."""
+"""Hide entries, infer their rates, score them: the one rule, for every score of rates.
+
+What is scored is NaN in the counts that `infer` is given, so that no kind of estimator can copy it.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-N_FOLDS = 5  # complementary masks where there are no held-out neurons
+from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.network.masking import N_FOLDS, speckled_folds
+
+NEVER_HIDDEN = N_FOLDS  # in `entry_folds`: an entry that no fold hides
+
+
+def entry_folds(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Deal the entries of an array to the complementary speckled folds."""
+    return speckled_folds(shape).numpy()
+
+
+def hide(X: NDArray, hidden: NDArray | tuple) -> NDArray:
+    """Copy counts, in a dtype that has NaN, and set entries to NaN.
+
+    Parameters
+    ----------
+    X : ndarray
+        Counts.
+    hidden : index
+        Boolean array, or what else numpy takes as an index.
+    """
+    counts = X.astype(np.result_type(X.dtype, np.float32))
+    counts[hidden] = np.nan
+    return counts
+
+
+def infer_folds(
+    infer: Callable[[NDArray], NDArray], X: NDArray, folds: NDArray
+) -> NDArray[np.float32]:
+    """Infer rates of entries while they are hidden, one fold at a time.
+
+    Parameters
+    ----------
+    infer : callable
+        Infers rates from counts, NaN where hidden.
+    X : ndarray
+        Counts, NaN where unknown.
+    folds : ndarray of uint8, same shape
+        From `entry_folds`; entries of `NEVER_HIDDEN` get no rate.
+
+    Returns
+    -------
+    ndarray, same shape
+        NaN where an entry is never hidden.
+    """
+    rates = np.full(X.shape, np.nan, dtype=np.float32)
+    for fold in range(N_FOLDS):
+        hidden = folds == fold
+        rates[hidden] = infer(hide(X, hidden))[hidden]
+    return rates
 
 
 def infer_hidden(
@@ -20,8 +72,7 @@ def infer_hidden(
     X : ndarray of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
         Counts, NaN where unknown.
     heldout_neurons : ndarray of int
-        Neurons that `infer` never sees. Without any, every entry is hidden once, by a fixed set of
-        complementary speckled masks.
+        Neurons to hide. Without any, every entry is hidden once, by speckled folds.
 
     Returns
     -------
@@ -29,10 +80,13 @@ def infer_hidden(
         Last axis: the held-out neurons, or all neurons.
     """
     if len(heldout_neurons):
-        return X[..., heldout_neurons], infer(X)[..., heldout_neurons]
-    rates = np.empty(X.shape, dtype=np.float32)
-    folds = np.random.RandomState(0).randint(N_FOLDS, size=X.shape, dtype=np.uint8)
-    for fold in range(N_FOLDS):
-        hidden = folds == fold
-        rates[hidden] = infer(np.where(hidden, np.float32(np.nan), X))[hidden]
-    return X, rates
+        hidden = (..., heldout_neurons)
+        return X[hidden], infer(hide(X, hidden))[hidden]
+    return X, infer_folds(infer, X, entry_folds(X.shape))
+
+
+def score_hidden(
+    infer: Callable[[NDArray], NDArray], X: NDArray, heldout_neurons: NDArray
+) -> float:
+    """Bits per spike of entries that were hidden, as `infer_hidden` hides them."""
+    return bits_per_spike(*infer_hidden(infer, X, heldout_neurons))

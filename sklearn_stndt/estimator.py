@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
-from sklearn_stndt._scoring import infer_hidden
+from sklearn_stndt._scoring import score_hidden
 from sklearn_stndt._validation import (
     FIXED_BY_FIT,
     STNDT_CONSTRAINTS,
@@ -22,7 +22,6 @@ from sklearn_stndt._validation import (
     check_unchanged,
     warn_of_interruption,
 )
-from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.training.defaults import choose_device, choose_window
 from sklearn_stndt.training.fitting import infer, train
 from sklearn_stndt.training.out_of_core import empty_rates
@@ -357,10 +356,7 @@ class STNDTEstimator(RateTransformer):
         """
         check_is_fitted(self)
         X = check_counts(self, X, reset=False)
-        spikes, rates = infer_hidden(
-            lambda counts: self._infer(counts, groups), X, self.heldout_neurons_
-        )
-        return bits_per_spike(spikes, rates)
+        return score_hidden(lambda counts: self._infer(counts, groups), X, self.heldout_neurons_)
 
     def forecast(self, X: ArrayLike, n_bins: int) -> NDArray:
         """Infer the rates of the bins after X.

@@ -221,7 +221,10 @@ def test_named_neurons_are_compared(small, rows):
     ("estimator", "message"),
     [
         (Ridge(), "got Ridge"),
-        (make_pipeline(FunctionTransformer(), STNDTEstimator()), "starts with FunctionTransformer"),
+        (
+            make_pipeline(FunctionTransformer(), Ridge()),
+            "got Pipeline of FunctionTransformer, Ridge",
+        ),
     ],
 )
 def test_estimators_without_a_network_are_refused(estimator, message):

@@ -38,7 +38,7 @@ def windows_of(spikes):
 def log_rates_of(net, spikes):
     """Log-rates of entries, fold after fold hidden, (n_trials, n_bins, n_neurons)."""
     counts, _, visible = net.split_visible(torch.as_tensor(spikes, dtype=torch.float32))
-    folds = speckled_folds(tuple(spikes.shape), 5, 0)
+    folds = speckled_folds(tuple(spikes.shape))
     net.module_.eval()
     with torch.no_grad():
         each = [net.module_(counts, visible & (folds != k)).log_rates for k in range(5)]

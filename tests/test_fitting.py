@@ -8,10 +8,9 @@ from skorch.callbacks import Callback, EarlyStopping
 
 from sklearn_stndt import STNDTEstimator
 from sklearn_stndt.metrics import bits_per_spike
-from sklearn_stndt.network import speckled_folds
+from sklearn_stndt.network import N_FOLDS, speckled_folds
 from sklearn_stndt.training.callbacks import WarmupCosine
 from sklearn_stndt.training.fitting import infer, train
-from sklearn_stndt.training.net import N_FOLDS
 from sklearn_stndt.training.windows import Segments, as_segments, split
 
 N_TRIALS, N_BINS, N_NEURONS = 24, 10, 6
@@ -79,7 +78,7 @@ def validation_bits(net, X, heldout=(), seed=0, batch_size=8):
     rates = np.full(trials.shape, np.nan)
     for start in range(0, len(trials), batch_size):
         batch = trials[start : start + batch_size]
-        folds = speckled_folds(batch.shape, N_FOLDS, 0).numpy()
+        folds = speckled_folds(tuple(batch.shape)).numpy()
         for fold in range(N_FOLDS):
             hidden = folds == fold
             shown = np.where(hidden, np.float32("nan"), batch)

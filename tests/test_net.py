@@ -7,6 +7,7 @@ from small_nets import N_BINS, N_NEURONS, draw_counts, small_net, windows_of
 from torch import nn
 
 from sklearn_stndt.network import (
+    N_FOLDS,
     STNDT,
     NetworkOutput,
     info_nce,
@@ -15,7 +16,6 @@ from sklearn_stndt.network import (
 )
 from sklearn_stndt.training import net as net_module
 from sklearn_stndt.training.net import (
-    N_FOLDS,
     MaskedModellingNet,
     inference_batch_size,
 )

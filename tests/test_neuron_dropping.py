@@ -7,6 +7,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 
 from sklearn_stndt import BaggingEnsemble, BinwiseRegressor
+from sklearn_stndt._scoring import entry_folds
 from sklearn_stndt.inspection import neuron_dropping_curve, neuron_importance
 from sklearn_stndt.metrics import bits_per_spike, velocity_scorer
 
@@ -90,7 +91,7 @@ def test_without_heldout_neurons_some_are_set_apart(shaken, fitted, spikes):
     assert not set(curve.scored_neurons) & set(curve.order)
     assert np.isnan(curve.importances[curve.scored_neurons]).all()
     # each of their entries is scored while it is hidden, the rest of them visible
-    folds = np.random.RandomState(0).randint(5, size=spikes.shape, dtype=np.uint8)
+    folds = entry_folds(spikes.shape)
     counts = hide(spikes, curve.order[: curve.n_dropped[1]])
     rates = np.empty(spikes.shape)
     scored = np.isin(np.arange(12), curve.scored_neurons)

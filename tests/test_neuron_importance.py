@@ -10,6 +10,7 @@ from sklearn.metrics import average_precision_score
 from sklearn.pipeline import make_pipeline
 
 from sklearn_stndt import BaggingEnsemble, BinwiseRegressor, STNDTEstimator
+from sklearn_stndt._scoring import entry_folds
 from sklearn_stndt.inspection import attention_maps, neuron_dropping_curve, neuron_importance
 from sklearn_stndt.inspection._gradient import gradient_importance
 from sklearn_stndt.metrics import bits_per_spike
@@ -71,7 +72,7 @@ def test_hiding_is_the_loss_of_bits_of_the_heldout_neurons(heldout, spikes):
 
 def test_without_heldout_neurons_the_others_are_scored_while_hidden(shaken, fitted, spikes):
     network = shaken(fitted)
-    folds = np.random.RandomState(0).randint(5, size=spikes.shape, dtype=np.uint8)
+    folds = entry_folds(spikes.shape)
     others = np.delete(np.arange(12), 3)
     bits = []
     for counts in (spikes, with_nan(spikes, 3)):

@@ -15,11 +15,12 @@ from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, St
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
+from sklearn_stndt._rates import infer_rates
 from sklearn_stndt._scoring import infer_hidden
 from sklearn_stndt._validation import check_counts, check_groups
 from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, StoredMembers
 from sklearn_stndt.ensemble.engine import train_run
-from sklearn_stndt.ensemble.members import groups_keyword, rates_of
+from sklearn_stndt.ensemble.plans import EnsembleSettings
 from sklearn_stndt.ensemble.results import judge, out_of_bag, table
 from sklearn_stndt.ensemble.runs import Run, begin_run
 from sklearn_stndt.ensemble.selection import select
@@ -37,9 +38,9 @@ class BaggingEnsemble(RateTransformer):
     Parameters
     ----------
     estimator : estimator, list of estimators or None, default=None
-        Transformer from counts to rates; a Pipeline of which the last step is one will do. Of a
-        list the members take turns: member `i` is made of item ``i % len(estimator)``. None:
-        ``STNDTEstimator()``.
+        Transformer from counts to rates, or a Pipeline with one: then the rates of that step are
+        averaged, and steps after it play no part. Of a list the members take turns: member `i` is
+        made of item ``i % len(estimator)``. None: ``STNDTEstimator()``.
     n_estimators : int, default=10
         Number of members to train.
     param_distributions : dict, list of dicts or None, default=None
@@ -248,7 +249,8 @@ class BaggingEnsemble(RateTransformer):
             if self.checkpoint_dir is not None:
                 directory = CheckpointDirectory(self.checkpoint_dir)
                 stack.enter_context(directory.locked())
-            run = begin_run(self.get_params(deep=False), recording, previous, directory)
+            settings = EnsembleSettings(**self.get_params(deep=False))
+            run = begin_run(settings, recording, previous, directory)
             if train_run(run, self.n_jobs, self.verbose):
                 warnings.warn(
                     f"Training was interrupted at member {len(run.outcomes)} of "
@@ -350,12 +352,12 @@ class BaggingEnsemble(RateTransformer):
         """
         check_is_fitted(self)
         X = check_counts(self, X, reset=False)
-        keywords = groups_keyword(check_groups(X, groups))
+        groups = check_groups(X, groups)
         total, n, scores = 0.0, 0, []
         for n_picks, member in self._selected_members():
 
             def infer(counts, member=member):
-                return rates_of(member, counts, keywords)
+                return infer_rates(member, counts, groups)
 
             spikes, rates = infer_hidden(infer, X, self.heldout_neurons_)
             total, n = total + n_picks * rates, n + n_picks
@@ -377,9 +379,9 @@ class BaggingEnsemble(RateTransformer):
             yield int(n_picks), self.estimators_[number]
 
     def _member_rates(self, X: NDArray, groups: ArrayLike | None) -> Iterator[tuple[int, NDArray]]:
-        keywords = groups_keyword(check_groups(X, groups))
+        groups = check_groups(X, groups)
         for n_picks, member in self._selected_members():
-            yield n_picks, rates_of(member, X, keywords)
+            yield n_picks, infer_rates(member, X, groups)
 
     def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
         total, n = np.zeros((), dtype=np.float32), 0  # leaves the precision to the members

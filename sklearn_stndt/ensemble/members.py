@@ -1,54 +1,27 @@
-"""Members of an ensemble: what each is to be, decided by its seed alone, and its training."""
+"""Members of an ensemble: their training, their scores, and what is kept of them."""
 
 import time
 import traceback
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import config_context
 from sklearn.base import clone
-from sklearn.model_selection import ParameterSampler
-from sklearn.utils.validation import has_fit_parameter
 from threadpoolctl import threadpool_limits
 
+from sklearn_stndt._rates import find_rates, groups_keyword, infer_rates
 from sklearn_stndt._scoring import infer_hidden
-from sklearn_stndt._validation import check_heldout_neurons
 from sklearn_stndt.ensemble.checkpoints import (
     CheckpointDirectory,
     MemberFile,
 )
-from sklearn_stndt.ensemble.fingerprints import describe, describe_estimator
+from sklearn_stndt.ensemble.plans import Plan
 from sklearn_stndt.ensemble.trials import Recording
-from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.metrics import bits_per_spike
-from sklearn_stndt.training.defaults import DEFAULT_WINDOW
 
-# purposes for which a seed gives streams of random numbers that have nothing in common
-PARAMETERS, TRIALS_SET_ASIDE = 1, 2
 # Dask gives a task up at the fourth worker that it takes along, and joblib then waits for ever
 MOST_WORKERS_LOST = 3
-
-
-def stream(seed: int, purpose: int) -> np.random.RandomState:
-    """Random numbers of a seed for one purpose."""
-    return np.random.RandomState([seed, purpose])
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What one member is to be."""
-
-    index: int
-    seed: int
-    estimator: Any  # with all its parameters, not fitted
-    params: dict[str, Any]  # those that were drawn
-    drawn: NDArray  # trials to train on
-    evaluated: NDArray  # trials to score, none of them trained on
-    takes_groups: bool
-    described: dict[str, str]  # what makes it this member, in words of the main process
 
 
 @dataclass
@@ -93,49 +66,6 @@ class Work:
     raise_errors: bool
 
 
-def draw_member(
-    index: int,
-    seed: int,
-    bases: list[Any],
-    param_distributions: Any,
-    pool: NDArray,
-    n_samples: int,
-    bootstrap: bool,
-    set_aside: NDArray,
-    n_trials: int,
-) -> Plan:
-    """Decide what a member is to be: bases take turns, the rest is drawn by its seed."""
-    estimator = clone(bases[index % len(bases)])
-    params: dict[str, Any] = {}
-    if param_distributions:
-        sampler = ParameterSampler(param_distributions, 1, random_state=stream(seed, PARAMETERS))
-        params = {
-            name: value.item() if isinstance(value, np.generic) else value
-            for name, value in sorted(next(iter(sampler)).items())
-        }
-        estimator.set_params(**clone(params, safe=False))
-    seeds = np.random.RandomState(seed)
-    for name in nested_names(estimator, "random_state"):
-        if name not in params:
-            estimator.set_params(**{name: int(seeds.randint(np.iinfo(np.int32).max))})
-    drawn = pool
-    if bootstrap or n_samples < len(pool):
-        choice = np.random.RandomState(seed).choice(len(pool), n_samples, replace=bootstrap)
-        drawn = pool[np.sort(choice)]
-    left_out = np.setdiff1d(np.arange(n_trials), drawn)
-    return Plan(
-        index=index,
-        seed=seed,
-        estimator=estimator,
-        params=params,
-        drawn=drawn,
-        evaluated=set_aside if len(set_aside) else left_out,
-        takes_groups=has_fit_parameter(estimator, "groups"),
-        # where a class is defined in a script, a worker would describe it in other words
-        described={"seed": str(seed)} | describe_estimator(estimator) | {"trials": describe(drawn)},
-    )
-
-
 def fit_member(work: Work, plan: Plan) -> Outcome:
     """Train and score one member, and write it down where there is a directory."""
     directory = work.directory
@@ -167,8 +97,8 @@ def _fit_member(work: Work, plan: Plan) -> Outcome:
     with threadpool_limits(1, user_api="blas"):
         started = time.perf_counter()
         try:
-            X, keywords = recording.take(plan.drawn, plan.takes_groups)
-            outcome.member = clone(plan.estimator).fit(X, **keywords)
+            X, groups = recording.take(plan.drawn, plan.takes_groups)
+            outcome.member = clone(plan.estimator).fit(X, **groups_keyword(groups))
             outcome.interrupted = was_interrupted(outcome.member)
             outcome.fit_time = time.perf_counter() - started
             if work.evaluate:
@@ -186,14 +116,14 @@ def evaluate(outcome: Outcome, recording: Recording, work: Work) -> None:
     started = time.perf_counter()
     plan, member = outcome.plan, outcome.member
     if len(plan.evaluated):
-        X, keywords = recording.take(plan.evaluated, plan.takes_groups)
+        X, groups = recording.take(plan.evaluated, plan.takes_groups)
         spikes, hidden = infer_hidden(
-            lambda counts: rates_of(member, counts, keywords), X, work.heldout_neurons
+            lambda counts: infer_rates(member, counts, groups), X, work.heldout_neurons
         )
         outcome.arrays["hidden"] = hidden.astype(np.float32)
         outcome.score = bits_per_spike(spikes, outcome.arrays["hidden"])
         if work.infer:
-            outcome.arrays["rates"] = rates_of(member, X, keywords).astype(np.float32)
+            outcome.arrays["rates"] = infer_rates(member, X, groups).astype(np.float32)
     outcome.score_time = time.perf_counter() - started
 
 
@@ -217,66 +147,7 @@ def load_member(outcome: Outcome) -> Any:
     return member.load() if isinstance(member, MemberFile) else member
 
 
-def groups_keyword(groups: NDArray | None) -> dict[str, NDArray]:
-    """Nothing, where there are none: a base estimator need not know of groups."""
-    return {} if groups is None else {"groups": groups}
-
-
-def rates_of(member: Any, X: NDArray, keywords: dict[str, NDArray]) -> NDArray:
-    """Rates of a member as an array, also where tables are the output of transformers."""
-    with config_context(transform_output="default"):
-        return np.asarray(member.transform(X, **keywords))
-
-
-def nested_names(estimator: Any, name: str) -> list[str]:
-    """Parameters of this name, of the estimator or of what it contains."""
-    return sorted(p for p in estimator.get_params() if p == name or p.endswith(f"__{name}"))
-
-
-def fix_heldout_neurons(
-    bases: list[Any],
-    n_neurons: int,
-    random_state: np.random.RandomState,
-    known: dict[str, Any] | None,
-) -> NDArray:
-    """Draw held-out neurons once, so that all members hold out the same.
-
-    Where a run is `known` to which members are added, what it drew stays.
-    """
-    drawn: dict[str, NDArray] = {}
-    of_bases = []
-    for base in bases:
-        of_bases.append(np.array([], dtype=np.intp))
-        for name in nested_names(base, "heldout_neurons"):
-            wanted = base.get_params()[name]
-            if wanted is not None:
-                key = describe(wanted)
-                if key not in drawn:
-                    drawn[key] = check_heldout_neurons(wanted, n_neurons, random_state)
-                    if known is not None and isinstance(wanted, Real):
-                        drawn[key] = np.array(known["heldout_neurons"], dtype=np.intp)
-                base.set_params(**{name: drawn[key]})
-                of_bases[-1] = drawn[key]
-    for number, heldout in enumerate(of_bases):
-        if not np.array_equal(heldout, of_bases[0]):
-            raise ValueError(
-                "All members must hold out the same neurons, but the estimator at position "
-                f"{number} of the list holds out {heldout.tolist()} and the first one "
-                f"{of_bases[0].tolist()}. Give them the same heldout_neurons."
-            )
-    return of_bases[0]
-
-
-def fix_window(base: Any) -> None:
-    """Keep the window of a continuous recording also where its blocks travel as groups."""
-    for part in [base, *base.get_params().values()]:
-        if isinstance(part, STNDTEstimator) and part.window is None:
-            part.set_params(window=DEFAULT_WINDOW)
-
-
 def was_interrupted(member: Any) -> bool:
-    """Whether training of the member, or of a step in it, was ended by Ctrl-C."""
-    steps = [step for _, step in getattr(member, "steps", [])]
-    return any(
-        getattr(getattr(part, "net_", None), "interrupted_", False) for part in [member, *steps]
-    )
+    """Whether training of the member was ended by Ctrl-C."""
+    _, source = find_rates(member)
+    return getattr(getattr(source, "net_", None), "interrupted_", False)

@@ -60,10 +60,9 @@ class Recording:
         """Number of trials, or of blocks."""
         return len(self.X) if self.trials is None else int(self.trials[-1]) + 1
 
-    def take(self, drawn: NDArray, takes_groups: bool) -> tuple[NDArray, dict[str, NDArray]]:
-        """Counts of some trials, and the keyword that keeps them apart, if there is any."""
-        X, groups = take(self.X, self.groups, self.trials, drawn, takes_groups)
-        return X, ({} if groups is None else {"groups": groups})
+    def take(self, drawn: NDArray, takes_groups: bool) -> tuple[NDArray, NDArray | None]:
+        """Counts of some trials, and the groups that keep them apart, if there are any."""
+        return take(self.X, self.groups, self.trials, drawn, takes_groups)
 
     def rows(self, trials: NDArray) -> NDArray:
         """Where the trials lie on the first axis of X."""

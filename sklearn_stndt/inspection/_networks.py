@@ -4,48 +4,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
 
-from sklearn_stndt._base import RateTransformer
+from sklearn_stndt._rates import pass_through, rate_estimator
 from sklearn_stndt._validation import check_counts
 from sklearn_stndt.estimator import STNDTEstimator
-
-
-def rate_estimator(estimator: Any) -> Any:
-    """Return the fitted estimator of rates that `estimator` is, or starts with.
-
-    Parameters
-    ----------
-    estimator : STNDTEstimator, BaggingEnsemble, or Pipeline or search over one
-        Fitted.
-
-    Returns
-    -------
-    STNDTEstimator or BaggingEnsemble
-
-    Raises
-    ------
-    TypeError
-        If it is something else.
-    sklearn.exceptions.NotFittedError
-        Before fit.
-    """
-    source = estimator
-    while not isinstance(source, RateTransformer):
-        if hasattr(source, "best_estimator_"):
-            source = source.best_estimator_
-        elif isinstance(source, Pipeline) and source.steps:
-            source = source.steps[0][1]
-        else:
-            raise TypeError(
-                f"Expected a fitted STNDTEstimator, a BaggingEnsemble of them, or a Pipeline that "
-                f"starts with one, got {type(estimator).__name__}"
-                + ("." if source is estimator else f" that starts with {type(source).__name__}.")
-                + " Pass the estimator that infers the rates."
-            )
-    check_is_fitted(source)
-    return source
 
 
 def networks(source: Any) -> list[STNDTEstimator]:
@@ -55,7 +17,7 @@ def networks(source: Any) -> list[STNDTEstimator]:
     found: list[STNDTEstimator] = []
     for member in getattr(source, "estimators_", []):
         try:
-            found += networks(rate_estimator(member))
+            found += networks(rate_estimator(member)[1])
         except TypeError:  # an ensemble may have members of other kinds
             continue
     if not found:
@@ -66,10 +28,18 @@ def networks(source: Any) -> list[STNDTEstimator]:
     return found
 
 
-def float_counts(source: Any, X: ArrayLike) -> NDArray:
-    """Check counts, and return them in a dtype that has NaN."""
-    counts = check_counts(source, X, reset=False)
-    return counts if counts.dtype.kind == "f" else counts.astype(np.float32)
+def look_inside(estimator: Any, X: ArrayLike) -> tuple[Any, NDArray]:
+    """Find the estimator that infers rates, and the counts that reach it.
+
+    Returns
+    -------
+    source : STNDTEstimator or BaggingEnsemble
+    counts : ndarray
+        Checked, in a dtype that has NaN.
+    """
+    before, source = rate_estimator(estimator)
+    counts = check_counts(source, pass_through(before, X), reset=False)
+    return source, counts if counts.dtype.kind == "f" else counts.astype(np.float32)
 
 
 def heldin_neurons(source: Any, counts: NDArray) -> NDArray:

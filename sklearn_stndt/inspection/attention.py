@@ -11,10 +11,9 @@ from sklearn.utils import Bunch
 from sklearn_stndt._validation import check_groups
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.inspection._networks import (
-    float_counts,
     heldin_neurons,
+    look_inside,
     networks,
-    rate_estimator,
 )
 from sklearn_stndt.training.net import inference_batch_size
 from sklearn_stndt.training.seeding import isolated_torch
@@ -39,7 +38,7 @@ def attention_maps(
     Parameters
     ----------
     estimator : STNDTEstimator, BaggingEnsemble or Pipeline
-        Fitted; of a pipeline the first step is taken.
+        Fitted; of a pipeline the step that infers rates is taken.
     X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
         Spikes per bin, NaN where hidden.
     groups : array-like of shape (n_bins,), default=None
@@ -105,8 +104,7 @@ def attention_maps(
     >>> maps.spatial[0].sum(axis=1).round(3)
     array([1., 1., 1., 1., 1., 1., 1., 1.])
     """
-    source = rate_estimator(estimator)
-    counts = float_counts(source, X)
+    source, counts = look_inside(estimator, X)
     segments = as_segments(counts, check_groups(counts, groups))
     members = networks(source)
     windows_of = {member.window_ for member in members}

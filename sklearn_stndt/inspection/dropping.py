@@ -9,10 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import get_scorer
 from sklearn.utils import Bunch, check_random_state
 
-from sklearn_stndt._scoring import N_FOLDS
+from sklearn_stndt._rates import groups_keyword
+from sklearn_stndt._scoring import NEVER_HIDDEN, entry_folds, hide, infer_folds
 from sklearn_stndt._validation import check_groups
-from sklearn_stndt.inspection._networks import float_counts, heldin_neurons, like, rate_estimator
-from sklearn_stndt.inspection.importance import hidden_rates, neuron_importance, speckled
+from sklearn_stndt.inspection._networks import heldin_neurons, like, look_inside
+from sklearn_stndt.inspection.importance import neuron_importance
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.metrics._checks import check_neurons
 
@@ -134,8 +135,7 @@ def neuron_dropping_curve(
     >>> curve.scores["bits_per_spike"].shape, curve.random_scores["bits_per_spike"].shape
     ((4,), (2, 4))
     """
-    source = rate_estimator(estimator)
-    counts = float_counts(source, X)
+    source, counts = look_inside(estimator, X)
     checked_groups = check_groups(counts, groups)
     if not (isinstance(n_random, Integral) and n_random >= 2):
         raise ValueError(
@@ -178,10 +178,12 @@ def neuron_dropping_curve(
     named = _check_scorers(scorers, estimator, y)
     folds = None
     if not np.isin(scored, source.heldout_neurons_).all():
-        folds = speckled(counts.shape)
-        never = np.setdiff1d(np.arange(counts.shape[-1]), scored)
-        folds[..., never] = N_FOLDS
-    keywords = {} if checked_groups is None else {"groups": checked_groups}
+        folds = entry_folds(counts.shape)
+        folds[..., np.setdiff1d(np.arange(counts.shape[-1]), scored)] = NEVER_HIDDEN
+    keywords = groups_keyword(checked_groups)
+
+    def infer(shown: NDArray) -> NDArray:
+        return source._infer(shown, checked_groups)
 
     def score(hidden: NDArray) -> list[float]:
         visible = counts.copy()
@@ -189,7 +191,11 @@ def neuron_dropping_curve(
         values = []
         for scorer in named.values():
             if scorer is None:
-                rates = hidden_rates(source, visible, checked_groups, folds)
+                rates = (
+                    infer(hide(visible, (..., scored)))
+                    if folds is None
+                    else (infer_folds(infer, visible, folds))
+                )
                 values.append(bits_per_spike(counts[..., scored], rates[..., scored]))
             else:
                 values.append(float(scorer(estimator, like(X, visible), y, **keywords)))

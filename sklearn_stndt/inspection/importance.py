@@ -8,14 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from sklearn_stndt._scoring import N_FOLDS
+from sklearn_stndt._scoring import infer_hidden
 from sklearn_stndt._validation import check_groups
 from sklearn_stndt.inspection._gradient import gradient_importance
 from sklearn_stndt.inspection._networks import (
-    float_counts,
     heldin_neurons,
+    look_inside,
     networks,
-    rate_estimator,
 )
 from sklearn_stndt.inspection.attention import iterate_maps
 from sklearn_stndt.metrics import bits_per_spike
@@ -38,8 +37,9 @@ def neuron_importance(
     Parameters
     ----------
     estimator : STNDTEstimator, BaggingEnsemble or Pipeline
-        Fitted; of a pipeline the first step is taken. An ensemble's importance is the mean over
-        its members by attention and by gradient, and that of its mean rates by the others.
+        Fitted; of a pipeline the step that infers rates is taken. An ensemble's importance is the
+        mean over its members by attention and by gradient, and that of its mean rates by the
+        others.
     X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
         Spikes per bin, NaN where hidden. Trials that were not used in fit tell more.
     method : {"attention", "permutation", "hiding", "gradient"}, default="attention"
@@ -121,8 +121,7 @@ def neuron_importance(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
     if not (isinstance(n_repeats, Integral) and n_repeats >= 1):
         raise ValueError(f"n_repeats must be a whole number, at least 1, got {n_repeats!r}.")
-    source = rate_estimator(estimator)
-    counts = float_counts(source, X)
+    source, counts = look_inside(estimator, X)
     groups = check_groups(counts, groups)
     neurons = heldin_neurons(source, counts)
     if len(neurons) < 2:
@@ -195,11 +194,17 @@ def _loss_without(
 ) -> NDArray:
     """Bits per spike of the other neurons that are lost by changing a neuron's counts."""
     scored = source.heldout_neurons_
-    folds = None
     if not len(scored):
         scored = np.arange(counts.shape[-1])
-        folds = speckled(counts.shape)
-    intact = hidden_rates(source, counts, groups, folds)
+
+    def rates_while_hidden(visible: NDArray) -> NDArray:
+        rates = np.full(counts.shape, np.nan, dtype=np.float32)
+        _, rates[..., scored] = infer_hidden(
+            lambda shown: source._infer(shown, groups), visible, source.heldout_neurons_
+        )
+        return rates
+
+    intact = rates_while_hidden(counts)
     loss = np.full(counts.shape[-1], np.nan)
     for neuron in neurons:
         others = scored[scored != neuron]
@@ -209,30 +214,7 @@ def _loss_without(
         for _ in range(n_repeats):
             changed = counts.copy()
             changed[..., neuron] = change(counts[..., neuron], draw)
-            rates = hidden_rates(source, changed, groups, folds)
+            rates = rates_while_hidden(changed)
             without_it.append(bits_per_spike(spikes, rates[..., others]))
         loss[neuron] = with_it - np.mean(without_it)
     return loss
-
-
-def speckled(shape: tuple) -> NDArray:
-    """Complementary masks that hide every entry once, those of the estimators' scores."""
-    return np.random.RandomState(0).randint(N_FOLDS, size=shape, dtype=np.uint8)
-
-
-def hidden_rates(
-    source: Any, counts: NDArray, groups: NDArray | None, folds: NDArray | None
-) -> NDArray:
-    """Rates of entries while they are hidden: fold after fold, or as `counts` are hidden already.
-
-    Entries outside of the folds (a value of `N_FOLDS` or more) get no rate: NaN.
-    """
-    if folds is None:
-        return source._infer(counts, groups)
-    rates = np.full(counts.shape, np.nan, dtype=np.float32)
-    for fold in range(N_FOLDS):
-        hidden = folds == fold
-        rates[hidden] = source._infer(np.where(hidden, counts.dtype.type(np.nan), counts), groups)[
-            hidden
-        ]
-    return rates

@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
-from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import MetadataRequest
+
+from sklearn_stndt._rates import groups_keyword, infer_rates
 
 from ._checks import as_float64, check_neurons
 from .bits import co_bps
@@ -29,8 +30,8 @@ def co_smoothing_scorer(neurons: ArrayLike, *, check: bool = True) -> Any:
     -------
     scorer : callable
         For `scoring` of :class:`~sklearn.model_selection.GridSearchCV` and its like. It takes a
-        fitted estimator with `transform` and counts, 2D or 3D; of a pipeline that ends in a
-        decoder it takes the steps before. Higher is better. It requests `groups`, where metadata
+        fitted estimator with `transform` and counts, 2D or 3D; in a pipeline or a search it finds
+        the step that infers rates. Higher is better. It requests `groups`, where metadata
         routing is enabled.
 
     Examples
@@ -124,7 +125,7 @@ class _CoSmoothingScorer(_Scorer):
         self, estimator: Any, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
     ) -> float:
         counts, neurons, hidden = self._hide(X)
-        rates = _transform(estimator, hidden, groups)
+        rates = infer_rates(estimator, hidden, groups)
         return co_bps(counts, rates, neurons, X=hidden, check=self.check)
 
 
@@ -147,9 +148,9 @@ class _VelocityScorer(_Scorer):
                     f"lag={self.lag}, but {type(estimator).__name__} predicts behaviour itself. "
                     "Set the lag of the decoder, such as BinwiseRegressor(lag=...)."
                 )
-            predicted = np.asarray(estimator.predict(hidden, **_metadata(groups)))
+            predicted = np.asarray(estimator.predict(hidden, **groups_keyword(groups)))
         else:
-            rates = np.asarray(_transform(estimator, hidden, groups), dtype=np.float64)
+            rates = as_float64(estimator.transform(hidden, **groups_keyword(groups)), "rates")
             predicted, velocity = _decode_across_folds(rates, velocity, self.lag)
         if predicted.shape != velocity.shape:
             raise ValueError(
@@ -161,21 +162,6 @@ class _VelocityScorer(_Scorer):
             predicted.reshape(-1, n_targets), velocity.reshape(-1, n_targets)
         )
         return float(r2_score(velocity, predicted))
-
-
-def _metadata(groups: ArrayLike | None) -> dict[str, Any]:
-    return {} if groups is None else {"groups": groups}
-
-
-def _transform(estimator: Any, X: NDArray, groups: ArrayLike | None) -> Any:
-    if not hasattr(estimator, "transform") and isinstance(estimator, Pipeline):
-        estimator = estimator[:-1]
-    if not hasattr(estimator, "transform"):
-        raise TypeError(
-            f"{type(estimator).__name__} has no transform, so it infers no rates. Pass "
-            "STNDTEstimator, or a pipeline that starts with it."
-        )
-    return estimator.transform(X, **_metadata(groups))
 
 
 def _decode_across_folds(rates: NDArray, velocity: NDArray, lag: int) -> tuple[NDArray, NDArray]:

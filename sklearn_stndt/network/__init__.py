@@ -7,10 +7,11 @@ from sklearn_stndt.network.losses import (
     masked_modelling_loss,
     poisson_nll,
 )
-from sklearn_stndt.network.masking import corrupt, draw_mask, speckled_folds
+from sklearn_stndt.network.masking import N_FOLDS, corrupt, draw_mask, speckled_folds
 from sklearn_stndt.network.model import STNDT, NetworkOutput
 
 __all__ = [
+    "N_FOLDS",
     "STNDT",
     "NetworkOutput",
     "corrupt",

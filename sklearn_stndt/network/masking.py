@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 LEVELS = 2**16  # two random bytes decide over an entry
+N_FOLDS = 5  # complementary masks that hide every entry once
 
 
 def draw_levels(shape: torch.Size, device: torch.device) -> Tensor:
@@ -107,27 +108,23 @@ def corrupt(
     return spikes * (1 - as_random) + random_counts * as_random, visible & ~as_token
 
 
-def speckled_folds(
-    shape: tuple[int, ...], n_folds: int, seed: int, device: torch.device | str = "cpu"
-) -> Tensor:
+def speckled_folds(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Deal all entries to complementary folds, so that hiding fold after fold hides each once.
+
+    Scores, validation and calibration all use these folds. The same shape gives the same folds,
+    and no global generator is touched.
 
     Parameters
     ----------
     shape : tuple of int
         Shape of the data.
-    n_folds : int
-        Number of folds.
-    seed : int
-        The same seed and shape give the same folds; no global generator is touched.
     device : torch.device or str, default="cpu"
         Where the result lives.
 
     Returns
     -------
     Tensor of uint8, shape `shape`
-        The fold of each entry, from 0 to n_folds - 1.
+        The fold of each entry, from 0 to N_FOLDS - 1.
     """
-    generator = torch.Generator().manual_seed(seed)
-    folds = torch.randint(n_folds, shape, generator=generator, dtype=torch.uint8)
-    return folds.to(device)
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(N_FOLDS, shape, generator=generator, dtype=torch.uint8).to(device)

@@ -188,24 +188,3 @@ def check_same_shape(first: NDArray, second: NDArray, names: tuple[str, str]) ->
             f"{names[0]} has shape {first.shape} and {names[1]} has shape {second.shape}; pass two "
             "arrays of one shape."
         )
-
-
-def groups_keyword(groups: ArrayLike | None) -> dict[str, Any]:
-    """Nothing, where there are no groups."""
-    return {} if groups is None else {"groups": groups}
-
-
-def infer_rates(estimator: Any, X: ArrayLike, groups: ArrayLike | None) -> NDArray:
-    """Rates of an estimator, or of a pipeline without its decoder, as an array."""
-    from sklearn import config_context
-    from sklearn.pipeline import Pipeline
-
-    if not hasattr(estimator, "transform") and isinstance(estimator, Pipeline):
-        estimator = estimator[:-1]
-    if not hasattr(estimator, "transform"):
-        raise TypeError(
-            f"{type(estimator).__name__} has no transform, so it infers no rates. Pass "
-            "STNDTEstimator, BaggingEnsemble, or a pipeline that starts with one."
-        )
-    with config_context(transform_output="default"):
-        return np.asarray(estimator.transform(X, **groups_keyword(groups)))

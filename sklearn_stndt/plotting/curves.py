@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 
+from sklearn_stndt._rates import groups_keyword
 from sklearn_stndt.inspection import neuron_dropping_curve
 from sklearn_stndt.plotting._style import (
     ORANGE,
     category_colors,
-    groups_keyword,
     main_color,
     make_axes,
     require_matplotlib,

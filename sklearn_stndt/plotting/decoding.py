@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import r2_score
 
+from sklearn_stndt._rates import groups_keyword
 from sklearn_stndt.plotting._style import (
     check_bin_width,
     check_same_shape,
-    groups_keyword,
     main_color,
     make_axes,
     require_matplotlib,

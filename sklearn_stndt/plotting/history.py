@@ -4,7 +4,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from sklearn_stndt.inspection._networks import networks, rate_estimator
+from sklearn_stndt._rates import rate_estimator
+from sklearn_stndt.inspection._networks import networks
 from sklearn_stndt.plotting._style import ORANGE, main_color, make_axes, require_matplotlib
 
 
@@ -70,7 +71,7 @@ class TrainingHistoryDisplay:
             If there is no network in `estimator`.
         """
         require_matplotlib()
-        histories = [network.history_ for network in networks(rate_estimator(estimator))]
+        histories = [network.history_ for network in networks(rate_estimator(estimator)[1])]
         return cls(histories).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:

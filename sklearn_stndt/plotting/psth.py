@@ -5,12 +5,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sklearn_stndt._rates import infer_rates
 from sklearn_stndt.plotting._style import (
     as_trials,
     category_colors,
     check_bin_width,
     check_same_shape,
-    infer_rates,
     make_axes,
     mean_seen,
     rate_unit,
@@ -97,7 +97,7 @@ class PSTHDisplay:
         Parameters
         ----------
         estimator : STNDTEstimator, BaggingEnsemble or Pipeline
-            Fitted; of a pipeline that ends in a decoder, the steps before are taken.
+            Fitted; in a pipeline or a search, the step that infers rates is taken.
         X : array-like of shape (n_trials, n_bins, n_neurons)
             Spikes per bin, NaN where hidden.
         conditions : array-like of shape (n_trials,)

@@ -5,8 +5,8 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from sklearn_stndt.network import STNDT, poisson_nll, speckled_folds
-from sklearn_stndt.training.net import N_FOLDS, MaskedModellingNet, inference_batch_size
+from sklearn_stndt.network import N_FOLDS, STNDT, poisson_nll, speckled_folds
+from sklearn_stndt.training.net import MaskedModellingNet, inference_batch_size
 from sklearn_stndt.training.windows import Windows
 
 GAINS = (0.2, 2.0)  # never further from 1: a bound for recordings that say little
@@ -77,7 +77,7 @@ def _predictions(net: MaskedModellingNet, windows: Windows) -> tuple[Tensor, ...
     for start in range(0, n_windows, size):
         indices = np.arange(start, min(start + size, n_windows))
         spikes, known, visible = net.split_visible(windows.__getitems__(indices)[0])
-        folds = speckled_folds(tuple(spikes.shape), N_FOLDS, 0, spikes.device)
+        folds = speckled_folds(tuple(spikes.shape), spikes.device)
         for fold in range(N_FOLDS):
             shown = visible & (folds != fold)
             log_rates = net.module_(spikes, shown).log_rates

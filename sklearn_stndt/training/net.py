@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
 from sklearn_stndt.network import (
+    N_FOLDS,
     STNDT,
     corrupt,
     draw_mask,
@@ -34,7 +35,6 @@ from sklearn_stndt.network import (
 from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress, WarmupCosine
 from sklearn_stndt.training.windows import Windows
 
-N_FOLDS = 5  # complementary masks of a validation without held-out neurons
 HIDDEN_ENTRIES = 2**17  # that are scored are enough to choose weights by
 CPU_CHUNK_ENTRIES = 2**20  # of the largest activation of windows that are trained on at once
 GPU_CHUNK_ENTRIES = 2**27
@@ -192,7 +192,7 @@ class MaskedModellingNet(NeuralNet):
         if heldout is not None:
             hidden = heldout[None]
         else:
-            folds = speckled_folds(tuple(spikes.shape), N_FOLDS, 0, spikes.device)
+            folds = speckled_folds(tuple(spikes.shape), spikes.device)
             hidden = torch.stack([visible & (folds == fold) for fold in range(self.n_scored_folds)])
         nll = torch.zeros(())
         n_spikes, n_entries = torch.zeros(2, spikes.shape[2])

@@ -1,7 +1,11 @@
+"""Scores of rates: what is scored is hidden first."""
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from sklearn.base import BaseEstimator, TransformerMixin
 
+from sklearn_stndt import BaggingEnsemble
 from sklearn_stndt._scoring import infer_hidden
 from sklearn_stndt.datasets import make_reaches
 from sklearn_stndt.metrics import bits_per_spike
@@ -35,6 +39,46 @@ def test_copying_the_input_does_not_raise_the_score(spikes):
     scored, rates = infer_hidden(copy_input, spikes, np.array([], dtype=int))
     assert bits_per_spike(scored, rates) == pytest.approx(0, abs=1e-6)
     assert bits_per_spike(spikes, copy_input(spikes)) > 1  # as it would be, were it not hidden
+
+
+class Copy(TransformerMixin, BaseEstimator):
+    """Returns what it is shown, also of neurons that it should hold out; else the mean."""
+
+    def __init__(self, heldout_neurons=None, random_state=None):
+        self.heldout_neurons = heldout_neurons
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        self.mean_ = np.nanmean(X, axis=(0, 1))
+        return self
+
+    def transform(self, X):
+        return np.where(np.isnan(X), self.mean_, X + 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_held_out_neurons_are_hidden_from_whatever_is_scored(spikes, dtype):
+    shown = []
+
+    def infer(counts):
+        shown.append(counts)
+        return np.ones_like(counts)
+
+    counts = spikes.astype(dtype)
+    scored, _ = infer_hidden(infer, counts, np.array([1, 4]))
+    assert_array_equal(scored, spikes[..., [1, 4]])
+    assert np.isnan(shown[0][..., [1, 4]]).all()
+    assert_array_equal(np.delete(shown[0], [1, 4], -1), np.delete(spikes, [1, 4], -1))
+    assert_array_equal(counts, spikes)  # the caller's stay as they are
+
+
+def test_an_ensemble_of_copying_members_scores_no_better_than_the_mean(spikes):
+    ensemble = BaggingEnsemble(
+        Copy(heldout_neurons=[1, 4]), 3, bootstrap=True, n_best=2, oob_score=True, random_state=0
+    ).fit(spikes)
+    for score in (ensemble.score(spikes), ensemble.oob_score_, *ensemble.scores_):
+        assert score < 0.1
+    assert (ensemble.score_curve(spikes) < 0.1).all()
 
 
 def test_score_of_an_entry_does_not_depend_on_its_count(fitted, spikes):

@@ -1,0 +1,152 @@
+"""Which part of an estimator infers rates: the one rule, for every place that needs it."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn import config_context
+from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+# where scikit-learn's meta-estimators keep a fitted estimator that is given the same X
+_FITTED_INSIDE = ("best_estimator_", "regressor_")
+
+
+class RateMixin:
+    """Marks estimators whose `transform` turns counts into rates."""
+
+
+def groups_keyword(groups: ArrayLike | None) -> dict[str, Any]:
+    """Keyword of `groups`, where there are any: not every estimator takes it."""
+    return {} if groups is None else {"groups": groups}
+
+
+def find_rates(estimator: Any) -> tuple[list[Any], Any]:
+    """Find the part of a fitted estimator that infers rates.
+
+    Parameters
+    ----------
+    estimator : estimator
+        STNDTEstimator, BaggingEnsemble, or a Pipeline, a search or a frozen estimator with one
+        inside, nested as deep as you like. Where there is none, the rates are what `transform`
+        returns; of a pipeline that ends in a decoder, what its other steps return.
+
+    Returns
+    -------
+    before : list of transformers
+        What X passes through first.
+    source : estimator
+        What then infers the rates by `transform`.
+
+    Raises
+    ------
+    TypeError
+        If nothing in `estimator` transforms.
+    """
+    found = _find(estimator)
+    if found is not None:
+        return found
+    foreign = estimator
+    while not hasattr(foreign, "transform"):
+        inner = _inside(foreign)
+        if inner is not None:
+            foreign = inner
+        elif isinstance(foreign, Pipeline) and len(foreign.steps) > 1:
+            foreign = foreign[:-1]
+        else:
+            raise TypeError(
+                f"{type(estimator).__name__} has no transform, so it infers no rates. Pass "
+                "STNDTEstimator, BaggingEnsemble, or a pipeline with one of them."
+            )
+    return [], foreign
+
+
+def rate_estimator(estimator: Any) -> tuple[list[Any], Any]:
+    """Find the estimator of this package that infers rates, as `find_rates` does.
+
+    Parameters
+    ----------
+    estimator : STNDTEstimator, BaggingEnsemble, or Pipeline or search with one of them
+        Fitted.
+
+    Returns
+    -------
+    before : list of transformers
+        What X passes through first.
+    source : STNDTEstimator or BaggingEnsemble
+
+    Raises
+    ------
+    TypeError
+        If there is none.
+    sklearn.exceptions.NotFittedError
+        Before fit.
+    """
+    found = _find(estimator)
+    if found is None:
+        steps = [type(step).__name__ for _, step in getattr(estimator, "steps", [])]
+        raise TypeError(
+            "Expected a fitted STNDTEstimator, a BaggingEnsemble of them, or a Pipeline with one, "
+            f"got {type(estimator).__name__}"
+            + (f" of {', '.join(steps)}" if steps else "")
+            + ". Pass the estimator that infers the rates."
+        )
+    check_is_fitted(found[1])
+    return found
+
+
+def pass_through(steps: list[Any], X: Any) -> Any:
+    """Transform X by fitted transformers, one after the other."""
+    for step in steps:
+        X = step.transform(X)
+    return X
+
+
+def infer_rates(estimator: Any, X: Any, groups: ArrayLike | None = None) -> NDArray:
+    """Infer rates by the part of an estimator that does so.
+
+    Parameters
+    ----------
+    estimator : estimator
+        As for `find_rates`.
+    X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+        Spikes per bin, NaN where hidden.
+    groups : array-like, default=None
+        Passed to the `transform` that infers rates.
+
+    Returns
+    -------
+    rates : ndarray, same shape
+        An array also where scikit-learn is set to return tables.
+    """
+    before, source = find_rates(estimator)
+    X = pass_through(before, X)
+    with config_context(transform_output="default"):
+        return np.asarray(source.transform(X, **groups_keyword(groups)))
+
+
+def _find(estimator: Any) -> tuple[list[Any], Any] | None:
+    if isinstance(estimator, RateMixin):
+        return [], estimator
+    inner = _inside(estimator)
+    if inner is not None:
+        return _find(inner)
+    if isinstance(estimator, Pipeline):
+        steps = [step for _, step in estimator.steps if step not in (None, "passthrough")]
+        for i, step in reversed(list(enumerate(steps))):
+            found = _find(step)
+            if found is not None:
+                return steps[:i] + found[0], found[1]
+    return None
+
+
+def _inside(estimator: Any) -> BaseEstimator | None:
+    """Fitted estimator inside a search or another meta-estimator; None where there is none."""
+    if isinstance(estimator, FrozenEstimator):
+        return estimator.estimator
+    for name in _FITTED_INSIDE:
+        if hasattr(estimator, name):
+            return getattr(estimator, name)
+    return None
