@@ -2,29 +2,30 @@
 Dropping curves of a recording
 ==============================
 
-Which neurons of motor cortex matter, and does a network of another kind agree? The example
-:ref:`sphx_glr_auto_examples_plot_neuron_importance.py` asks this where the answer is known. Here is
-the same on recordings, where nobody knows it: the curves are shown as they come out.
+Which neurons of motor cortex are important for the network, and does a different kind of network
+agree? The example :ref:`sphx_glr_auto_examples_plot_neuron_importance.py` answers this for
+generated data with known important neurons. Here are the same curves for recordings, where they
+are not known.
 
-The script is not run when this page is made, since it needs recordings: spike counts in bins of
+The script is not run when this page is made, because it needs recordings: spike counts in bins of
 20 ms from the example data of DataHigh (Cowley et al. 2013), 61 units of motor and premotor cortex
-of a monkey, in ``datahigh/datahigh_20ms.npz`` of the folder that ``STNDT_DATA`` names.
+of a monkey, in ``datahigh/datahigh_20ms.npz`` in the folder named by ``STNDT_DATA``.
 
 .. code-block:: console
 
    $ STNDT_DATA=<folder> python examples/drop_neurons_of_a_recording.py
 
-In four minutes on one core it prints a table, and draws this as ``dropping_curves.png`` into the
-current folder.
+In four minutes on one core it prints a table and saves this figure as ``dropping_curves.png`` in
+the current folder.
 
 .. image:: ../images/dropping_curves.png
-   :alt: Change of co-bps with the number of hidden neurons, for two recordings and three rankings
+   :alt: Change of co-bps with the number of neurons dropped, for two recordings and three rankings
 
-Change of co-bps, mean of three splits, rankings of STNDT; two standard errors of the random orders
-are .0024 to .0033:
+Change of co-bps, mean of three splits, for rankings by STNDT; two standard errors of the random
+orders are .0024 to .0033:
 
 =====================  ==========  ===========  ==========  ===========
-16 neurons hidden      ex1: STNDT  ex1: NDT     ex2: STNDT  ex2: NDT
+16 neurons dropped     ex1: STNDT  ex1: NDT     ex2: STNDT  ex2: NDT
 =====================  ==========  ===========  ==========  ===========
 first by attention     -.050       -.055        -.024       -.028
 first by gradient      -.041       -.044        -.023       -.034
@@ -32,11 +33,12 @@ first by permutation   -.057       -.057        -.044       -.047
 random                 -.016       -.018        -.013       -.015
 =====================  ==========  ===========  ==========  ===========
 
-With 16 of 46 neurons hidden, the important ones cost more than random ones by every ranking, in the
-network that ranked them and in the one that had no part in it. For STNDT permutation finds the
-costliest neurons, at every point on ex2 and with 8 to 20 hidden on ex1, where attention is level at
-4 and ahead at 24. Gradient is no better than chance with 8 and 12 hidden on ex2. Rankings differ
-from recording to recording; two recordings are no law.
+When 16 of 46 neurons are dropped, the first neurons of every ranking cost more than random ones,
+both in the network that was used for the ranking and in the other one. For STNDT, the ranking by
+permutation costs most, at every point on ex2 and with 8 to 20 neurons dropped on ex1; there
+attention is equal at 4 and costs more at 24. Gradient is no better than chance with 8 and 12
+neurons dropped on ex2. Rankings differ between recordings, and two recordings do not allow general
+conclusions.
 """
 
 # sphinx_gallery_thumbnail_path = 'images/dropping_curves.png'
@@ -60,8 +62,8 @@ N_DROPPED = range(0, 25, 4)
 SCORE = "bits_per_spike"
 
 # %%
-# A split is that of ``benchmarks/co_smoothing.py``: a fifth of the trials for the test, a quarter
-# of the neurons held out. The held-out neurons are what is scored at every point of a curve.
+# The splits are those of ``benchmarks/co_smoothing.py``: a fifth of the trials for testing, a
+# quarter of the neurons held out. The held-out neurons are scored at every point of a curve.
 
 
 def split(X, seed):
@@ -73,8 +75,8 @@ def split(X, seed):
 
 
 # %%
-# On each split, STNDT and NDT are trained. STNDT's neurons are ranked three ways; each ranking is
-# then used for NDT too, with the same random orders, so that only the network differs.
+# On each split, STNDT and NDT are trained. STNDT ranks the neurons by three methods; each ranking
+# is also used for NDT, with the same random orders, so that only the network differs.
 
 
 def curves_of_split(X, seed):
@@ -92,13 +94,13 @@ def curves_of_split(X, seed):
 
 
 # %%
-# Splits differ far more in how well they can be predicted than in what is lost. So each curve is
-# shown as what it loses from its own beginning, averaged over the splits. The random orders of all
-# splits are taken together.
+# Splits differ far more in their scores than in the loss when neurons are dropped. So each curve
+# shows the change from its first point, averaged over the splits. The random orders of all splits
+# are pooled.
 
 
 def mean_loss(curves):
-    """One curve of the bits per spike that are lost, from one curve a split."""
+    """Average the change in bits per spike over the curves of all splits."""
     lost = [curve.scores[SCORE] - curve.scores[SCORE][0] for curve in curves]
     random = [curve.random_scores[SCORE] - curve.scores[SCORE][0] for curve in curves]
     random = np.concatenate(random)
@@ -113,10 +115,10 @@ def mean_loss(curves):
 
 
 def show(recording, means):
-    """Print what is lost at each number of hidden neurons."""
+    """Print the change at each number of neurons dropped."""
     hidden = next(iter(means.values())).n_dropped
     print(f"\n{recording}: change of co-bps, mean of {len(SPLITS)} splits")
-    print(f"{'hidden neurons':27}" + "".join(f"{k:8d}" for k in hidden))
+    print(f"{'neurons dropped':27}" + "".join(f"{k:8d}" for k in hidden))
     for (ranking, network), curve in means.items():
         (change,) = curve.scores.values()
         print(f"{network:6}{ranking:21}" + "".join(f"{value:8.4f}" for value in change))
@@ -127,7 +129,7 @@ def show(recording, means):
 
 
 def main():
-    """Train, drop, print and draw."""
+    """Train the networks, compute the curves, print and plot them."""
     folder = os.environ.get("STNDT_DATA")
     path = Path(folder or "") / FILE
     if not folder or not path.is_file():

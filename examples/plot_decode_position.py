@@ -2,9 +2,9 @@
 Decode position from a continuous recording
 ===========================================
 
-A recording without trials is a table: a row a bin, a column a neuron. It takes one line to put
-:class:`~sklearn_stndt.STNDTEstimator` in front of scikit-learn's own ``Ridge``, and everything
-that scikit-learn does with a pipeline works: here, where is a rat on its track?
+A continuous recording is a table with one row per bin and one column per neuron. One line puts
+:class:`~sklearn_stndt.STNDTEstimator` before scikit-learn's own ``Ridge``, and everything
+that scikit-learn does with a pipeline works. Here it decodes the position of a rat on a track.
 """
 
 # %%
@@ -12,11 +12,11 @@ that scikit-learn does with a pipeline works: here, where is a rat on its track?
 # --------
 # If the environment variable ``STNDT_DATA`` names a folder with
 # ``nelpy/nelpy_linear-track_25ms.npz``: 31 units of a rat's hippocampus on a linear track, and its
-# position in the camera's image, in pixels. Place cells tell the position only while the animal
-# runs, so only those bins are used, one run following on the other; the animal mostly goes on
-# where it had stopped. At the start and the end it was carried.
+# position in the camera image, in pixels. Place cells encode position only while the animal runs,
+# so only those bins are used, with all runs concatenated; the animal mostly continues where it had
+# stopped. At the start and the end of the recording it was carried; these bins are left out.
 #
-# Otherwise: a simulated rat that runs there and back at a changing speed, and 40 place cells, each
+# Otherwise: a simulated rat that runs back and forth at a varying speed, and 40 place cells, each
 # with one field for one of the two directions.
 import os
 import tempfile
@@ -34,7 +34,7 @@ from sklearn_stndt import STNDTEstimator
 
 
 def load_linear_track(folder, slowest=20):
-    """Spikes and position while the rat runs, faster than `slowest` pixels/s."""
+    """Spikes and position while the rat runs faster than `slowest` pixels/s."""
     recording = np.load(Path(folder) / "nelpy" / "nelpy_linear-track_25ms.npz")
     position = recording["pos_px"]
     velocity = np.gradient(gaussian_filter1d(position, 10, axis=0), recording["bin_s"], axis=0)
@@ -49,7 +49,7 @@ def simulate_linear_track(n_bins=4000, n_neurons=40, length=150, bin_width=0.025
     rng = np.random.default_rng(seed)
     noise = gaussian_filter1d(rng.standard_normal(n_bins), 1 / bin_width)
     speed = np.maximum(35 + 12 * noise / noise.std(), 0)  # cm/s
-    on_loop = np.cumsum(speed) * bin_width % (2 * length)  # there and back again
+    on_loop = np.cumsum(speed) * bin_width % (2 * length)  # back and forth
     fields = np.linspace(0, 2 * length, n_neurons, endpoint=False)
     distance = np.abs(on_loop[:, None] - fields)
     distance = np.minimum(distance, 2 * length - distance)
@@ -65,23 +65,23 @@ if "STNDT_DATA" in os.environ:
 else:
     spikes, position = simulate_linear_track()
     unit, n_splits, window = "cm", 3, 64
-spikes = spikes.astype(float)  # a smoothed count is no whole number
+spikes = spikes.astype(float)  # smoothed counts are not whole numbers
 print(f"{len(spikes)} bins, {spikes.shape[1]} neurons", end=", ")
-print(f"{spikes.mean() / bin_width:.2f} spikes a second and neuron")
+print(f"{spikes.mean() / bin_width:.2f} spikes per second and neuron")
 
 # %%
 # One line
 # --------
-# The network sees ``window`` bins at once: 1.6 s of the simulation, 3.2 s of the slower rat. Rows
-# in order of time need folds that are contiguous.
+# The network processes ``window`` bins at a time: 1.6 s of the simulation, 3.2 s of the recording
+# of a slower rat. Rows in order of time need contiguous folds.
 #
 # .. warning::
 #    ``KFold`` **without** ``shuffle``. Shuffled rows scramble time for the network, and put
-#    neighbouring bins, which are nearly the same, into training and test. Nothing can warn you:
-#    a row does not say when it was.
+#    neighbouring bins, which are nearly identical, into training and test sets. Nothing can warn
+#    you, because rows carry no time stamps.
 #
-# ``memory`` keeps the fitted networks on disk, so that none is trained twice below. It takes an
-# integer ``random_state`` for two fits to be the same.
+# ``memory`` caches fitted networks on disk, so that none is trained twice below. This needs an
+# integer ``random_state``, so that two fits are identical.
 cv = KFold(n_splits)
 folder = tempfile.TemporaryDirectory()
 
@@ -92,13 +92,14 @@ print(f"R2 of STNDT and Ridge(): {scores.mean():.3f}")
 # %%
 # Four decoders
 # -------------
-# Rates in spikes per bin are small numbers, so they need large coefficients, and the usual penalty,
-# ``alpha=1``, holds these down. A fair comparison chooses the penalty for each decoder, within the
-# training folds, and with it the width of the **Gaussian smoothing**. **Counts** go straight into
-# the regression.
+# Rates in spikes per bin are small numbers, so they need large coefficients, which the default
+# penalty, ``alpha=1``, shrinks too much. For a fair comparison, the penalty of each decoder is
+# chosen within the training folds, as is the width of the **Gaussian smoothing**. **Counts** are
+# decoded directly.
 #
-# The rate of a place cell is near zero for most of the lap and large for a moment, and a linear
-# regression hears the large alone. The logarithm of rates hears both; they are never 0.
+# The rate of a place cell is near zero for most of the lap and high for a moment, and a linear
+# regression is dominated by the highest rates. Log-rates represent both low and high rates well;
+# rates are never 0.
 alphas = [1e-5, 1e-3, 1e-1, 10]
 widths = [{"sigma": width, "axis": 0} for width in (3, 6, 12, 24, 48)]
 inner_cv = KFold(3)
@@ -122,7 +123,7 @@ log_rates = make_pipeline(
 )
 
 # %%
-# R2 in held-out stretches of the recording: 1 is perfect, 0 is the mean position.
+# R2 in the test folds: 1 is perfect, 0 is the mean position.
 decoders = {
     "counts": counts,
     "Gaussian smoothing": smoothing,
@@ -138,10 +139,9 @@ for name, decoder in decoders.items():
 folder.cleanup()
 
 # %%
-# The position along the track, true and decoded, in a stretch that the decoders were not fitted to.
-# A place cell fires a few spikes in passing, and is silent for the rest of the lap. Smoothing
-# has to choose between a jagged and a sluggish estimate; the network can learn which cells fire
-# together, and which fire next.
+# The true and decoded position along the track, in part of a test fold. A place cell fires a few
+# spikes in its field and is silent for the rest of the lap. Smoothing trades noise against temporal
+# resolution; the network can learn which cells fire together, and which fire next.
 start = len(spikes) // n_splits + 100  # in the second fold
 shown = slice(start, start + 1200)
 time = np.arange(1200) * bin_width

@@ -1,20 +1,20 @@
 """
-Decode the velocity of the hand from trials
-===========================================
+Decode hand velocity from trials
+================================
 
-Spikes of motor cortex in, velocity of the hand out, as one scikit-learn pipeline:
+Hand velocity is decoded from spikes of motor cortex by one scikit-learn pipeline:
 :class:`~sklearn_stndt.STNDTEstimator` infers rates, and
-:class:`~sklearn_stndt.BinwiseRegressor` lets ``Ridge`` read the velocity from them, bin by bin.
-The pipeline takes trials, so that folds are trials, and tunes like any other.
+:class:`~sklearn_stndt.BinwiseRegressor` lets ``Ridge`` decode the velocity from them, bin by bin.
+The input is trials, so folds are trials, and the pipeline is tuned like any other.
 """
 
 # %%
 # The data
 # --------
-# Generated centre-out reaches, in trials of one second. The hand is different in every trial, also
-# in two reaches to the same target, and so are the spikes. (Of the recordings that the
-# other examples can read, none has a hand's velocity in enough trials. This one always runs on
-# generated data.)
+# Generated centre-out reaches, in trials of one second. The hand movement differs in every trial,
+# even between reaches to the same target, and so do the spikes. (This example always runs on
+# generated data, because no recording used in the other examples has hand velocity in enough
+# trials.)
 import tempfile
 
 # sphinx_gallery_thumbnail_number = 3
@@ -36,28 +36,27 @@ train, test = slice(0, 60), slice(60, None)
 # %%
 # Search over the pipeline
 # ------------------------
-# ``GridSearchCV`` sees trials as samples: each fold holds whole trials, and no bin of a trial is
-# used for training while its neighbour is used for testing. Two parameters are chosen, the penalty
-# and the delay from the neurons to the hand, ``lag`` in bins of 20 ms. Leave ``scoring`` alone: the
-# pipeline's own score knows trials, the metric behind ``scoring="r2"`` does not.
+# ``GridSearchCV`` treats trials as samples: each fold holds whole trials, and no trial is split
+# between training and test sets. Two parameters are chosen: the penalty, and the delay from the
+# neurons to the hand, ``lag``, in bins of 20 ms. Do not set ``scoring``: the pipeline's own score
+# works on trials, ``scoring="r2"`` does not.
 grid = {
     "binwiseregressor__estimator__alpha": [0.001, 0.1, 10, 1000],
     "binwiseregressor__lag": [0, 2, 4],
 }
 
 # %%
-# The search has 12 candidates and 3 folds, yet the network does not depend on what is searched.
-# ``memory`` keeps each fitted network, and the search trains 4 of them instead of 37: one a
-# fold, and the last one on all training trials. An integer ``random_state`` is needed, for without
-# it no two fits are the same and there is nothing to reuse.
+# The search has 12 candidates and 3 folds, but the network does not depend on the parameters that
+# are searched. ``memory`` caches each fitted network, so the search trains 4 instead of 37: one per
+# fold, and one on all training trials. This needs an integer ``random_state``, because otherwise no
+# two fits are the same.
 folder = tempfile.TemporaryDirectory()
 stndt = make_pipeline(STNDTEstimator(random_state=0), BinwiseRegressor(Ridge()), memory=folder.name)
 stndt = GridSearchCV(stndt, grid, cv=3).fit(data.spikes[train], data.velocity[train])
 folder.cleanup()
 
 # %%
-# The rivals have the same decoder and the same grid. The width of the Gaussian is one more
-# parameter to choose.
+# The baselines have the same decoder and the same grid. The width of the Gaussian is chosen too.
 counts = make_pipeline(FunctionTransformer(), BinwiseRegressor(Ridge()))
 counts = GridSearchCV(counts, grid, cv=3).fit(data.spikes[train], data.velocity[train])
 
@@ -75,7 +74,7 @@ smoothing = GridSearchCV(
 ).fit(data.spikes[train], data.velocity[train])
 
 # %%
-# R2 in test trials, over all bins, mean of x and y.
+# R2 in test trials, over all bins, averaged over x and y.
 searches = {"counts": counts, "Gaussian smoothing": smoothing, "STNDT": stndt}
 velocity = {"truth": data.velocity[test]}
 print(f"{'':20}{'R2':>6}{'penalty':>10}{'lag':>8}")
@@ -87,19 +86,19 @@ for name, search in searches.items():
     print(f"{name:20}{score:6.3f}{alpha:10g}{1000 * lag * data.bin_width:5.0f} ms")
 
 # %%
-# Velocity in one test trial, the one with the median R2, and paths of the hand in twelve: the sum
-# of the decoded velocity from the start of the trial, so that errors add up.
+# Velocity in one test trial, the one with the median R2.
 true, decoded = velocity["truth"], velocity["STNDT"]
 unexplained = ((true - decoded) ** 2).sum(axis=(1, 2)) / (true**2).sum(axis=(1, 2))
 median_trial = np.argsort(unexplained)[len(unexplained) // 2]
 DecodingDisplay.from_predictions(true, decoded, trial=median_trial, bin_width=data.bin_width)
 
 # %%
-# The paths of sixteen reaches, in the colours of their targets: as they were, from smoothed
-# counts, and from the rates of STNDT.
+# The paths of sixteen reaches, coloured by target: true paths, and paths decoded from smoothed
+# counts and from the rates of STNDT. Paths are the cumulative sum of the velocity, so errors
+# accumulate.
 methods = ("truth", "Gaussian smoothing", "STNDT")
 fig, axes = plt.subplots(1, 3, figsize=(7, 2.8), layout="constrained")
-hues = plt.get_cmap("twilight")(np.arange(8) / 8)  # one a target
+hues = plt.get_cmap("twilight")(np.arange(8) / 8)  # one per target
 for ax, name in zip(axes, methods, strict=True):
     paths = np.cumsum(velocity[name][:16], axis=1) * data.bin_width
     for path, condition in zip(paths, data.conditions[test], strict=False):
@@ -109,10 +108,10 @@ for ax, name in zip(axes, methods, strict=True):
 axes[0].set_ylabel("y (cm)")
 
 # %%
-# One picture of it all
-# ---------------------
-# Displays draw into axes of your own, too: from the spikes of the trial to its rates on the left,
-# and to the hand on the right.
+# One figure of spikes, rates and velocity
+# ----------------------------------------
+# Displays can also draw into existing axes: spikes and rates of the trial on the left, hand
+# velocity on the right.
 fig, axes = plt.subplots(3, 2, figsize=(9, 7), layout="constrained")
 RatesDisplay.from_estimator(
     stndt.best_estimator_,

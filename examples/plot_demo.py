@@ -1,11 +1,10 @@
 """
-Four ways to firing rates, in one table
+Four estimates of firing rates compared
 =======================================
 
-How far are spike counts, smoothed counts, and inferred rates from the rates that made the
-spikes? How well do they predict what they were not shown, and how well do they tell the velocity
-of the hand? The reaches are generated, so that the truth is known. This script writes ``demo.png``
-into the current folder.
+How close are spike counts, smoothed counts and inferred rates to the true rates? How well do they
+predict hidden entries, and how well can hand velocity be decoded from them? The reaches are
+generated, so the true rates are known. This script saves ``demo.png`` in the current folder.
 """
 
 # %%
@@ -30,10 +29,10 @@ n_trials, n_bins, n_neurons = data.spikes.shape
 train, test = np.arange(100), np.arange(100, n_trials)
 
 # %%
-# **Hidden entries.** A method that copies the spikes that it is shown knows nothing about rates. So
-# a fifth of the entries is hidden, their rates are inferred from all others, and this is done five
-# times, until each entry was hidden once. NaN means hidden. These are the masks of
-# :meth:`~sklearn_stndt.STNDTEstimator.score`, here for methods that have no such score.
+# **Hidden entries.** A method could predict visible spikes perfectly by copying them. So a fifth of
+# the entries is hidden (NaN) and their rates are inferred from all others; this is repeated five
+# times, until each entry was hidden once. :meth:`~sklearn_stndt.STNDTEstimator.score` uses the same
+# masks; here they are applied to all methods.
 
 
 def infer_hidden(infer, spikes, n_folds=5):
@@ -47,7 +46,7 @@ def infer_hidden(infer, spikes, n_folds=5):
 
 
 # %%
-# **Raw counts** need no training. A hidden one is replaced by the neuron's mean.
+# **Raw counts** need no training. A hidden count is replaced by the neuron's mean.
 mean_counts = data.spikes[train].mean(axis=(0, 1))
 
 
@@ -56,9 +55,9 @@ def raw_counts(spikes):
 
 
 # %%
-# **Gaussian smoothing** averages the visible counts around a bin. It also counts in the neuron's
-# mean, with a weight: without this, a neuron that happened not to fire would get a rate of 0, and
-# that is a bad bet. Width and weight are chosen by the hidden entries of validation trials.
+# **Gaussian smoothing** averages the visible counts around a bin and, with a weight, the neuron's
+# mean: otherwise a neuron without nearby spikes would get a rate of 0, with a likelihood of 0 if it
+# does fire. Width and weight are chosen on hidden entries of validation trials.
 
 
 def smooth(spikes, width, weight):
@@ -79,7 +78,8 @@ width, weight = max(
 )
 
 # %%
-# **STNDT**, and **the mean of five**, which differ by their random seeds alone. Two train at once.
+# **STNDT**, and an **ensemble of five** that differ only in their random seeds, trained two at a
+# time.
 print("Training one network, then an ensemble of five: a minute or two.", flush=True)
 start = time.perf_counter()
 stndt = STNDTEstimator(random_state=0).fit(data.spikes[train])
@@ -98,8 +98,8 @@ methods = {
 }
 
 # %%
-# **The velocity** is decoded by ridge regression from the rates of the same bin. Its penalty is
-# chosen by cross-validation over training trials.
+# **Velocity** is decoded by ridge regression from the rates of the same bin. The penalty is chosen
+# by cross-validation over training trials.
 alphas = np.logspace(-4, 3, 8)
 spikes = data.spikes.astype(float)
 rates, velocity = {}, {}
@@ -117,13 +117,13 @@ for name, (infer, seconds) in methods.items():
     r2_velocity = decoder.score(rates[name][test], data.velocity[test])
     print(f"{name:20}{r2_rates:13.3f}{bits:17.3f}{r2_velocity:17.3f}{seconds:10.0f} s", flush=True)
 print(
-    f"\n{len(test)} test trials. R2 of rates: against the true ones, mean over neurons. Bits per "
-    "spike: of hidden\nentries, 0 is the neuron's mean rate. The Gaussian: "
+    f"\n{len(test)} test trials. R2 of rates: against true rates, mean over neurons. Bits per "
+    "spike: of hidden\nentries, 0 is the neuron's mean rate. Gaussian: "
     f"{1000 * width * data.bin_width:g} ms wide, weight of the mean {weight:g}."
 )
 
 # %%
-# Rates of three neurons, velocity and path of the hand, in test trials.
+# Rates of three neurons, hand velocity and hand paths, in test trials.
 styles = {
     "truth": {"color": "black", "ls": "-", "lw": 2.5, "alpha": 0.35},
     "Gaussian smoothing": {"color": "#E69F00", "ls": "--", "lw": 1.5},

@@ -1,19 +1,18 @@
 """
-An ensemble: how many members, and what it is unsure of
-=======================================================
+Ensembles: number of members and disagreement
+=============================================
 
-Networks that differ by their random seeds and their hyperparameters err in different directions.
-The mean of their rates is therefore nearer to the truth than the rates of any of them, and where
-they disagree, the rates are less certain. :class:`~sklearn_stndt.BaggingEnsemble` draws the
-hyperparameters, trains the members side by side, ranks them on trials that none of them has
-learned from, and averages the best: the ensemble that STNDT was published with, and the figure
-that shows what it gains.
+Networks that differ in their random seeds and hyperparameters make different errors.
+Their mean rates are therefore closer to the true rates than those of any single network, and
+where they disagree, the rates are less certain. :class:`~sklearn_stndt.BaggingEnsemble` draws the
+hyperparameters, trains the members in parallel, ranks them on trials that none of them was trained
+on, and averages the best, like the ensemble that was published with STNDT.
 """
 
 # %%
 # The data: generated reaches, whose true rates are known. If the environment variable
-# ``STNDT_DATA`` names a folder with ``datahigh/datahigh_20ms.npz``, motor cortex of a monkey takes
-# their place.
+# ``STNDT_DATA`` names a folder with ``datahigh/datahigh_20ms.npz``, a recording of monkey motor
+# cortex is used instead.
 import os
 from pathlib import Path
 
@@ -36,11 +35,11 @@ else:
     train, test = np.arange(40), np.arange(40, 80)
 
 # %%
-# Ten members, two at a time. Each has a seed of its own, which draws its parameters from the search
-# space, so the rates are the same for every ``n_jobs``. On a cluster, ``joblib.parallel_config``
-# hands the members to its workers, with no change here; with ``checkpoint_dir`` a night that ends
-# early loses none of them. ``n_best="auto"`` would keep as many as is best; ``n_best=10`` keeps all
-# of them, and ranks them.
+# Ten members, trained two at a time. Each has its own seed, from which its parameters are drawn, so
+# the rates are the same for every ``n_jobs``. On a cluster, ``joblib.parallel_config`` distributes
+# the members to the workers without a change here; with ``checkpoint_dir`` an interrupted fit loses
+# no finished member. ``n_best="auto"`` would choose the number of members; ``n_best=10`` keeps and
+# ranks all of them.
 search_space = {
     "dropout": uniform(0.1, 0.4),
     "lr": loguniform(1e-3, 1e-2),
@@ -57,10 +56,10 @@ ensemble = BaggingEnsemble(
 ).fit(spikes[train])
 
 # %%
-# How many members are enough? ``score_curve`` scores the mean of the best one, two, and so on, here
-# on test trials, by bits per spike of entries that were hidden: 0 is each neuron's mean rate. Every
-# member on its own stands beside it. ``selection_curve_`` is the same on the trials that were set
-# aside for the ranking, and its peak is what ``n_best="auto"`` would have chosen.
+# How many members are enough? ``score_curve`` scores the mean of the best one, two, and so on,
+# here on test trials, in bits per spike of hidden entries: 0 is each neuron's mean rate. The score
+# of each single member is shown for comparison. ``selection_curve_`` is the same on the trials
+# that were set aside for the ranking; ``n_best="auto"`` would choose its peak.
 curve = ensemble.score_curve(spikes[test])
 alone = np.array([ensemble[i].score(spikes[test]) for i in ensemble.selected_])
 chosen = 1 + np.argmax(ensemble.selection_curve_)
@@ -73,19 +72,20 @@ for k, i in enumerate(ensemble.selected_):
 print(f'n_best="auto" would average {chosen}')
 
 # %%
-# The curve, with the number that ``n_best="auto"`` would have chosen.
+# The dashed line is the number of members that ``n_best="auto"`` would choose.
 display = EnsembleCurveDisplay.from_scores(curve, alone)
 display.ax_.axvline(chosen, color="0.6", ls="--", lw=1, zorder=0)
 
 # %%
-# What is disagreement worth? Where the truth is known: sort all rates by the disagreement of the
-# members, and compare it with how far their mean is from the truth. The error grows with
-# the disagreement, so disagreement tells good rates from bad ones. But it is larger: it also has a
-# part that all members share, because they learned from the same trials, and no ensemble can see
-# that part. Read ``rate_std`` as a ranking and a lower bound, not as an error bar.
+# How informative is the disagreement? If the true rates are known, sort all rates by the
+# disagreement of the members, and compare it with the error of the mean rates. The error grows
+# with the disagreement, so disagreement separates good rates from bad ones. But the error is
+# larger: part of it is shared by all members, because they were trained on the same trials, and
+# cannot be detected by any ensemble. Read ``rate_std`` as a ranking and a lower bound, not as an
+# error bar.
 #
-# In a real recording nobody knows the true rates, and there remains what disagreement depends on:
-# mostly the rate itself.
+# In a recording the true rates are unknown. The figure then shows the disagreement against the
+# rate, on which it mostly depends.
 in_hz = disagreement.ravel() / bin_width
 if true_rates is None:
     name, against = "rate (Hz)", rates.ravel() / bin_width

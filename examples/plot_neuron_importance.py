@@ -1,21 +1,21 @@
 """
-Which neurons matter
-====================
+Important neurons
+=================
 
-Some neurons tell much about the population, most tell little. The network's attention points at
-the former, other measures ask what is lost without them. Here the answer is known: a few neurons
-of a generated population were made important. The check that needs no such knowledge is the
-dropping curve: hide the spikes of the neurons that are said to matter, and see what happens to the
-rates of neurons that are never shown.
+Some neurons are informative about the population, most are not. The former receive more attention
+in the network; other measures quantify the loss without them. Here the answer is known: a few
+neurons of a generated population were made informative. A test that needs no ground truth is the
+dropping curve: hide the spikes of the neurons that are ranked first, and score the rates of
+held-out neurons.
 """
 
 # %%
 # Planted neurons
 # ---------------
-# A slow latent state of three dimensions drives 52 neurons. Of the 40 that the network is shown, 8
-# follow the state closely, and the other 32 follow it so little that their spikes are nearly all
-# noise. Mean rates have nothing to do with it. The remaining 12 neurons are *held out*: the network
-# infers their rates from the others, and never sees their spikes at inference.
+# A slow latent state of three dimensions drives 52 neurons. Of the 40 held-in neurons, 8 are
+# *planted*: they follow the state closely. The other 32 follow it so weakly that their spikes are
+# nearly all noise. Mean rates are independent of this. The remaining 12 neurons are *held out*:
+# their spikes are never input to the network, which infers their rates from the others.
 # sphinx_gallery_thumbnail_number = 3
 import matplotlib.pyplot as plt
 import numpy as np
@@ -43,7 +43,7 @@ heldout = np.arange(n_shown, n_neurons)
 train, test = spikes[:100], spikes[100:]
 
 # %%
-# Two networks: STNDT, which attends to neurons, and NDT, which does not.
+# Two networks: STNDT, with spatial attention, and NDT, without.
 stndt = STNDTEstimator(heldout_neurons=heldout, random_state=0).fit(train)
 ndt = STNDTEstimator(heldout_neurons=heldout, attention="temporal", random_state=0).fit(train)
 print("Bits per spike of held-out neurons, test trials")
@@ -52,25 +52,26 @@ print(f"    STNDT  {stndt.score(test):.3f}\n    NDT    {ndt.score(test):.3f}")
 # %%
 # Four rankings
 # -------------
-# *Attention* is what a neuron receives from all others, the published measure. *Gradient*: how far
-# the rates of others follow its counts. *Permutation* and *hiding*: the bits per spike that the
-# held-out neurons lose when its spikes are exchanged among trials, or hidden.
+# *Attention*: the attention that a neuron receives from all others, the published measure.
+# *Gradient*: the sensitivity of the rates of others to its counts. *Permutation* and *hiding*: the
+# bits per spike that the held-out neurons lose when its spikes are permuted across trials, or
+# hidden.
 #
-# How well does each find the planted neurons? Average precision is 1 if all of them come first;
-# in a random order it is about .2.
+# How well does each find the planted neurons? Average precision is 1 if all of them are ranked
+# first; for a random order it is about .2.
 print("\nAverage precision against the planted neurons")
 importance = {}
 for method in ("attention", "gradient", "permutation", "hiding"):
     importance[method] = neuron_importance(stndt, test, method, random_state=0)
     precision = average_precision_score(planted, importance[method][:n_shown])
     print(f"    STNDT, {method:12} {precision:.2f}")
-for method in ("gradient", "permutation", "hiding"):  # there is no attention between neurons
+for method in ("gradient", "permutation", "hiding"):  # NDT has no spatial attention
     of_ndt = neuron_importance(ndt, test, method, random_state=0)
     print(f"    NDT, {method:14} {average_precision_score(planted, of_ndt[:n_shown]):.2f}")
 
 # %%
-# Each neuron's importance, relative to the largest, in order of rank. Held-out neurons have none:
-# their importance is NaN.
+# The importance of each neuron, relative to the largest, in order of rank. For held-out neurons it
+# is NaN.
 fig, axes = plt.subplots(2, 2, figsize=(7, 4.2), sharex=True, layout="constrained")
 for ax, (method, values) in zip(axes.flat, importance.items(), strict=True):
     order = np.argsort(-values[:n_shown])
@@ -88,21 +89,22 @@ handles, labels = axes[0, 0].get_legend_handles_labels()
 fig.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
 
 # %%
-# The maps behind the first ranking: the mean attention between bins and between neurons. Columns
-# are looked at. Held-out neurons are left out: nobody looks at them.
+# The attention maps, of which the spatial one gives the first ranking: mean temporal attention
+# between bins and mean spatial attention between neurons. Columns are the bins or neurons that are
+# attended to. Held-out neurons are left out, because they receive no attention.
 AttentionDisplay.from_estimator(stndt, test, heldin_only=True)
 
 # %%
 # Dropping curves
 # ---------------
 # Hide the spikes of the first k neurons of a ranking, and score the held-out neurons. The dashed
-# line is the mean of ten random orders of the same neurons, its band two standard errors. The
-# control: the ranking that STNDT's attention gave, applied to NDT, which had no part in it.
+# line is the mean of ten random orders of the same neurons, its band two standard errors. As a
+# control, the ranking by STNDT's attention is applied to NDT.
 curves = {"STNDT": neuron_dropping_curve(stndt, test, n_dropped=range(0, 21, 2), random_state=0)}
 curves["NDT"] = neuron_dropping_curve(ndt, test, ranking=curves["STNDT"])
 NeuronDroppingDisplay.from_curves(curves)
 
-print(f"\nBits per spike that are lost with {n_planted} neurons: ranked by attention, and random")
+print(f"\nBits per spike lost with {n_planted} neurons dropped: ranked by attention, and random")
 for name, curve in curves.items():
     (k,) = np.flatnonzero(curve.n_dropped == n_planted)
     scores, mean = curve.scores["bits_per_spike"], curve.random_mean["bits_per_spike"]
@@ -113,7 +115,7 @@ for name, curve in curves.items():
     )
 
 # %%
-# Attention tells where the network looks, and mostly that is what it uses, but not always: a
-# ranking that measures use is the better one here. What holds for both is that a network of
-# another kind loses as much with the same neurons.
+# Attention shows which neurons the network attends to. Mostly these are the neurons that it uses,
+# but not always: a ranking that measures use is better here. With either ranking, a different
+# kind of network loses as much when the same neurons are dropped.
 plt.show()

@@ -2,20 +2,20 @@
 Run the Neural Latents Benchmark
 ================================
 
-The benchmark asks for the rates of neurons that a model does not see, and of the bins after a
-trial. This example takes the whole way: an NWB file in the layout of the benchmark's MC_Maze,
-trials and behaviour from it, a network trained on what may be seen, a submission, and the scores.
+The benchmark scores the rates of held-out neurons and of the bins after a trial. This example shows
+all steps: an NWB file in the layout of the benchmark's MC_Maze, its trials and behaviour, a trained
+network, a submission, and the scores.
 
-With the real recordings the way is the same; only the file comes from
+For the real recordings the steps are the same; only the file comes from
 :func:`~sklearn_stndt.datasets.fetch_nlb`.
 """
 
 # %%
-# A file
-# ------
-# One hundred reaches of a second and a bit, 142 neurons, of which 35 are held out, and the velocity
-# of the hand, 1,000 samples a second. It is generated here and written with pynwb, so that the
-# example needs no download.
+# The file
+# --------
+# One hundred reaches of 1.2 s, 142 neurons, of which 35 are held out, and hand velocity sampled at
+# 1,000 Hz. The data are generated here and written with pynwb, so that the example needs no
+# download.
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,10 +78,10 @@ with NWBHDF5IO(path, "w") as io:
 print(f"{path.name}: {path.stat().st_size / 1e6:.1f} MB")
 
 # %%
-# A look into it
-# --------------
-# ``load_nwb`` reads any NWB file with a units table: bins of the width you want, trials around the
-# event you want, behaviour brought to the same bins.
+# Load trials
+# -----------
+# ``load_nwb`` reads any NWB file with a units table, with bins of any width, trials around any
+# event, and behaviour in the same bins.
 trials = load_nwb(
     path, bin_width=0.02, align="move_onset_time", window=(-0.3, 0.6), behavior="hand_vel"
 )
@@ -89,23 +89,23 @@ print("spikes:", trials.spikes.shape, " velocity:", trials.behavior["hand_vel"].
 trials.trials.head(3)
 
 # %%
-# What the benchmark makes of it
-# ------------------------------
-# ``load_nlb`` cuts the same file as the benchmark does: from 250 ms before the movement to 450 ms
-# after it, followed by 200 ms that are to be forecast. Training trials are complete. In
-# evaluation trials, held-out neurons and forecast bins are NaN, the word for "hidden" that the
-# estimator takes anyway. The benchmark's own bins have 5 ms; those of 20 ms are a track
-# of their own, with networks that are quicker to train.
+# Load the benchmark's arrays
+# ---------------------------
+# ``load_nlb`` cuts trials from the file as the benchmark does: from 250 ms before to 450 ms after
+# movement onset, followed by 200 ms to forecast. Training trials are complete. In evaluation
+# trials, held-out neurons and forecast bins are NaN, which the estimator treats as hidden. The
+# benchmark's standard bins are 5 ms wide; bins of 20 ms are a separate track, with networks that
+# train faster.
 task = load_nlb(path, name="mc_maze_small_20")
 print(task.DESCR)
 print("X_train:", task.X_train.shape, " X_eval:", task.X_eval.shape)
 print(f"hidden in X_eval: {np.isnan(task.X_eval).mean():.0%}")
 
 # %%
-# A network, and a rival
-# ----------------------
-# The network is told which neurons and bins it will have to do without, and never sees them in
-# training either.
+# Network and baseline
+# --------------------
+# The held-out neurons and the forecast bins are set in advance: they are never input to the
+# network, not even in training.
 network = STNDTEstimator(
     heldout_neurons=task.heldout,
     forecast_bins=task.n_forward,
@@ -115,10 +115,10 @@ network = STNDTEstimator(
 
 
 # %%
-# The rival smooths what it sees and knows the course of the mean rate of each neuron for the rest:
-# what can be said without any link between neurons.
+# The baseline smooths visible counts, and predicts hidden entries by the mean time course of each
+# neuron: a prediction that uses no relation between neurons.
 class MeanCourse:
-    """Smoothed counts, and the mean over training trials where they are hidden."""
+    """Smoothed counts; for hidden entries, the mean over training trials."""
 
     def __init__(self, width):
         self.width = width
@@ -132,17 +132,17 @@ class MeanCourse:
         return np.where(np.isnan(X), self.course_, smooth)
 
 
-rival = MeanCourse(width=3).fit(task.X_train)
+baseline = MeanCourse(width=3).fit(task.X_train)
 
 # %%
 # Submissions and scores
 # ----------------------
 # A submission is a dictionary of rates, which ``save_submission`` writes in the benchmark's format.
-# ``evaluate`` takes dictionaries and files alike, and gives the numbers of the benchmark's own
+# ``evaluate`` accepts dictionaries and files, and returns the same scores as the benchmark's own
 # evaluator. In bits per spike, 0 is the mean rate of each neuron.
 submissions = {
     name: make_submission(model, task)
-    for name, model in {"mean course": rival, "STNDT": network}.items()
+    for name, model in {"mean course": baseline, "STNDT": network}.items()
 }
 save_submission(submissions["STNDT"], Path(folder.name) / "submission.h5")
 
@@ -155,8 +155,8 @@ for name, of_model in scores.items():
     print(f"{name:12}" + "".join(f"{of_model[metric]:16.3f}" for metric in metrics))
 
 # %%
-# Rates of a held-out neuron in four evaluation trials, in Hz, with its spikes: the network saw none
-# of them. In the last 200 ms it saw nothing at all.
+# Rates of a held-out neuron in four evaluation trials, in Hz, and its spikes, which are hidden from
+# the network. In the last 200 ms (shaded), all neurons are hidden.
 rates = network.transform(task.X_eval) / task.bin_width
 neuron = task.heldout[np.nanmean(task.spikes_eval, axis=(0, 1))[task.heldout].argmax()]
 time = -0.25 + task.bin_width * (np.arange(rates.shape[1]) + 0.5)
@@ -165,7 +165,11 @@ for trial, ax in enumerate(axes):
     spikes = task.spikes_eval[trial, :, neuron] / task.bin_width
     ax.bar(time, spikes, width=task.bin_width, color="0.8", label="spikes")
     ax.plot(
-        time, rival.course_[:, neuron] / task.bin_width, "--", color="#E69F00", label="mean course"
+        time,
+        baseline.course_[:, neuron] / task.bin_width,
+        "--",
+        color="#E69F00",
+        label="mean course",
     )
     ax.plot(time, rates[trial, :, neuron], color="#0072B2", label="STNDT")
     ax.axvspan(0.45, 0.65, color="0.95", zorder=0)

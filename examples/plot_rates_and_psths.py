@@ -1,18 +1,18 @@
 """
-Rates of one trial, and their means over many
-=============================================
+Single-trial rates and PSTHs
+============================
 
-Two questions to put to inferred rates before anything else. Do they look like the population in a
-single trial, where counts are too few to see anything? And do they, averaged over the trials of a
-condition, agree with the PSTH, which needs no model at all? Here are the displays for both, and one
-for the training itself.
+Two checks to make first on inferred rates. Are they plausible for the population in a single trial,
+where counts are too sparse to see structure? And do they, averaged over the trials of a condition,
+agree with the PSTH, which needs no model? This example shows the displays for both, and one for the
+training.
 """
 
 # %%
 # The data
 # --------
 # Generated reaches to four targets, 60 neurons, trials of one second in bins of 20 ms. A third of
-# the trials is set aside, and all pictures are of these.
+# the trials is set aside for testing, and all figures of rates show test trials.
 # sphinx_gallery_thumbnail_number = 2
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,22 +29,22 @@ network = STNDTEstimator(random_state=0).fit(data.spikes[train])
 # %%
 # The training
 # ------------
-# Training windows lose less and less. What tells when to stop are the bits per spike of entries
-# that were hidden in windows that were set aside; the weights of the best epoch are kept.
+# The training loss decreases. Training stops by the bits per spike of hidden entries in validation
+# windows, and the weights of the best epoch are kept.
 TrainingHistoryDisplay.from_estimator(network)
 
 # %%
 # One trial
 # ---------
-# Neurons are sorted by the time of their highest inferred rate, each relative to its own highest.
-# The counts of the trial are what the network saw. The wave that runs through the population
-# can be guessed from the smoothed counts, and read from the rates.
+# Neurons are sorted by the time of their highest inferred rate; each rate is relative to the
+# highest rate of the neuron. The counts are the network's input. The sequence of activity across
+# the population is vague in the smoothed counts and clear in the rates.
 RatesDisplay.from_estimator(network, data.spikes[test], trial=0, bin_width=data.bin_width)
 
 # %%
 # The mean of a condition
 # -----------------------
-# The same for all test trials of one target, averaged: of the counts as of the rates.
+# The same for counts and rates averaged over all test trials of one target.
 RatesDisplay.from_estimator(
     network,
     data.spikes[test],
@@ -56,15 +56,17 @@ RatesDisplay.from_estimator(
 # %%
 # PSTHs
 # -----
-# The smoothed mean of the counts above, the mean of the inferred rates below, for the neurons that
-# tell the targets apart best. The network was never told of targets; it has them from the spikes.
+# The smoothed mean of the counts (top) and the mean of the inferred rates (bottom), for the
+# neurons that distinguish the targets best. The network was trained without the targets: it infers
+# the rates
+# from spikes alone.
 display = PSTHDisplay.from_estimator(
     network, data.spikes[test], data.conditions[test], bin_width=data.bin_width
 )
 
 # %%
-# As a number: R2 of the mean rates of each condition against its PSTH, mean over neurons. A PSTH of
-# 15 trials is noisy itself, so that not even the true rates reach 1.
+# The agreement is quantified by the R2 of the mean rates of each condition against its PSTH,
+# averaged over neurons. A PSTH of 15 trials is noisy, so not even the true rates reach 1.
 rates = network.transform(data.spikes[test])
 for name, of_name in {"STNDT": rates, "true rates": data.rates[test]}.items():
     print(f"{name:12}{psth_r2(display.psth, of_name, data.conditions[test]):.3f}")

@@ -2,10 +2,10 @@
 Firing rates of single trials
 =============================
 
-In a single trial a neuron fires a handful of spikes, and its rate is anybody's guess. Averaging
-over trials helps, at the price of all that differs from trial to trial. Smoothing in time helps, at
-the price of all that is fast. :class:`~sklearn_stndt.STNDTEstimator` looks at all neurons and all
-bins of the trial at once, and infers the rate that best predicts spikes which were hidden from it.
+In a single trial a neuron fires only a few spikes, from which its rate cannot be estimated well.
+Averaging over trials removes all variability between trials. Smoothing in time removes all fast
+changes. :class:`~sklearn_stndt.STNDTEstimator` uses all neurons and all bins of the trial, and
+infers rates that best predict hidden spikes.
 """
 
 # %%
@@ -13,10 +13,10 @@ bins of the trial at once, and infers the rate that best predicts spikes which w
 # --------
 # Generated reaches: trials of one second in bins of 20 ms, 60 neurons. Their true rates are known.
 # If the environment variable ``STNDT_DATA`` names a folder with ``datahigh/datahigh_20ms.npz``,
-# motor cortex of a monkey takes their place: 61 units, 112 reaches.
+# a recording of monkey motor cortex is used instead: 61 units, 112 reaches.
 #
-# Trials come as one array of spike counts, ``(n_trials, n_bins, n_neurons)``. A fifth of the trials
-# is set aside.
+# Trials are one array of spike counts, ``(n_trials, n_bins, n_neurons)``. A fifth of the trials is
+# set aside for testing.
 import os
 from pathlib import Path
 
@@ -42,8 +42,8 @@ train, test = train_test_split(np.arange(len(spikes)), test_size=0.2, random_sta
 # %%
 # Infer rates
 # -----------
-# Rates have the shape of the counts and their unit, spikes per bin; divide by the bin width for Hz.
-# Whoever needs no test trials writes ``rates = estimator.fit_transform(spikes)``.
+# Rates have the shape and unit of the counts, spikes per bin; divide by the bin width for Hz.
+# Without test trials, use ``rates = estimator.fit_transform(spikes)``.
 estimator = STNDTEstimator(random_state=0)
 estimator.fit(spikes[train])
 rates = estimator.transform(spikes[test])
@@ -51,13 +51,13 @@ rates = estimator.transform(spikes[test])
 # %%
 # How good are they?
 # ------------------
-# A rate that predicts a spike is worth something only if it did not see the spike. So ``score``
-# hides entries, infers their rates from all others, and returns the *bits per spike* by which
-# these rates are better than each neuron's mean. A NaN is how an entry is hidden, in all methods.
+# Rates must be scored on spikes that were hidden when they were inferred. So ``score`` hides
+# entries, infers their rates from all others, and returns the *bits per spike* by which these
+# rates are better than each neuron's mean. In all methods, hidden entries are NaN.
 #
-# The same can be done for Gaussian smoothing. Where entries are missing, it averages those that are
-# there; a little of the neuron's mean keeps the rate above 0 where no spike fell nearby.
-# Its two parameters are the best ones for the training trials.
+# Gaussian smoothing is scored in the same way. It averages the visible entries and, with a small
+# weight, the neuron's mean, which keeps the rate above 0 where there are no spikes nearby. The
+# width and the weight are the best ones for the training trials.
 mean_counts = spikes[train].mean(axis=(0, 1))
 
 
@@ -90,15 +90,15 @@ print(f"    STNDT               {estimator.score(spikes[test]):.3f}")
 if true_rates is not None:
     n_neurons = spikes.shape[-1]
     truth = true_rates[test].reshape(-1, n_neurons)
-    print("R2 to the true rates, mean over neurons, test trials")
+    print("R2 of rates (true rates), mean over neurons, test trials")
     print(f"    Gaussian smoothing  {r2_score(truth, smoothed.reshape(-1, n_neurons)):.3f}")
     print(f"    STNDT               {r2_score(truth, rates.reshape(-1, n_neurons)):.3f}")
 
 # %%
 # One trial
 # ---------
-# Spikes of the population, and the rates behind them, each neuron's relative to its own largest
-# rate. Neurons are sorted by the time of this largest rate.
+# Spikes of the population and inferred rates, relative to the highest rate of each neuron. Neurons
+# are sorted by the time of the highest rate.
 trial = 0
 n_bins = spikes.shape[1]
 order = np.argsort(rates[trial].argmax(axis=0))
@@ -117,8 +117,8 @@ axes[0].set(title="spikes", xlabel="time (s)", ylabel="neuron, sorted")
 axes[1].set(title="STNDT", xlabel="time (s)")
 
 # %%
-# Three neurons (columns) in three trials (rows): one that fires much, one that fires less, one that
-# fires little. Ticks are spikes.
+# Three neurons (columns), with a high, a medium and a low firing rate, in three trials (rows).
+# Ticks are spikes.
 time = (np.arange(n_bins) + 0.5) * bin_width
 neurons = np.argsort(-mean_counts)[[0, 8, 20]]
 
