@@ -1,34 +1,34 @@
 # make demo   decode behaviour from generated spikes: a table, and a figure in demo.png
 # make test   the tests
-# make docs   the documentation, examples run, into docs/_build/html: about ten minutes
+# make docs   build the documentation and run its examples: docs/_build/html, about ten minutes
 # make lint   ruff, codespell, mypy
-# make clean  remove what tools and the demo write; make distclean: .venv too
+# make clean  remove the output of tools and of the demo; make distclean: .venv too
 #
-# Each works alone on a fresh clone: it makes .venv and installs pinned versions first.
+# Each works on a fresh clone: it creates .venv and installs pinned versions first.
 
-# The first interpreter that is new enough and can make a virtual environment (Debian ships
-# a Python without ensurepip). It is run, not only looked up: a version manager's shim may
-# exist for a version that does not. Another one: make test PYTHON=/path/to/python
+# The first interpreter that is new enough and can create a virtual environment (Debian ships
+# a Python without ensurepip). Each candidate is run, because a version manager's shim may exist
+# for a version that is not installed. To choose another one: make test PYTHON=/path/to/python
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
 	>/dev/null 2>&1 && echo $$python && break; done)
-# Two: the tests fit small networks and gain little from more; raise it on a large machine.
+# The tests fit small networks and gain little from more workers; increase it on a large machine.
 WORKERS ?= 2
 PYTEST_ARGS ?=
-# Prose without running the examples: make docs SPHINX_ARGS="-D plot_gallery=0"
+# To skip running the examples: make docs SPHINX_ARGS="-D plot_gallery=0"
 SPHINX_ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 
-# Packages of another environment must not leak into this one.
+# Keep packages of other environments out of this one.
 unexport PYTHONPATH PYTHONHOME
 
-# Figures go to files; there may be no screen.
+# Figures are written to files; there may be no display.
 export MPLBACKEND = Agg
 
 .DEFAULT_GOAL := help
-# Two installations into one environment would collide, under -j.
+# With -j, two installations into one environment would conflict.
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -40,18 +40,18 @@ help:
 demo: $(VENV)/.installed-plot
 	$(BIN)/python examples/plot_demo.py
 
-# One thread a worker: with more, workers fight over the cores, and sums that are split
-# over threads round differently from machine to machine.
+# One thread per worker: with more, workers compete for cores, and sums that are split over
+# threads round differently on different machines.
 test: export OMP_NUM_THREADS = 1
 test: export MKL_NUM_THREADS = 1
 test: export OPENBLAS_NUM_THREADS = 1
-# worksteal starts each worker on one stretch of the files, so that fixtures of a module are
-# mostly built once, and still evens out a file that takes long.
+# worksteal gives each worker a contiguous block of tests, so that fixtures of a module are
+# mostly built once, and still balances the load if a file takes long.
 test: $(VENV)/.installed-test-plot-io $(VENV)/.reference
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-# Examples that did not change since the last build are not run again. One thread, as for the tests:
-# the figures are then the same on every machine of a kind.
+# Examples that did not change since the last build are not run again. One thread, as for the tests,
+# makes the figures reproducible on machines of the same kind.
 docs: export OMP_NUM_THREADS = 1
 docs: export MKL_NUM_THREADS = 1
 docs: export OPENBLAS_NUM_THREADS = 1
@@ -76,9 +76,9 @@ $(VENV)/.created:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-# One stamp for each set of extras, named after it (.installed-test-plot is "[test,plot]"): a
-# second call installs nothing, a change of what is wanted installs again. pip's words go to
-# a log, and are shown where it fails.
+# One stamp for each set of extras, named after it (.installed-test-plot is "[test,plot]"), so that
+# packages are installed again only if pyproject.toml or constraints.txt changed. The output of pip
+# goes to a log, whose end is shown if it fails.
 comma := ,
 $(VENV)/.installed-%: pyproject.toml constraints.txt $(VENV)/.created
 	@echo "Installing sklearn-stndt[$(subst -,$(comma),$*)] into $(VENV): minutes, the first time" \
@@ -88,8 +88,8 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt $(VENV)/.created
 		tail -n 30 $(VENV)/pip.log >&2; exit 1; }
 	@touch $@
 
-# The benchmark's own evaluator, which ours is compared with. It wants a pandas that no longer
-# installs, and needs none of it for its scores: so it comes without its dependencies.
+# The benchmark's own evaluator, with which ours is compared. It is installed without dependencies,
+# because it requires a pandas that can no longer be installed and is not needed for the scores.
 $(VENV)/.reference: constraints.txt $(VENV)/.installed-test-plot-io
 	@$(BIN)/python -m pip install --progress-bar off --no-deps -c constraints.txt nlb-tools \
 		>>$(VENV)/pip.log 2>&1 || { tail -n 30 $(VENV)/pip.log >&2; exit 1; }
