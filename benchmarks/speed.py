@@ -32,8 +32,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from sklearn_stndt import STNDTEstimator, presets
+from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.training.net import MaskedModellingNet
-from sklearn_stndt.training.seeding import isolated_torch
 
 SHAPES = {  # trials in a batch, bins, neurons, held-out neurons, forecast bins
     "reference": (64, 180, 182, 45, 40),

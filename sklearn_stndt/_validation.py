@@ -13,7 +13,7 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 
-from sklearn_stndt.training.out_of_core import extremes, mapping_of
+from sklearn_stndt.windows.out_of_core import extremes, mapping_of
 
 _LARGEST_COUNT = float(np.finfo(np.float32).max)
 

@@ -22,10 +22,11 @@ from sklearn_stndt._validation import (
     check_unchanged,
     warn_of_interruption,
 )
+from sklearn_stndt.inference.rates import infer
 from sklearn_stndt.training.defaults import choose_device, choose_window
-from sklearn_stndt.training.fitting import infer, train
-from sklearn_stndt.training.out_of_core import empty_rates
-from sklearn_stndt.training.windows import as_segments, before_forecast
+from sklearn_stndt.training.fitting import train
+from sklearn_stndt.windows.out_of_core import empty_rates
+from sklearn_stndt.windows.segments import as_segments, before_forecast
 
 
 class STNDTEstimator(RateTransformer):

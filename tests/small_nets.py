@@ -3,7 +3,8 @@
 import torch
 
 from sklearn_stndt.training.net import build_net
-from sklearn_stndt.training.windows import as_segments, cut
+from sklearn_stndt.windows.cutting import cut
+from sklearn_stndt.windows.segments import as_segments
 
 N_BINS, N_NEURONS = 8, 5
 SMALL = {

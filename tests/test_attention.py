@@ -5,13 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_stndt.network.attention import (
-    SpatialAttention,
-    TemporalAttention,
-    allowed_keys,
-    distances,
-    layer_bands,
-)
+from sklearn_stndt.network.spatial import SpatialAttention
+from sklearn_stndt.network.temporal import TemporalAttention, allowed_keys, distances, layer_bands
 
 pytestmark = pytest.mark.usefixtures("torch_seed")
 

@@ -10,7 +10,8 @@ from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.network import speckled_folds
 from sklearn_stndt.training import calibration
 from sklearn_stndt.training.calibration import GAINS, calibrate
-from sklearn_stndt.training.windows import as_segments, cut
+from sklearn_stndt.windows.cutting import cut
+from sklearn_stndt.windows.segments import as_segments
 
 SMALL = {"n_layers": 1, "d_model": 16, "max_epochs": 20, "random_state": 0, "calibration": False}
 N_BINS = 25
@@ -49,8 +50,8 @@ def exaggerate(net, factor, neurons=slice(None)):
     """Let log-rates of these neurons depart further from a level near their mean."""
     module = net.module_
     level = module.readout.bias.detach()[neurons]
-    module.gain[neurons] *= factor
-    module.shift[neurons] = factor * module.shift[neurons] + (1 - factor) * level
+    module.readout.gain[neurons] *= factor
+    module.readout.shift[neurons] = factor * module.readout.shift[neurons] + (1 - factor) * level
 
 
 def test_the_gain_is_the_one_that_a_search_finds(trained, data):
@@ -121,10 +122,10 @@ def test_missing_entries_have_no_say(trained, data):
 
 def test_a_recording_without_a_hidden_spike_changes_nothing(trained):
     net = trained()
-    before = net.module_.gain.clone(), net.module_.shift.clone()
+    before = net.module_.readout.gain.clone(), net.module_.readout.shift.clone()
     assert calibrate(net, windows_of(np.zeros((4, N_BINS, 12)))) == {}
-    assert torch.equal(net.module_.gain, before[0])
-    assert torch.equal(net.module_.shift, before[1])
+    assert torch.equal(net.module_.readout.gain, before[0])
+    assert torch.equal(net.module_.readout.shift, before[1])
 
 
 def test_no_more_is_kept_than_the_bound_allows(trained, data, monkeypatch):

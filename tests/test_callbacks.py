@@ -8,6 +8,7 @@ import torch
 from skorch.history import History
 
 from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.network.likelihood import Poisson
 from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress, WarmupCosine
 
 
@@ -42,6 +43,7 @@ def test_learning_rate_is_never_above_1_nor_0_before_the_end(n_updates):
 
 def net_at_epoch_1():
     net = SimpleNamespace(history=History(), module_=torch.nn.Linear(1, 1), verbose=0)
+    net.module_.likelihood = Poisson(4)
     net.history.new_epoch()
     net.history.record("epoch", 1)
     return net

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from sklearn_stndt.network import dropped_attention
-from sklearn_stndt.network.attention import TemporalAttention, allowed_keys
 from sklearn_stndt.network.dropout import LEVELS
 from sklearn_stndt.network.dropped_attention import query_blocks
+from sklearn_stndt.network.temporal import TemporalAttention, allowed_keys
 
 # (batch, bins, width, heads, band, local): heads that do not divide, bands of no width, one bin
 SHAPES = [

@@ -94,7 +94,7 @@ def test_bins_that_show_nothing_are_attended_by_no_other(network, spikes):
     network = copy.deepcopy(network)
     rates = network.transform(counts)
     with torch.no_grad():
-        network.net_.module_.positions[-6:] += 5  # their only trace in the network
+        network.net_.module_.positions.weight[-6:] += 5  # their only trace in the network
     changed = network.transform(counts)
     assert_array_equal(changed[:, :-6], rates[:, :-6])
     assert not np.array_equal(changed[:, -6:], rates[:, -6:])

@@ -46,7 +46,7 @@ def test_longer_trials_show_no_seam(small, spikes, forecast_bins):
         1, 8, generator=torch.Generator().manual_seed(0)
     )
     with torch.no_grad():
-        estimator.net_.module_.positions.copy_(rise)
+        estimator.net_.module_.positions.weight.copy_(rise)
         estimator.net_.module_.readout.weight.mul_(10)
     constant = np.ones((1, 200, 12))
     rise_of_a_window = np.ptp(np.log(estimator.transform(constant[:, :20])), axis=1).max()
@@ -61,7 +61,7 @@ def test_the_hidden_end_of_a_window_gives_way_to_windows_that_see(shaken, small,
     longer = np.concatenate([spikes] * 3, axis=1)
     rates = estimator.transform(longer)
     with torch.no_grad():
-        estimator.net_.module_.positions[15:] *= -3  # other rates at the end of every window
+        estimator.net_.module_.positions.weight[15:] *= -3  # other rates at the end of every window
     changed = estimator.transform(longer)
     assert_allclose(changed[:, :-5], rates[:, :-5], rtol=1e-3)
     assert np.abs(changed[:, -5:] / rates[:, -5:] - 1).max() > 0.1

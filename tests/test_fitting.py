@@ -7,11 +7,13 @@ import torch
 from skorch.callbacks import Callback, EarlyStopping
 
 from sklearn_stndt import STNDTEstimator
+from sklearn_stndt.inference.rates import infer
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.network import N_FOLDS, speckled_folds
 from sklearn_stndt.training.callbacks import WarmupCosine
-from sklearn_stndt.training.fitting import infer, train
-from sklearn_stndt.training.windows import Segments, as_segments, split
+from sklearn_stndt.training.fitting import train
+from sklearn_stndt.training.splitting import split
+from sklearn_stndt.windows.segments import Segments, as_segments
 
 N_TRIALS, N_BINS, N_NEURONS = 24, 10, 6
 SMALL = {
@@ -390,6 +392,6 @@ def test_torch_runs_on_the_threads_that_were_asked_for(monkeypatch, net, n_threa
         used.append(torch.get_num_threads())
         return iter(())
 
-    monkeypatch.setattr(type(net), "iterate_rates", remember)
+    monkeypatch.setattr("sklearn_stndt.inference.rates.iterate_rates", remember)
     infer(net, as_segments(recording()), N_BINS, n_threads)
     assert used == [n_threads]

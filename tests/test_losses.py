@@ -3,14 +3,15 @@ import math
 import pytest
 import torch
 
+from sklearn_stndt.network.likelihood import MAX_LOG_RATE, Poisson
 from sklearn_stndt.network.losses import (
     group_sizes,
     info_nce,
     loss_weights,
     masked_modelling_loss,
-    poisson_nll,
 )
-from sklearn_stndt.network.model import MAX_LOG_RATE
+
+poisson_nll = Poisson(3).nll
 
 
 def test_poisson_nll_has_the_values_computed_by_hand():
@@ -68,7 +69,7 @@ def entries(*indices):
     ],
 )
 def test_groups_are_averaged_apart_and_added(groups, expected):
-    loss = masked_modelling_loss(LOG_RATES, SPIKES, loss_weights(**groups))
+    loss = masked_modelling_loss(poisson_nll(LOG_RATES, SPIKES), loss_weights(**groups))
     assert loss.shape == ()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
 
@@ -77,7 +78,7 @@ def test_gradient_is_finite_where_a_group_has_no_entries():
     log_rates = LOG_RATES.clone().requires_grad_()
     scored = entries((0, 0), (1, 0))
     weights = loss_weights(entries(), heldout=scored)
-    masked_modelling_loss(log_rates, 3 * SPIKES, weights).backward()
+    masked_modelling_loss(poisson_nll(log_rates, 3 * SPIKES), weights).backward()
     # d/dr (exp(r) - s r) = 1 - 3, halved by the mean over two entries; 0 elsewhere
     torch.testing.assert_close(log_rates.grad, -1.0 * scored)
 
@@ -88,7 +89,7 @@ def test_log_rates_of_unscored_entries_reach_neither_loss_nor_gradient(value):
     log_rates[0, 0, 2] = value
     log_rates.requires_grad_()
     weights = loss_weights(entries((0, 0)), heldout=entries((0, 1)))
-    loss = masked_modelling_loss(log_rates, 3 * SPIKES, weights)
+    loss = masked_modelling_loss(poisson_nll(log_rates, 3 * SPIKES), weights)
     loss.backward()
     assert loss.item() == 2.0
     torch.testing.assert_close(log_rates.grad, -2.0 * entries((0, 0), (0, 1)))
@@ -102,9 +103,12 @@ def test_losses_of_parts_add_up_to_that_of_the_batch():
     parts = list(zip(*(x.split(2) for x in (log_rates, spikes, *groups[:2])), strict=True))
     totals = sum(group_sizes(*part[2:], None) for part in parts)
     total = sum(
-        masked_modelling_loss(*part[:2], loss_weights(*part[2:], totals=totals)) for part in parts
+        masked_modelling_loss(poisson_nll(*part[:2]), loss_weights(*part[2:], totals=totals))
+        for part in parts
     )
-    torch.testing.assert_close(total, masked_modelling_loss(log_rates, spikes, weights))
+    torch.testing.assert_close(
+        total, masked_modelling_loss(poisson_nll(log_rates, spikes), weights)
+    )
 
 
 def test_info_nce_has_the_value_computed_by_hand():

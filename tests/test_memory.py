@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from sklearn_stndt.network import STNDT
+from sklearn_stndt.network.cost import training_bytes
 from sklearn_stndt.training import memory
-from sklearn_stndt.training.memory import available_memory, check_memory, training_bytes
+from sklearn_stndt.training.memory import available_memory, check_memory
 
 
 def test_what_is_available_is_some_of_what_the_machine_has():

@@ -219,15 +219,15 @@ def test_trials_of_a_batch_do_not_influence_each_other(form):
 
 # where the default network has an axis of neurons
 NEURON_AXES = {
-    "center": 0,
-    "scale": 0,
-    "token": 0,
+    "scaling.center": 0,
+    "scaling.scale": 0,
+    "scaling.token": 0,
     "embed.weight": 1,
     "mix_last.from_neurons.weight": 1,
     "readout.weight": 0,
     "readout.bias": 0,
-    "gain": 0,
-    "shift": 0,
+    "readout.gain": 0,
+    "readout.shift": 0,
 }
 
 

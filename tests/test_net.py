@@ -6,19 +6,21 @@ import torch
 from small_nets import N_BINS, N_NEURONS, draw_counts, small_net, windows_of
 from torch import nn
 
+from sklearn_stndt.inference.rates import iterate_rates
 from sklearn_stndt.network import (
     N_FOLDS,
     STNDT,
     NetworkOutput,
+    NetworkSettings,
+    cost,
     info_nce,
     loss_weights,
     masked_modelling_loss,
 )
+from sklearn_stndt.network.cost import inference_batch_size
+from sklearn_stndt.network.likelihood import Poisson
 from sklearn_stndt.training import net as net_module
-from sklearn_stndt.training.net import (
-    MaskedModellingNet,
-    inference_batch_size,
-)
+from sklearn_stndt.training.net import MaskedModellingNet
 
 pytestmark = pytest.mark.usefixtures("torch_seed")
 
@@ -30,14 +32,13 @@ class Spy(nn.Module):
         super().__init__()
         self.log_rate = nn.Parameter(torch.tensor(0.5))
         self.calls = []
+        self.likelihood = Poisson(N_NEURONS)
+        self.settings, self.width = NetworkSettings(), 64
 
     def forward(self, spikes, visible):
         self.calls.append((spikes, visible, self.training, torch.is_grad_enabled()))
         encoded = (spikes * visible).sum(1) + self.log_rate
         return NetworkOutput(self.log_rate.expand(spikes.shape), encoded, [], [])
-
-    def largest_activation(self, n_bins, n_neurons):
-        return n_bins * n_neurons
 
 
 def spying_net(**params):
@@ -108,8 +109,7 @@ def test_the_loss_is_of_what_was_hidden_and_known(batch, heldout, n_forecast, we
     is_heldout[:, : N_BINS - n_forecast, heldout] = True
     is_forecast[:, N_BINS - n_forecast :] = True
     expected = masked_modelling_loss(
-        torch.full(batch.shape, 0.5),
-        batch.nan_to_num(0),
+        math.exp(0.5) - 0.5 * batch.nan_to_num(0),
         loss_weights(
             may_be_shown(batch, heldout, n_forecast) & ~calls[0][1],
             known & is_heldout,
@@ -197,9 +197,9 @@ def test_validation_hides_the_same_entries_in_every_epoch(batch):
 
 @HIDING
 def test_inference_shows_all_that_may_be_shown(batch, heldout, n_forecast, monkeypatch):
-    monkeypatch.setattr(net_module, "inference_batch_size", lambda *args: 100)
+    monkeypatch.setattr("sklearn_stndt.inference.rates.inference_batch_size", lambda *args: 100)
     net = spying_net(heldout_neurons=np.array(heldout, dtype=int), forecast_bins=n_forecast)
-    ((indices, rates),) = net.iterate_rates(windows_of(batch))
+    ((indices, rates),) = iterate_rates(net, windows_of(batch))
     assert indices.tolist() == list(range(6))
     np.testing.assert_allclose(rates, np.full(batch.shape, math.exp(0.5)), rtol=1e-6)
     ((spikes, visible, training, grad),) = net.module_.calls
@@ -210,10 +210,10 @@ def test_inference_shows_all_that_may_be_shown(batch, heldout, n_forecast, monke
 
 
 def test_gradients_are_as_before_between_batches(batch, monkeypatch):
-    monkeypatch.setattr(net_module, "MAX_INFERENCE_ENTRIES", 1)
+    monkeypatch.setattr(cost, "MAX_INFERENCE_ENTRIES", 1)
     net = small_net()
     n_batches = 0
-    for _ in net.iterate_rates(windows_of(batch)):
+    for _ in iterate_rates(net, windows_of(batch)):
         assert torch.is_grad_enabled()
         n_batches += 1
     assert n_batches == 6
@@ -222,9 +222,9 @@ def test_gradients_are_as_before_between_batches(batch, monkeypatch):
 @pytest.mark.parametrize("bound", [1, 3000])
 def test_batches_of_any_size_give_the_same_rates(batch, monkeypatch, bound):
     net = small_net(heldout_neurons=np.array([1]))
-    ((_, together),) = net.iterate_rates(windows_of(batch))
-    monkeypatch.setattr(net_module, "MAX_INFERENCE_ENTRIES", bound)
-    indices, rates = zip(*net.iterate_rates(windows_of(batch)), strict=True)
+    ((_, together),) = iterate_rates(net, windows_of(batch))
+    monkeypatch.setattr(cost, "MAX_INFERENCE_ENTRIES", bound)
+    indices, rates = zip(*iterate_rates(net, windows_of(batch)), strict=True)
     assert len(indices) > 1
     assert np.concatenate(indices).tolist() == list(range(6))
     assert rates[0].dtype == np.float32
@@ -233,8 +233,8 @@ def test_batches_of_any_size_give_the_same_rates(batch, monkeypatch, bound):
 
 def test_every_rate_has_a_logarithm(batch):
     net = small_net()
-    net.module_.shift.fill_(-1e4)
-    ((_, rates),) = net.iterate_rates(windows_of(batch))
+    net.module_.readout.shift.fill_(-1e4)
+    ((_, rates),) = iterate_rates(net, windows_of(batch))
     assert (rates > 0).all()
     assert (rates < 1e-30).all()
 

@@ -14,7 +14,7 @@ from sklearn_stndt._scoring import entry_folds
 from sklearn_stndt.inspection import attention_maps, neuron_dropping_curve, neuron_importance
 from sklearn_stndt.inspection._gradient import gradient_importance
 from sklearn_stndt.metrics import bits_per_spike
-from sklearn_stndt.training.windows import as_segments
+from sklearn_stndt.windows.segments import as_segments
 
 METHODS = ["attention", "gradient", "hiding", "permutation"]
 
@@ -130,14 +130,14 @@ def test_gradient_is_the_size_of_finite_differences(shaken, small, spikes):
     visible = torch.ones_like(spikes, dtype=torch.bool)
     with torch.no_grad():
         rates = module(spikes, visible).log_rates.exp()
-        _, scaled = module.scaled_input(spikes, visible)
+        _, scaled = module.scaling(spikes, visible.double())
         squares = np.zeros(5)
         for neuron in range(5):
             for time in range(6):
                 step = torch.zeros_like(spikes)
                 step[:, time, neuron] = 1e-4
                 sides = [module(spikes + side * step, visible).log_rates for side in (1, -1)]
-                moved = [module.scaled_input(spikes + s * step, visible)[1] for s in (1, -1)]
+                moved = [module.scaling(spikes + s * step, visible.double())[1] for s in (1, -1)]
                 width = (moved[0] - moved[1])[:, time, neuron]  # (trials,)
                 slope = (sides[0] - sides[1]) / width[:, None, None]
                 slope[..., neuron] = 0

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sklearn_stndt.training import out_of_core
-from sklearn_stndt.training.out_of_core import empty_rates, extremes, in_pieces, let_go, mapping_of
+from sklearn_stndt.windows import out_of_core
+from sklearn_stndt.windows.out_of_core import empty_rates, extremes, in_pieces, let_go, mapping_of
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_full_disk_is_said_before_the_work(mapped, monkeypatch):
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_an_estimator_treats_a_memory_map_as_the_array(small, spikes, monkeypatch, tmp_path, dtype):
     monkeypatch.setattr(out_of_core, "LARGE_RESULT", 100)
-    monkeypatch.setattr("sklearn_stndt.training.windows.READ_BYTES", 1000)
+    monkeypatch.setattr("sklearn_stndt.inference.stitching.READ_BYTES", 1000)
     rows = spikes.reshape(-1, 12).astype(dtype)
     rows.tofile(tmp_path / "counts")
     mapped = np.memmap(tmp_path / "counts", dtype=dtype, mode="r", shape=rows.shape)

@@ -3,7 +3,7 @@ import threading
 import pytest
 import torch
 
-from sklearn_stndt.training.seeding import isolated_torch
+from sklearn_stndt.network.isolation import isolated_torch
 
 
 @pytest.fixture(autouse=True)

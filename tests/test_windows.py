@@ -6,7 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_stndt.training.windows import Segments, Stitcher, Windows, as_segments, cut, split
+from sklearn_stndt.inference.stitching import Stitcher
+from sklearn_stndt.training.splitting import split
+from sklearn_stndt.windows.cutting import Windows, cut
+from sklearn_stndt.windows.segments import Segments, as_segments
 
 
 def numbered(n_rows, n_neurons=2, dtype=np.float32):

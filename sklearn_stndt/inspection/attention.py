@@ -10,14 +10,16 @@ from sklearn.utils import Bunch
 
 from sklearn_stndt._validation import check_groups
 from sklearn_stndt.estimator import STNDTEstimator
+from sklearn_stndt.inference.rates import windows_to_infer
 from sklearn_stndt.inspection._networks import (
     heldin_neurons,
     look_inside,
     networks,
 )
-from sklearn_stndt.training.net import inference_batch_size
-from sklearn_stndt.training.seeding import isolated_torch
-from sklearn_stndt.training.windows import Segments, Windows, as_segments, cut
+from sklearn_stndt.network.cost import inference_batch_size
+from sklearn_stndt.network.isolation import isolated_torch
+from sklearn_stndt.windows.cutting import Windows
+from sklearn_stndt.windows.segments import Segments, as_segments
 
 
 def attention_maps(
@@ -152,11 +154,10 @@ def attention_maps(
 
 
 def map_windows(network: STNDTEstimator, segments: Segments) -> tuple[Windows, int]:
-    """Windows as in `transform`, without those behind the last visible bin; and bins of a map."""
+    """Windows as in `transform`, without those after the last visible bin; and bins of a map."""
     window = network.window_
     visible = segments.without_padding(window)
-    stride = max((window - network.net_.forecast_bins) // 2, 1)
-    return cut(visible, window, stride), min(window, segments.longest)
+    return windows_to_infer(network.net_, visible, window), min(window, segments.longest)
 
 
 @torch.no_grad()
@@ -178,8 +179,8 @@ def iterate_maps(
     size = max(size // len(net.module_.layers), 1)  # maps of all layers are kept
     for start in range(0, len(windows), size):
         indices = np.arange(start, min(start + size, len(windows)))
-        with isolated_torch(network.n_threads, device=net.device):
-            net._set_training(False)
+        with isolated_torch(network.n_threads, device=net.device, precision=network.precision):
+            net.module_.eval()
             spikes, _, visible = net.split_visible(windows.__getitems__(indices)[0])
             output = net.module_(spikes, visible, return_attention=True)
             # padding is no key, so that rows still sum to 1 without it

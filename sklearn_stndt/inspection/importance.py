@@ -18,7 +18,7 @@ from sklearn_stndt.inspection._networks import (
 )
 from sklearn_stndt.inspection.attention import iterate_maps
 from sklearn_stndt.metrics import bits_per_spike
-from sklearn_stndt.training.windows import Segments, as_segments
+from sklearn_stndt.windows.segments import Segments, as_segments
 
 METHODS = ("attention", "gradient", "hiding", "permutation")
 

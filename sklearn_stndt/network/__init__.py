@@ -1,25 +1,24 @@
-"""The network in pure torch: model, attention, masking, losses."""
+"""The network in pure torch: model, temporal, spatial and population parts, likelihood, losses."""
 
 from sklearn_stndt.network.losses import (
     group_sizes,
     info_nce,
     loss_weights,
     masked_modelling_loss,
-    poisson_nll,
 )
 from sklearn_stndt.network.masking import N_FOLDS, corrupt, draw_mask, speckled_folds
-from sklearn_stndt.network.model import STNDT, NetworkOutput
+from sklearn_stndt.network.model import STNDT, NetworkOutput, NetworkSettings
 
 __all__ = [
     "N_FOLDS",
     "STNDT",
     "NetworkOutput",
+    "NetworkSettings",
     "corrupt",
     "draw_mask",
     "group_sizes",
     "info_nce",
     "loss_weights",
     "masked_modelling_loss",
-    "poisson_nll",
     "speckled_folds",
 ]

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from sklearn_stndt.network.dropout import draw_noise
 
 CACHED_ENTRIES = 2**18  # weights at once: three such tensors stay near a core
-KEPT_ENTRIES = 2**22  # weights of a call up to which they are kept for the way back
+KEPT_ENTRIES = 2**22  # weights of a call up to which they are kept for the backward pass
 SHORTEST_BLOCK = 64  # queries at once, if a trial's weights are more
 
 
@@ -52,7 +52,7 @@ class DroppedAttention(torch.autograd.Function):
     The weights are the largest tensors of the network. torch's fused kernels know no dropout on a
     CPU, and operations on the weights of a whole batch spend their time on moving them to and from
     memory; those of a few trials, or of a part of a long one, stay in the cache. Where they are
-    many they are not kept for the way back but computed once more, for the sake of memory.
+    many they are not kept for the backward pass but computed once more, for the sake of memory.
     """
 
     @staticmethod
@@ -70,7 +70,7 @@ class DroppedAttention(torch.autograd.Function):
         Parameters
         ----------
         ctx : object
-            Carries what the way back needs.
+            Carries what the backward pass needs.
         qkv : Tensor, shape (batch, n_bins, 3 * n_heads * head_width)
             Queries, keys and values, one after the other.
         bias : Tensor, broadcast to (batch, n_heads, n_bins, n_bins), or None
@@ -96,12 +96,13 @@ class DroppedAttention(torch.autograd.Function):
         out, noises, kept = torch.empty_like(value), [], []
         keeps = batch * n_heads * n_bins * n_keys <= KEPT_ENTRIES
         for trials, rows, columns, scores, weights in _blocks(query, band, n_keys, 2):
-            if keeps:
-                weights = torch.empty_like(scores)
-                kept.append(weights)
             _attend(query[trials, :, rows], key[trials, :, columns], scores)
             _add_bias(scores, bias, trials, rows, columns)
-            torch.softmax(scores, -1, out=weights)
+            if keeps:
+                kept.append(_softmax(scores))
+                weights = kept[-1][1].detach()
+            else:
+                torch.softmax(scores, -1, out=weights)
             if threshold:
                 noises.append(draw_noise(threshold, weights.shape, weights.dtype))
                 weights = torch.mul(weights, noises[-1], out=scores)
@@ -119,25 +120,23 @@ class DroppedAttention(torch.autograd.Function):
         grad = grad.view(batch, n_bins, n_heads, width).transpose(1, 2).contiguous()
         grads = query.new_zeros(3, *query.shape)
         grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[1] else None
-        blocks = enumerate(_blocks(query, ctx.band, ctx.n_keys, 3))
-        for i, (trials, rows, columns, scores, weights, grad_weights) in blocks:
+        blocks = enumerate(_blocks(query, ctx.band, ctx.n_keys, 2))
+        for i, (trials, rows, columns, scores, grad_weights) in blocks:
             q, g = query[trials, :, rows], grad[trials, :, rows]
             k, v = key[trials, :, columns], value[trials, :, columns]
             if ctx.kept:
-                weights = ctx.kept[i]
+                leaf, softmax = ctx.kept[i]
             else:
                 _attend(q, k, scores)
                 _add_bias(scores, bias, trials, rows, columns)
-                torch.softmax(scores, -1, out=weights)
+                leaf, softmax = _softmax(scores)
             _attend(g, v, grad_weights)
-            used = weights
+            used = softmax.detach()
             if ctx.noises:
-                used = torch.mul(weights, ctx.noises[i], out=scores)
+                used = torch.mul(used, ctx.noises[i], out=scores)
                 grad_weights *= ctx.noises[i]
             grads[2, trials, :, columns] += used.mT @ g
-            grad_scores = torch._softmax_backward_data(
-                grad_weights, weights, -1, query.dtype, grad_input=scores
-            )
+            (grad_scores,) = torch.autograd.grad(softmax, leaf, grad_weights, retain_graph=True)
             if grad_bias is not None:
                 part = grad_bias[trials] if len(grad_bias) > 1 else grad_bias
                 part = of_block(part, rows, columns)
@@ -164,6 +163,13 @@ def _blocks(
             shape = (n_trials, n_heads, rows.stop - rows.start, columns.stop - columns.start)
             tensors = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
             yield slice(start, start + n_trials), rows, columns, *tensors
+
+
+def _softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Softmax over keys that can be differentiated, and what by; it keeps its own result alone."""
+    leaf = scores.detach().requires_grad_()
+    with torch.enable_grad():
+        return leaf, torch.softmax(leaf, -1)
 
 
 def _attend(query: Tensor, key: Tensor, scores: Tensor) -> None:

@@ -1,11 +1,10 @@
-"""Parts that the temporal and the spatial half of the network share, and the temporal layer."""
+"""What the temporal and the spatial part of the network share."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 
-from sklearn_stndt.network.attention import TemporalAttention
 from sklearn_stndt.network.dropout import Dropout
 
 
@@ -33,32 +32,3 @@ def feed_forward(d_model: int, width: int, dropout: float) -> nn.Sequential:
         back,
         Dropout(dropout),
     )
-
-
-class TemporalLayer(nn.Module):
-    """Pre-norm attention over bins, then a feed-forward: NDT's layer."""
-
-    def __init__(
-        self,
-        d_model: int,
-        n_heads: int,
-        dim_feedforward: int,
-        dropout: float,
-        local_bins: int | None,
-    ):
-        super().__init__()
-        self.norm = nn.LayerNorm(d_model)
-        self.attention = TemporalAttention(d_model, n_heads, dropout, local_bins)
-        self.drop = Dropout(dropout)
-        self.feed_forward = feed_forward(d_model, dim_feedforward, dropout)
-
-    def forward(
-        self,
-        x: Tensor,
-        allowed: Tensor | None,
-        return_weights: bool,
-        band: tuple[int, int] | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        attended, weights = self.attention(self.norm(x), allowed, return_weights, band)
-        x = x + self.drop(attended)  # (batch, n_bins, d_model)
-        return x + self.feed_forward(x), weights

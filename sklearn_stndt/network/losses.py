@@ -1,27 +1,8 @@
-"""The objective: masked Poisson modelling and a contrast between corrupted views."""
+"""Losses: masked modelling, and a contrast between corrupted views."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-
-def poisson_nll(log_rates: Tensor, spikes: Tensor) -> Tensor:
-    r"""Poisson negative log-likelihood of each entry, without the term that has no gradient.
-
-    .. math:: \ell = e^{r} - s\,r
-
-    Parameters
-    ----------
-    log_rates : Tensor
-        Natural logarithm of the expected spikes per bin.
-    spikes : Tensor, same shape
-        Spikes per bin.
-
-    Returns
-    -------
-    Tensor, same shape
-    """
-    return torch.exp(log_rates) - spikes * log_rates
 
 
 def loss_weights(
@@ -69,13 +50,13 @@ def group_sizes(masked: Tensor, heldout: Tensor | None, forecast: Tensor | None)
     return torch.as_tensor(sizes, dtype=torch.float32, device=masked.device)
 
 
-def masked_modelling_loss(log_rates: Tensor, spikes: Tensor, weights: Tensor) -> Tensor:
-    """Poisson loss of what the network did not see.
+def masked_modelling_loss(nll: Tensor, weights: Tensor) -> Tensor:
+    """Loss of what the network did not see.
 
     Parameters
     ----------
-    log_rates, spikes : Tensor, shape (batch, n_bins, n_neurons)
-        Inferred log-rates, finite, and counts (0 where missing).
+    nll : Tensor, shape (batch, n_bins, n_neurons)
+        Negative log-likelihood of each entry, finite.
     weights : Tensor, same shape
         From `loss_weights`. A weighted sum: losses of the parts of a batch add up to its own.
 
@@ -83,7 +64,7 @@ def masked_modelling_loss(log_rates: Tensor, spikes: Tensor, weights: Tensor) ->
     -------
     Tensor, shape ()
     """
-    return (poisson_nll(log_rates, spikes) * weights).sum()
+    return (nll * weights).sum()
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:

@@ -1,14 +1,76 @@
-"""Mixing of neurons by attention between them, once or in every layer."""
+"""The spatial part of the network: attention between neurons, once or in every layer."""
 
-from typing import cast
+import math
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sklearn_stndt.network.attention import SpatialAttention
 from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.layers import feed_forward, sinusoids
+from sklearn_stndt.network.population import FromNeurons
+
+if TYPE_CHECKING:
+    from sklearn_stndt.network.model import NetworkSettings
+
+HIDDEN_SCORE = 1e6  # lower by this much, a neuron gets no weight: exp(-1e6) is 0
+
+
+class SpatialAttention(nn.Module):
+    r"""Attention weights between neurons, computed from their time courses.
+
+    .. math:: A_S = \mathrm{softmax}(Q_S K_S^T / \sqrt{w})
+
+    of shape n_neurons x n_neurons, averaged over heads. There are no values: the weights are
+    applied to the temporal stream by the caller.
+
+    Parameters
+    ----------
+    n_bins : int
+        Length of a neuron's time course, the window.
+    n_heads : int
+        Number of heads, whose maps are averaged.
+    width : int
+        Width of queries and keys of all heads together; need not be a multiple of n_heads.
+    dropout : float
+        Dropout of the weights.
+    """
+
+    def __init__(self, n_bins: int, n_heads: int, width: int, dropout: float):
+        super().__init__()
+        self.n_heads = n_heads
+        self.head_width = math.ceil(width / n_heads)
+        self.query_key = nn.Linear(n_bins, 2 * n_heads * self.head_width)
+        self.drop = Dropout(dropout)
+
+    def forward(self, courses: Tensor, neuron_visible: Tensor) -> Tensor:
+        """Weights that each neuron gives to the others.
+
+        Parameters
+        ----------
+        courses : Tensor, shape (batch, n_neurons, n_bins)
+            Time courses, 0 where nothing is visible.
+        neuron_visible : Tensor of bool, shape (batch, n_neurons)
+            False for neurons of which nothing is visible in the window: they get no weight.
+
+        Returns
+        -------
+        Tensor, shape (batch, n_neurons, n_neurons)
+            Rows (queries) sum to 1 over the visible neurons.
+        """
+        batch, n_neurons, _ = courses.shape
+        query_key = self.query_key(courses)  # (batch, n_neurons, 2 * n_heads * head_width)
+        query_key = query_key.view(batch, n_neurons, 2, self.n_heads, self.head_width)
+        query, key = query_key.permute(2, 0, 3, 1, 4)  # (batch, n_heads, n_neurons, head_width)
+        scores = (query / math.sqrt(self.head_width)) @ key.transpose(-1, -2)
+        seen = neuron_visible.to(scores.dtype)  # (batch, n_neurons)
+        # not -inf: where a trial is hidden as a whole, the softmax stays finite
+        scores += ((seen - 1) * HIDDEN_SCORE)[:, None, None, :]
+        weights = scores.softmax(-1).sum(1)  # (batch, n_neurons, n_neurons)
+        # the mean over heads; all zero in a trial that is hidden as a whole
+        weights = weights * (seen.amax(1) / self.n_heads)[:, None, None]
+        return self.drop(weights)  # (batch, n_neurons, n_neurons)
 
 
 class CourseNorm(nn.Module):
@@ -42,25 +104,14 @@ class SpatialMixing(nn.Module):
     a linear map that starts at zero, so that training begins with the temporal network.
     """
 
-    def __init__(
-        self,
-        n_neurons: int,
-        n_bins: int,
-        d_model: int | None,
-        n_heads: int,
-        width: int,
-        dropout: float,
-    ):
+    def __init__(self, n_neurons: int, n_bins: int, settings: "NetworkSettings"):
         super().__init__()
+        d_model, dropout = settings.d_model, settings.dropout
+        width = n_bins if settings.d_spatial is None else settings.d_spatial
         self.norm = nn.LayerNorm(n_neurons if d_model is None else d_model)
-        self.attention = SpatialAttention(n_bins, n_heads, width, dropout)
+        self.attention = SpatialAttention(n_bins, settings.n_spatial_heads, width, dropout)
         self.drop = Dropout(dropout)
-        self.from_neurons: nn.Module | None = None
-        if d_model is not None:
-            back = nn.Linear(n_neurons, d_model)
-            nn.init.zeros_(back.weight)
-            nn.init.zeros_(back.bias)
-            self.from_neurons = back
+        self.from_neurons = None if d_model is None else FromNeurons(n_neurons, d_model)
 
     def to_neurons(self, x: Tensor, readout: Tensor) -> Tensor:
         """Channels of the neurons, (batch, n_bins, n_neurons)."""
@@ -86,16 +137,18 @@ class PublishedSpatialPart(nn.Module):
     stream. Each mixing is followed by a feed-forward.
     """
 
-    def __init__(self, n_layers: int, shape: tuple, dim_feedforward: int):
+    def __init__(self, n_neurons: int, n_bins: int, settings: "NetworkSettings"):
         super().__init__()
-        n_neurons, n_bins, d_model, *_, dropout = shape
-        width = n_neurons if d_model is None else d_model
+        n_layers = settings.n_layers
+        width = n_neurons if settings.d_model is None else settings.d_model
         self.embed_courses = nn.Linear(n_bins, n_bins)
         self.positions = nn.Parameter(0.5 * sinusoids(n_neurons, n_bins))
-        self.mixings = nn.ModuleList(SpatialMixing(*shape) for _ in range(n_layers))
+        self.mixings = nn.ModuleList(
+            SpatialMixing(n_neurons, n_bins, settings) for _ in range(n_layers)
+        )
         self.norms = nn.ModuleList(CourseNorm(n_bins) for _ in range(n_layers))
         self.feed_forwards = nn.ModuleList(
-            feed_forward(width, dim_feedforward, dropout) for _ in range(n_layers)
+            feed_forward(width, settings.dim_feedforward, settings.dropout) for _ in range(n_layers)
         )
 
     def courses(

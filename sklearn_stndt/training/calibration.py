@@ -1,13 +1,16 @@
 """How far inferred rates should depart from each neuron's mean, as validation windows tell."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from sklearn_stndt.network import N_FOLDS, STNDT, poisson_nll, speckled_folds
-from sklearn_stndt.training.net import MaskedModellingNet, inference_batch_size
-from sklearn_stndt.training.windows import Windows
+from sklearn_stndt.network import N_FOLDS, STNDT, speckled_folds
+from sklearn_stndt.network.cost import inference_batch_size
+from sklearn_stndt.training.net import MaskedModellingNet
+from sklearn_stndt.windows.cutting import Windows
 
 GAINS = (0.2, 2.0)  # never further from 1: a bound for recordings that say little
 MAX_ENTRIES = 2**22  # of the log-rates of all folds that are kept to choose a gain
@@ -49,17 +52,20 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
             continue
         parts = (log_rates[..., group], spikes[..., group], known[..., group], scored)
         best = minimize_scalar(
-            lambda gain, parts=parts, center=center[group]: _loss(gain, center, *parts),
+            lambda gain, parts=parts, center=center[group]: _loss(
+                module.likelihood, gain, center, *parts
+            ),
             bounds=GAINS,
             method="bounded",
             options={"xatol": 1e-3},
         )
         gain = gains[name] = float(best.x)
         _, shift = _scaled(gain, center[group], parts[0], parts[2])
-        index = torch.where(group)[0].to(module.gain.device)
-        module.gain[index] *= gain
-        moved = ((1 - gain) * center[group] + shift).to(module.shift)
-        module.shift[index] = gain * module.shift[index] + moved
+        readout = module.readout
+        index = torch.where(group)[0].to(readout.gain.device)
+        readout.gain[index] *= gain
+        moved = ((1 - gain) * center[group] + shift).to(readout.shift)
+        readout.shift[index] = gain * readout.shift[index] + moved
     return gains
 
 
@@ -101,8 +107,14 @@ def _scaled(gain: float, center: Tensor, log_rates: Tensor, known: Tensor) -> tu
 
 
 def _loss(
-    gain: float, center: Tensor, log_rates: Tensor, spikes: Tensor, known: Tensor, scored: Tensor
+    likelihood: Any,
+    gain: float,
+    center: Tensor,
+    log_rates: Tensor,
+    spikes: Tensor,
+    known: Tensor,
+    scored: Tensor,
 ) -> float:
     scaled, _ = _scaled(gain, center, log_rates, known)
-    nll = poisson_nll(scaled, spikes)
+    nll = likelihood.nll(scaled, spikes)
     return float(torch.where(scored, nll, 0.0).sum(dtype=torch.float64))

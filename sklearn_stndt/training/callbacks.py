@@ -52,8 +52,7 @@ class HeldOutBits(Callback):
     def on_epoch_end(self, net, dataset_valid=None, **kwargs):
         if dataset_valid is None:
             return
-        null_rates = self.n_spikes_ / self.n_entries_.clamp(min=1)
-        null = (self.n_spikes_ - torch.xlogy(self.n_spikes_, null_rates)).sum()
+        null = net.module_.likelihood.null_nll(self.n_spikes_, self.n_entries_).sum()
         total = max(float(self.n_spikes_.sum()), 1.0)
         net.history.record("valid_bits", float(null - self.nll_) / total / math.log(2))
 

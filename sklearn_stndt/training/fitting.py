@@ -1,4 +1,4 @@
-"""Train the network on segments, and infer the rates of segments by it."""
+"""Train the network on segments."""
 
 import copy
 from typing import Any
@@ -8,13 +8,15 @@ import torch
 from numpy.typing import NDArray
 
 from sklearn_stndt.network import STNDT
+from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.training import defaults
 from sklearn_stndt.training.calibration import calibrate
 from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net
-from sklearn_stndt.training.out_of_core import in_pieces
-from sklearn_stndt.training.seeding import isolated_torch
-from sklearn_stndt.training.windows import Segments, Stitcher, cut, split
+from sklearn_stndt.training.splitting import split
+from sklearn_stndt.windows.cutting import cut, half_overlap
+from sklearn_stndt.windows.out_of_core import in_pieces
+from sklearn_stndt.windows.segments import Segments
 
 STATISTICS_BYTES = 2**21  # of counts that are read at once
 # parameters of the estimator that are the network's, under the same name
@@ -87,7 +89,7 @@ def train(
         parts = split(segments, window, params["validation_fraction"], random_state)
         training, validation = parts or (segments, None)
     observed = window - params["forecast_bins"]
-    windows = cut(training, window, max(observed // 2, 1))
+    windows = cut(training, window, half_overlap(window, params["forecast_bins"]))
     n_bins = training.n_bins
     if validation is not None:
         validation = cut(validation, window, observed)
@@ -177,67 +179,6 @@ def _take_weights(net: MaskedModellingNet, previous: MaskedModellingNet) -> None
             "they were trained. Set the network's parameters (d_model, n_layers, ...) back, or fit "
             "a clone."
         ) from error
-
-
-def infer(
-    net: MaskedModellingNet,
-    segments: Segments,
-    window: int,
-    n_threads: int,
-    precision: str = "float32",
-    out: NDArray | None = None,
-) -> NDArray:
-    """Infer the rate of every row of the segments.
-
-    Segments longer than a window are seen through windows that overlap by half.
-
-    Parameters
-    ----------
-    net : MaskedModellingNet
-        A trained net.
-    segments : Segments
-        The data; NaN is hidden.
-    window : int
-        Bins of a window, as in training.
-    n_threads : int
-        Threads of torch on a CPU.
-    precision : {"float32", "bfloat16"}, default="float32"
-        Precision of matrix products.
-    out : ndarray of shape (n_rows, n_neurons), default=None
-        Where to write the rates; None: a new array of float32.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, n_neurons)
-        Spikes per bin.
-    """
-    if out is None:
-        out = np.zeros(segments.rows.shape, dtype=np.float32)
-    visible = segments.without_padding(window)
-    with isolated_torch(n_threads, device=net.device, precision=precision):
-        _write_rates(net, visible, window, out)
-    padded = np.flatnonzero(visible.stops < segments.stops)
-    if len(padded):
-        # what lies behind the last visible bin has windows of its own, so that those of the
-        # visible bins are the same with and without padding
-        back = max((window - net.forecast_bins) // 2, 1)
-        starts = np.maximum(visible.stops[padded] - back, segments.starts[padded])
-        tails = Segments(segments.rows, starts, segments.stops[padded])
-        stops = visible.stops[padded]
-        seen = [out[start:stop].copy() for start, stop in zip(starts, stops, strict=True)]
-        with isolated_torch(n_threads, device=net.device, precision=precision):
-            _write_rates(net, tails, window, out)
-        for start, stop, rates in zip(starts, stops, seen, strict=True):
-            out[start:stop] = rates
-    return out
-
-
-def _write_rates(net: MaskedModellingNet, segments: Segments, window: int, out: NDArray) -> None:
-    windows = cut(segments, window, max((window - net.forecast_bins) // 2, 1))
-    stitcher = Stitcher(windows, out, hidden_tail=net.forecast_bins)
-    for indices, rates in net.iterate_rates(windows):
-        stitcher.add(indices, rates)
-    stitcher.result()
 
 
 def known_statistics(X: NDArray) -> tuple[NDArray, NDArray, NDArray]:

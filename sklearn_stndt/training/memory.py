@@ -1,10 +1,11 @@
-"""How much memory a window takes, known before it is taken."""
+"""Memory of the machine: what a training would take is refused if it is not there."""
 
 from pathlib import Path
 
 import torch
 
 from sklearn_stndt.network import STNDT
+from sklearn_stndt.network.cost import training_bytes
 
 REUSED_BYTES = 31 * 2**20  # glibc takes no block of 32 MiB or more for a measure
 
@@ -27,32 +28,6 @@ def reuse_memory() -> None:
     pages again took 5 % of the time where it was measured. Elsewhere this does nothing.
     """
     torch.empty(REUSED_BYTES, dtype=torch.uint8)
-
-
-def training_bytes(module: STNDT, n_bins: int, n_neurons: int) -> int:
-    """Memory that a training step takes for a single window, about.
-
-    The factors are fits to measured peaks, for windows of 200 to 6,000 bins and 50 to 2,000
-    neurons; they are within a factor of 1.5 where it is a matter of gigabytes.
-
-    Parameters
-    ----------
-    module : STNDT
-        The network.
-    n_bins, n_neurons : int
-        Shape of the window.
-
-    Returns
-    -------
-    int
-    """
-    n_layers = len(module.layers)
-    of_a_bin = n_layers * (16 * module.embed.out_features + 4 * module.dim_feedforward)
-    streams = 1.5 * n_bins * (of_a_bin + 12 * n_neurons)
-    between_bins = 7 * module.n_heads * n_bins**2
-    n_mixings = n_layers if module.mix_every is not None else 1
-    between_neurons = 8 * n_mixings * module.n_spatial_heads * n_neurons**2
-    return int(4 * (streams + between_bins + between_neurons))
 
 
 def check_memory(module: STNDT, n_bins: int, n_neurons: int) -> None:

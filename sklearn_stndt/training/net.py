@@ -2,12 +2,9 @@
 
 import copy
 import math
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from skorch import NeuralNet
 from skorch.callbacks import (
     Callback,
@@ -29,17 +26,13 @@ from sklearn_stndt.network import (
     info_nce,
     loss_weights,
     masked_modelling_loss,
-    poisson_nll,
     speckled_folds,
 )
+from sklearn_stndt.network.cost import training_chunk_size
 from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress, WarmupCosine
-from sklearn_stndt.training.windows import Windows
+from sklearn_stndt.windows.cutting import Windows
 
 HIDDEN_ENTRIES = 2**17  # that are scored are enough to choose weights by
-CPU_CHUNK_ENTRIES = 2**20  # of the largest activation of windows that are trained on at once
-GPU_CHUNK_ENTRIES = 2**27
-MAX_INFERENCE_ENTRIES = 2**24  # of all activations of a batch, about: some hundred MB
-MIN_LOG_RATE = -80.0  # e^-80 is above 0 in float32, so that every rate has a logarithm
 
 
 class MaskedModellingNet(NeuralNet):
@@ -170,7 +163,8 @@ class MaskedModellingNet(NeuralNet):
         for counts, shown, group in parts:
             output = self.module_(*corrupt(counts, shown, group[0], *ratios, largest))
             weights = loss_weights(*group, totals)
-            part_nll = masked_modelling_loss(output.log_rates, counts, weights)
+            entry_nll = self.module_.likelihood.nll(output.log_rates, counts)
+            part_nll = masked_modelling_loss(entry_nll, weights)
             part_nll.backward()
             nll += part_nll.detach()
             log_rates.append(output.log_rates.detach())
@@ -202,29 +196,12 @@ class MaskedModellingNet(NeuralNet):
             shown = (visible & ~part).flatten(0, 1)
             output = self.module_(spikes.repeat(len(part), 1, 1), shown)
             log_rates = output.log_rates.unflatten(0, part.shape[:2])
-            nll += torch.where(part, poisson_nll(log_rates, spikes), 0.0).sum().cpu()
+            entry_nll = self.module_.likelihood.nll(log_rates, spikes)
+            nll += torch.where(part, entry_nll, 0.0).sum().cpu()
             n_spikes += torch.where(part, spikes, 0.0).sum((0, 1, 2)).cpu()
             n_entries += part.sum((0, 1, 2)).cpu()
         loss = nll / n_entries.sum().clamp(min=1)
         return {"loss": loss, "y_pred": log_rates[-1], "evaluated": (nll, n_spikes, n_entries)}
-
-    @torch.inference_mode()
-    def iterate_rates(self, windows: Windows) -> Iterator[tuple[NDArray, NDArray]]:
-        """Infer rates of windows, batch after batch, so that memory stays bounded.
-
-        Yields
-        ------
-        indices : ndarray of int, shape (batch,)
-        rates : ndarray of float32, shape (batch, window, n_neurons)
-        """
-        if self.module_.training:  # to say so again takes as long as a layer
-            self._set_training(False)
-        size = inference_batch_size(self.module_, windows.window, windows.rows.shape[1])
-        for start in range(0, len(windows), size):
-            indices = np.arange(start, min(start + size, len(windows)))
-            spikes, _, visible = self.split_visible(windows.__getitems__(indices)[0])
-            log_rates = self.module_(spikes, visible).log_rates.clamp(min=MIN_LOG_RATE)
-            yield indices, log_rates.exp().cpu().numpy()
 
     def fit_loop(self, *args, **kwargs):
         """Train; remember whether a KeyboardInterrupt from outside ended it."""
@@ -237,24 +214,6 @@ class MaskedModellingNet(NeuralNet):
             )
             self.interrupted_ = not by_itself
             raise
-
-
-def inference_batch_size(module: STNDT, n_bins: int, n_neurons: int) -> int:
-    """Windows that pass through the network at once within the memory bound."""
-    width = module.embed.out_features
-    a_window = n_bins * (4 * n_neurons + 12 * width) + 2 * n_neurons**2
-    a_window += module.n_heads * n_bins**2
-    return int(np.clip(MAX_INFERENCE_ENTRIES // a_window, 1, 256))
-
-
-def training_chunk_size(module: STNDT, shape: torch.Size, device: torch.device) -> int:
-    """Windows of a batch that pass through the network at once while it learns.
-
-    On a CPU so few that their activations stay near the processor, which is faster; on a GPU as
-    many as the memory bound allows.
-    """
-    limit = CPU_CHUNK_ENTRIES if device.type == "cpu" else GPU_CHUNK_ENTRIES
-    return int(np.clip(limit // module.largest_activation(*shape[1:]), 1, 2**16))
 
 
 def keep_batch(batch):

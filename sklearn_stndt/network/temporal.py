@@ -1,4 +1,4 @@
-"""Temporal attention over bins, and spatial attention over neurons."""
+"""The temporal part of the network: attention over bins, and NDT's layer."""
 
 import functools
 import math
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.dropped_attention import DroppedAttention, of_block, query_blocks
+from sklearn_stndt.network.layers import feed_forward, sinusoids
 
 LONGEST_WHOLE = 256  # bins up to which one call is faster than several in the reach of a band
-HIDDEN_SCORE = 1e6  # lower by so much, a neuron gets no weight: exp(-1e6) is 0
 
 
 def layer_bands(context: tuple[int, int] | None, n_layers: int) -> list[tuple[int, int] | None]:
@@ -219,57 +219,41 @@ def distances(n_bins: int, device: torch.device) -> Tensor:
         return (bins[:, None] - bins).abs()
 
 
-class SpatialAttention(nn.Module):
-    r"""Attention weights between neurons, computed from their time courses.
+class Positions(nn.Module):
+    """Learned position of each bin of the window, added to the stream."""
 
-    .. math:: A_S = \mathrm{softmax}(Q_S K_S^T / \sqrt{w})
-
-    of shape n_neurons x n_neurons, averaged over heads. There are no values: the weights are
-    applied to the temporal stream by the caller.
-
-    Parameters
-    ----------
-    n_bins : int
-        Length of a neuron's time course, the window.
-    n_heads : int
-        Number of heads, whose maps are averaged.
-    width : int
-        Width of queries and keys of all heads together; need not be a multiple of n_heads.
-    dropout : float
-        Dropout of the weights.
-    """
-
-    def __init__(self, n_bins: int, n_heads: int, width: int, dropout: float):
+    def __init__(self, n_bins: int, width: int):
         super().__init__()
-        self.n_heads = n_heads
-        self.head_width = math.ceil(width / n_heads)
-        self.query_key = nn.Linear(n_bins, 2 * n_heads * self.head_width)
+        self.weight = nn.Parameter(0.5 * sinusoids(n_bins, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight  # (batch, n_bins, width)
+
+
+class TemporalLayer(nn.Module):
+    """Pre-norm attention over bins, then a feed-forward: NDT's layer."""
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        dim_feedforward: int,
+        dropout: float,
+        local_bins: int | None,
+    ):
+        super().__init__()
+        self.norm = nn.LayerNorm(d_model)
+        self.attention = TemporalAttention(d_model, n_heads, dropout, local_bins)
         self.drop = Dropout(dropout)
+        self.feed_forward = feed_forward(d_model, dim_feedforward, dropout)
 
-    def forward(self, courses: Tensor, neuron_visible: Tensor) -> Tensor:
-        """Weights that each neuron gives to the others.
-
-        Parameters
-        ----------
-        courses : Tensor, shape (batch, n_neurons, n_bins)
-            Time courses, 0 where nothing is visible.
-        neuron_visible : Tensor of bool, shape (batch, n_neurons)
-            False for neurons of which nothing is visible in the window: they get no weight.
-
-        Returns
-        -------
-        Tensor, shape (batch, n_neurons, n_neurons)
-            Rows (queries) sum to 1 over the visible neurons.
-        """
-        batch, n_neurons, _ = courses.shape
-        query_key = self.query_key(courses)  # (batch, n_neurons, 2 * n_heads * head_width)
-        query_key = query_key.view(batch, n_neurons, 2, self.n_heads, self.head_width)
-        query, key = query_key.permute(2, 0, 3, 1, 4)  # (batch, n_heads, n_neurons, head_width)
-        scores = (query / math.sqrt(self.head_width)) @ key.transpose(-1, -2)
-        seen = neuron_visible.to(scores.dtype)  # (batch, n_neurons)
-        # not -inf: where a trial is hidden as a whole, the softmax stays finite
-        scores += ((seen - 1) * HIDDEN_SCORE)[:, None, None, :]
-        weights = scores.softmax(-1).sum(1)  # (batch, n_neurons, n_neurons)
-        # the mean over heads; all zero in a trial that is hidden as a whole
-        weights = weights * (seen.amax(1) / self.n_heads)[:, None, None]
-        return self.drop(weights)  # (batch, n_neurons, n_neurons)
+    def forward(
+        self,
+        x: Tensor,
+        allowed: Tensor | None,
+        return_weights: bool,
+        band: tuple[int, int] | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        attended, weights = self.attention(self.norm(x), allowed, return_weights, band)
+        x = x + self.drop(attended)  # (batch, n_bins, d_model)
+        return x + self.feed_forward(x), weights

@@ -1,0 +1,69 @@
+"""What a window costs, before it is paid: activations, memory, and how many pass at once.
+
+The one model of cost, from the network's settings and the shape of a window.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from sklearn_stndt.network.model import STNDT
+
+CPU_CHUNK_ENTRIES = 2**20  # of the largest activation of windows that are trained on at once
+GPU_CHUNK_ENTRIES = 2**27
+MAX_INFERENCE_ENTRIES = 2**24  # of all activations of a batch, about: some hundred MB
+
+
+def largest_activation(network: "STNDT", n_bins: int, n_neurons: int) -> int:
+    """Entries of the largest tensor that one window makes on its way through the network."""
+    settings, width = network.settings, network.width
+    n_maps = settings.n_spatial_heads if settings.attention == "spatiotemporal" else 0
+    widest = max(settings.dim_feedforward, 3 * width, n_neurons)
+    return max(n_bins * widest, n_maps * n_neurons**2)
+
+
+def training_chunk_size(network: "STNDT", shape: torch.Size, device: torch.device) -> int:
+    """Windows of a batch that pass through the network at once in training.
+
+    On a CPU few enough that their activations stay in the processor's caches, which is faster; on a
+    GPU as many as the memory bound allows.
+    """
+    limit = CPU_CHUNK_ENTRIES if device.type == "cpu" else GPU_CHUNK_ENTRIES
+    return int(np.clip(limit // largest_activation(network, *shape[1:]), 1, 2**16))
+
+
+def inference_batch_size(network: "STNDT", n_bins: int, n_neurons: int) -> int:
+    """Windows that pass through the network at once within the memory bound of inference."""
+    a_window = n_bins * (4 * n_neurons + 12 * network.width) + 2 * n_neurons**2
+    a_window += network.settings.n_heads * n_bins**2
+    return int(np.clip(MAX_INFERENCE_ENTRIES // a_window, 1, 256))
+
+
+def training_bytes(network: "STNDT", n_bins: int, n_neurons: int) -> int:
+    """Memory that a training step takes for a single window, about.
+
+    The factors are fits to measured peaks, for windows of 200 to 6,000 bins and 50 to 2,000
+    neurons; they are within a factor of 1.5 where it is a matter of gigabytes.
+
+    Parameters
+    ----------
+    network : STNDT
+        The network.
+    n_bins, n_neurons : int
+        Shape of the window.
+
+    Returns
+    -------
+    int
+    """
+    settings = network.settings
+    of_a_bin = settings.n_layers * (16 * network.width + 4 * settings.dim_feedforward)
+    streams = 1.5 * n_bins * (of_a_bin + 12 * n_neurons)
+    between_bins = 7 * settings.n_heads * n_bins**2
+    between_neurons = 0
+    if settings.attention == "spatiotemporal":
+        n_mixings = 1 if settings.spatial_layers == "last" else settings.n_layers
+        between_neurons = 8 * n_mixings * settings.n_spatial_heads * n_neurons**2
+    return int(4 * (streams + between_bins + between_neurons))

@@ -1,0 +1,106 @@
+"""All that is tied to the population: how counts of its neurons enter, and how rates leave."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class InputScaling(nn.Module):
+    """Counts on a common scale, and a learned token where they are hidden.
+
+    Parameters
+    ----------
+    n_neurons : int
+        Neurons of the population.
+    kind : {"sqrt", "standardized", "counts"}
+        As `input_scaling` of :class:`~sklearn_stndt.network.NetworkSettings`.
+    """
+
+    center: Tensor
+    scale: Tensor
+
+    def __init__(self, n_neurons: int, kind: str):
+        super().__init__()
+        self.kind = kind
+        self.token = nn.Parameter(torch.zeros(n_neurons), requires_grad=kind != "counts")
+        self.register_buffer("center", torch.zeros(n_neurons))
+        self.register_buffer("scale", torch.ones(n_neurons))
+
+    @torch.no_grad()
+    def set_statistics(self, center: Tensor, scale: Tensor) -> None:
+        """Take over mean and standard deviation of the square roots of the counts.
+
+        Parameters
+        ----------
+        center, scale : Tensor, shape (n_neurons,)
+            Of each neuron.
+        """
+        if self.kind == "counts":
+            self.scale.fill_(1 / math.sqrt(len(center)))
+            return
+        self.center.copy_(center)
+        # the square root makes the variance of Poisson counts 1/4 at any but the lowest rates
+        self.scale.copy_(scale if self.kind == "standardized" else torch.tensor(0.5))
+
+    def forward(self, spikes: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale counts.
+
+        Parameters
+        ----------
+        spikes : Tensor, shape (batch, n_bins, n_neurons)
+            Counts per bin.
+        shown : Tensor, same shape
+            1 where visible, else 0.
+
+        Returns
+        -------
+        entering : Tensor, same shape
+            With tokens where hidden.
+        values : Tensor, same shape
+            0 where hidden.
+        """
+        spikes = spikes.nan_to_num(0.0, 0.0, 0.0) * shown
+        if self.kind == "counts":  # hidden entries are 0
+            values = spikes / self.scale
+            return values, values
+        # the square root, by a way that is ten times as fast on a CPU where counts are 0
+        roots = spikes * (spikes + 1e-30).rsqrt()
+        values = (roots - self.center) / self.scale * shown
+        return torch.addcmul(values, 1 - shown, self.token), values
+
+
+class ReadOut(nn.Linear):
+    """From the stream to one number a neuron, with a gain and a shift chosen after training.
+
+    Parameters
+    ----------
+    width : int
+        Width of the stream.
+    n_neurons : int
+        Neurons of the population.
+    """
+
+    gain: Tensor
+    shift: Tensor
+
+    def __init__(self, width: int, n_neurons: int):
+        super().__init__(width, n_neurons)
+        nn.init.uniform_(self.weight, -0.05, 0.05)
+        self.register_buffer("gain", torch.ones(n_neurons))
+        self.register_buffer("shift", torch.zeros(n_neurons))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, self.gain, super().forward(x))
+
+
+class FromNeurons(nn.Linear):
+    """From one channel a neuron back to the stream; starts at zero.
+
+    So training begins with the temporal network.
+    """
+
+    def __init__(self, n_neurons: int, width: int):
+        super().__init__(n_neurons, width)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
