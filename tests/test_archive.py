@@ -1,4 +1,4 @@
-"""fetch_nlb, against a server on this machine that stands in for the archive."""
+"""fetch_nlb, with a local server in place of the archive."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ TEST = "sub-Jenkins/sub-Jenkins_ses-small_desc-test_ecephys.nwb"
 
 
 class Archive:
-    """As much of the archive's API as a download needs."""
+    """The part of the archive's API that a download needs."""
 
     def __init__(self, files, checksum=None):
         self.files = dict(enumerate(files.items()))
@@ -116,7 +116,7 @@ class Archive:
 @pytest.fixture
 def serve(monkeypatch):
     pytest.importorskip("dandi", reason="dandi is not installed (pip install sklearn-stndt[dandi])")
-    monkeypatch.setenv("DANDI_NO_ET", "1")  # no question to the world whether dandi is the newest
+    monkeypatch.setenv("DANDI_NO_ET", "1")  # no online check for a newer version of dandi
     archives = []
 
     def start(*args, **params):
@@ -174,7 +174,7 @@ def test_what_is_missing_or_damaged_is_downloaded_again(serve, files, tmp_path):
 
 def test_other_bytes_than_promised_are_refused(serve, files, tmp_path):
     archive = serve(files, checksum="0" * 64)
-    with pytest.raises(OSError, match="another size or checksum"):
+    with pytest.raises(OSError, match="does not match the size or checksum"):
         fetch_nlb("mc_maze_small", data_home=tmp_path, api_url=archive.url)
     assert not list((tmp_path / "nlb" / "mc_maze_small").glob("*"))
 

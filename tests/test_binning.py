@@ -1,4 +1,4 @@
-"""Spike times to counts: exact edges, every container, and what bad times get."""
+"""Binning of spike times: exact edges, every container, and errors for bad times."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ MICROSECONDS = st.lists(st.integers(0, 3_000_000), max_size=30)
 
 @st.composite
 def recordings(draw):
-    """Spike times in whole microseconds, many of them on edges, and the width of a bin."""
+    """Spike times in whole microseconds, many of them on edges, and a bin width."""
     width = draw(st.sampled_from(WIDTHS))
     on_edges = st.lists(st.integers(0, 3_000_000 // width), max_size=30)
     trains = [
@@ -25,12 +25,12 @@ def recordings(draw):
 
 
 def as_seconds(trains, width, how):
-    """The same times by different arithmetic, which rounds differently."""
+    """Convert to seconds by different arithmetic, with different rounding errors."""
     if how == "quotient":
         return [np.array(train) / 1e6 for train in trains]
     if how == "product":
         return [np.array(train) * 1e-6 for train in trains]
-    # an edge and what lies behind it
+    # the edge before each spike, plus the rest
     return [
         np.sort(
             (np.array(train, dtype=int) // width) * (width / 1e6) + (np.array(train) % width) / 1e6
@@ -40,7 +40,7 @@ def as_seconds(trains, width, how):
 
 
 def naive(trains, start, n_bins, width):
-    """Count in whole numbers."""
+    """Count with integer arithmetic."""
     counts = np.zeros((n_bins, len(trains)), dtype=int)
     for neuron, train in enumerate(trains):
         for spike in train:
@@ -170,7 +170,7 @@ def test_neo_spike_trains_bring_their_unit_and_end():
     np.testing.assert_array_equal(bin_spikes(segment.spiketrains, 0.1), bin_spikes(trains, 0.1))
 
 
-# -- what bad times get ----------
+# -- errors for bad times ----------
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,8 @@ def test_more_spikes_than_the_dtype_holds_are_refused():
         (lambda: bin_spikes(TRAINS, 0.1, start=2), ValueError, "No bin of 0.1 s fits"),
         (lambda: align_to_events(TRAINS, [0.1, np.nan], (0, 0.1), 0.1), ValueError, "in 1 of 2"),
         (lambda: align_to_events(TRAINS, [], (0, 0.1), 0.1), ValueError, "at least one trial"),
-        (lambda: align_to_events(TRAINS, 0.1, (0, 0.1), 0.1), ValueError, "a time a trial"),
-        (lambda: align_to_events(TRAINS, [0.1], (0, 0.15), 0.1), ValueError, "no whole number"),
+        (lambda: align_to_events(TRAINS, 0.1, (0, 0.1), 0.1), ValueError, "one time per trial"),
+        (lambda: align_to_events(TRAINS, [0.1], (0, 0.15), 0.1), ValueError, "not a whole number"),
         (lambda: align_to_events(TRAINS, [0.1], (0.1, 0), 0.1), ValueError, "above 0.1"),
         (lambda: align_to_events(TRAINS, [0.1], 0.1, 0.1), TypeError, "begin, end"),
         (lambda: bin_trials(TRAINS, [0, 1], [1], 0.1), ValueError, "2 starts and 1 stops"),

@@ -1,4 +1,4 @@
-"""The benchmark's h5 files: what is read, what is hidden, and what a broken file gets."""
+"""The benchmark's h5 files: what is read, what is hidden, and errors of broken files."""
 
 import sys
 
@@ -184,7 +184,7 @@ def test_other_populations_take_the_name_that_is_given():
     [
         ([{"train_spikes_heldout": counts(6, 35, 35)}], {}, "neither train_spikes_heldin nor"),
         ([train_input(heldin=9)], {}, "no data set .* has 9 held-in and 35 held-out .* name="),
-        ([train_input(n_bins=17)], {}, "17 bins of neither 5 nor 20 ms .* bin_width"),
+        ([train_input(n_bins=17)], {}, "17 bins of 5 or 20 ms .* bin_width"),
         ([train_input()], {"name": "mc_mase"}, "no data set 'mc_mase' .* pass one of mc_maze"),
         ([train_input()], {"name": "mc_maze_scaling"}, "three data sets, mc_maze_large"),
         ([train_input()], {"bin_width": 5e-4}, "whole number of milliseconds"),
@@ -201,7 +201,7 @@ def test_other_populations_take_the_name_that_is_given():
             r"train_spikes_heldin is float16 of shape \(35, 107\)",
         ),
         ([train_input(), eval_input(heldin=98)], {}, "eval_spikes_heldin has 98 neurons"),
-        ([train_input(), eval_input(5), target_of()], {}, "after the inputs|trials"),
+        ([train_input(), eval_input(5), target_of()], {}, "to match the inputs|trials"),
         ([train_input(), eval_input(), target_of(n_train=7)], {}, "train_behavior has 7 trials"),
         (
             [train_input(n_bins=140), eval_input(n_bins=140), target_of()],
@@ -229,7 +229,7 @@ def test_a_truncated_file_is_named(files, read, tmp_path):
     whole = files[1]["train"].read_bytes()
     path = tmp_path / "half.h5"
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match=r"half\.h5 is no HDF5 file, or it is truncated"):
+    with pytest.raises(ValueError, match=r"half\.h5 is not an HDF5 file, or is truncated"):
         read(path)
 
 
@@ -286,7 +286,7 @@ def rates_like(target, factor=1.0):
 
 
 class Recorder:
-    """Return the rate .3 everywhere, and remember what was shown."""
+    """Return one rate everywhere, and record the inputs."""
 
     def __init__(self, rate=0.3):
         self.rate = rate
@@ -363,8 +363,8 @@ def test_sets_without_a_target_get_a_warning():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mc_mase": {}}, "'mc_mase', which is no data set"),
-        ({"mc_maze": np.ones(3)}, "'mc_maze', which is no data set"),
+        ({"mc_mase": {}}, "'mc_mase', which is not a data set"),
+        ({"mc_maze": np.ones(3)}, "'mc_maze', which is not a data set"),
     ],
 )
 def test_groups_that_are_no_data_set_are_named(change, message, tmp_path):

@@ -1,4 +1,4 @@
-"""The same numbers as the benchmark's own evaluator, nlb-tools, for random data of every shape."""
+"""Scores equal those of the benchmark's own code, nlb-tools, for random data of every shape."""
 
 import copy
 
@@ -37,7 +37,7 @@ KEYS = [(name, bin_ms) for name in SHAPES for bin_ms in (5, 20)]
 
 @pytest.fixture(scope="module", autouse=True)
 def fewer_checks():
-    """Spare both sides scikit-learn's checks: thousands of small ridge regressions are fitted."""
+    """Turn off scikit-learn's checks for speed: thousands of ridge regressions are fitted."""
     with config_context(skip_parameter_validation=True, assume_finite=True):
         yield
 
@@ -45,7 +45,7 @@ def fewer_checks():
 def random_problem(
     name, bin_ms, seed, *, conditions=True, forward=True, n_trials=(4, 5), n_known=60
 ):
-    """Target and submission of one data set, with all that may be odd in them."""
+    """Random target and submission of one data set, including all special cases."""
     rng = np.random.default_rng(seed)
     n_bins, n_heldin, n_heldout, n_decoders = SHAPES[name]
     n_bins, n_forward = n_bins * 5 // bin_ms, 200 // bin_ms
@@ -83,7 +83,7 @@ def random_problem(
         target = {}
         for part, values in (("train", train), ("eval", test)):
             velocity = values @ weights + rng.normal(size=(*values.shape[:2], 2))
-            # few bins with a velocity make 45 ridge regressions a decoder affordable
+            # few bins with known velocity, to make 45 ridge regressions per decoder fast
             velocity[rng.random(velocity.shape[:2]) > n_known / (len(values) * n_bins)] = np.nan
             target[f"{part}_behavior"] = velocity
             if n_decoders:
@@ -122,7 +122,7 @@ def same(ours, theirs):
 
 
 def by_reference(target, submission):
-    """Scores of nlb-tools, which writes into its arguments: it gets copies."""
+    """Scores of nlb-tools, called with copies because it modifies its arguments."""
     return reference.evaluate(copy.deepcopy(target), copy.deepcopy(submission))
 
 
@@ -237,14 +237,14 @@ def test_files_that_we_write_are_scored_alike_by_both(tmp_path):
     save_submission(submissions, tmp_path / "ours.h5")
     theirs = reference.evaluate(str(tmp_path / "target.h5"), str(tmp_path / "ours.h5"))
     same(evaluate(tmp_path / "target.h5", tmp_path / "ours.h5", check=False), theirs)
-    # single precision is all that a file loses
+    # files are in single precision
     for ours, exact in zip(theirs, evaluate(targets, submissions, check=False), strict=True):
         for split, scores in exact.items():
             assert ours[split] == pytest.approx(scores, abs=1e-4)
 
 
 def test_files_that_they_write_are_read_and_scored_alike(tmp_path):
-    pytest.importorskip("pynwb")  # nlb-tools' writer lives beside its NWB reader
+    pytest.importorskip("pynwb")  # imported by the module with nlb-tools' writer
     tensors = pytest.importorskip("nlb_tools.make_tensors")
     target, submission = random_problem("mc_maze_small", 20, 7)
     tensors.save_to_h5(copy.deepcopy(target), str(tmp_path / "target.h5"))

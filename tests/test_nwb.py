@@ -1,4 +1,4 @@
-"""NWB files: what is loaded, and what a broken file gets."""
+"""NWB files: what is loaded, and errors of broken files."""
 
 import sys
 from datetime import UTC
@@ -36,7 +36,7 @@ def add_trial(file, start, stop, onset, split):
 
 @pytest.fixture(scope="module")
 def contents(maze):
-    """Spike times, onsets and velocity as they are in the file."""
+    """Spike times, trials and velocity, read directly from the file."""
     with pynwb.NWBHDF5IO(maze, "r") as io:
         file = io.read()
         return {
@@ -70,7 +70,7 @@ def test_velocity_is_sampled_at_the_opening_of_each_bin_and_lags(maze, contents)
     for trial, onset in enumerate(contents["trials"].move_onset_time):
         first = 20 * int(np.ceil(round((onset - 0.1) / 0.02, 6)))
         expected = velocity[first : first + 600 : 20]
-        # the anti-aliasing filter leaves what is slow as it is
+        # the anti-aliasing filter does not change slow signals
         np.testing.assert_allclose(data.behavior["hand_vel"][trial], expected, atol=1.0)
         assert (
             np.corrcoef(data.behavior["hand_vel"][trial].T.ravel(), expected.T.ravel())[0, 1]
@@ -96,7 +96,7 @@ def test_the_whole_recording_is_one_array(maze, contents):
     whole = bin_spikes(contents["times"], 0.02, stop=0.02 * len(data.spikes))
     known = ~np.isnan(data.spikes)
     np.testing.assert_array_equal(data.spikes[known], whole[known])
-    # 20 ms of each 1.4 s are not observed, and the 100 ms before the first trial
+    # not observed: 20 ms of each 1.4 s, and 100 ms before the first trial
     assert np.isnan(data.spikes).any(axis=1).sum() == pytest.approx(19 + 5, abs=1)
     assert data.behavior["hand_vel"].shape == (len(data.spikes), 2)
     assert data.trials is None
@@ -104,7 +104,7 @@ def test_the_whole_recording_is_one_array(maze, contents):
 
 def test_a_bin_that_is_observed_in_part_is_unknown(maze):
     data = load_nwb(maze, bin_width=0.05, trials=False)
-    # observed from 100 to 1,480 ms of each 1,400 ms: the bin from 1,450 to 1,500 ms is cut
+    # observed from 100 to 1,480 ms, every 1,400 ms: the bin from 1,450 to 1,500 ms is cut
     ms = 50 * np.arange(len(data.spikes)) - 100
     expected = (ms < 0) | (ms % 1400 >= 1350)
     np.testing.assert_array_equal(np.isnan(data.spikes).all(axis=1), expected)
@@ -244,7 +244,7 @@ def test_bad_spike_times_name_file_and_unit(write_nwb, edit, message):
 
 @pytest.fixture
 def write_plain(tmp_path):
-    """Write a file with nothing but what `fill` puts into it."""
+    """Write a file that is empty apart from what `fill` adds."""
 
     def write(fill=lambda file: None):
         from datetime import datetime
@@ -285,11 +285,11 @@ def test_a_file_without_trials_needs_none_for_the_whole_recording(write_plain):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"align": "go_cue", "window": (0, 0.1)}, r"no column 'go_cue', but .*move_onset_time"),
+        ({"align": "go_cue", "window": (0, 0.1)}, r"no column 'go_cue', only .*move_onset_time"),
         ({"align": "split", "window": (0, 0.1)}, "trials/split holds no times"),
         ({"align": "move_onset_time"}, "needs a window"),
-        ({"window": (0, 0.0123)}, "no whole number of bins"),
-        ({"behavior": "eye_pos"}, r"maze\.nwb has no time series 'eye_pos', but \['hand_vel'\]"),
+        ({"window": (0, 0.0123)}, "not a whole number of bins"),
+        ({"behavior": "eye_pos"}, r"maze\.nwb has no time series 'eye_pos', only \['hand_vel'\]"),
         ({"bin_width": 2.0}, "trial 0 lasts"),
         ({"bin_width": -1}, "bin_width must be"),
     ],
@@ -313,14 +313,14 @@ def test_an_hdf5_file_that_is_no_nwb_is_named(tmp_path):
     path = tmp_path / "other.nwb"
     with h5py.File(path, "w") as file:
         file["values"] = [1, 2]
-    with pytest.raises(ValueError, match=r"other\.nwb (cannot be opened|is no NWB file)"):
+    with pytest.raises(ValueError, match=r"other\.nwb (cannot be opened|is not an NWB file)"):
         load_nwb(path)
 
 
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({}, "does not say which data set it is"),
+        ({}, "cannot be inferred from the file"),
         ({"name": "mc_maze", "bin_width": 0.0005}, "whole number of milliseconds"),
         ({"name": "mc_rtt"}, "lacks|finger_vel"),
     ],

@@ -1,6 +1,6 @@
-"""The same tensors as the benchmark's own pipeline makes of an NWB file.
+"""Arrays from an NWB file equal those of the benchmark's own pipeline.
 
-That pipeline needs pandas below 3, and runs where there is one.
+That pipeline, and so these tests, need pandas below 3.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ pandas = pytest.importorskip("pandas")
 pytestmark = [
     pytest.mark.skipif(
         int(pandas.__version__.split(".")[0]) >= 3,
-        reason=f"nlb-tools' pipeline needs pandas<3, here is {pandas.__version__}",
+        reason=f"nlb-tools' pipeline needs pandas<3, installed is {pandas.__version__}",
     ),
-    pytest.mark.filterwarnings("ignore"),  # of the reference
+    pytest.mark.filterwarnings("ignore"),  # from nlb-tools
 ]
 tensors = pytest.importorskip("nlb_tools.make_tensors", reason="nlb-tools is not installed")
 
@@ -109,9 +109,9 @@ def test_area2_bump_tensors_are_the_same(write_nwb, bin_ms):
 @pytest.mark.parametrize("bin_ms", [5, 20])
 def test_dmfc_rsg_tensors_are_the_same(write_nwb, bin_ms):
     def intervals(file):
-        """Give each trial a set and a go, between which the interval differs."""
+        """Add set and go times to each trial, at random intervals."""
         rng = np.random.default_rng(0)
-        file.trials["split"].data[0] = "none"  # its window begins before the recording
+        file.trials["split"].data[0] = "none"  # its window starts before the recording
         go = np.array(file.trials["start_time"][:]) + 0.9
         columns = {
             "go_time": go,

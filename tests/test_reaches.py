@@ -13,7 +13,7 @@ def reaches():
 
 
 def _decode(signal, velocity):
-    """Velocity R2 of a ridge regression without history, last fifth of the trials."""
+    """Velocity R2 of ridge regression without history, in the last fifth of the trials."""
     n = len(signal) * 4 // 5
     flat = [a.reshape(-1, a.shape[-1]) for a in (signal[:n], velocity[:n], signal[n:])]
     scale = flat[0].std(axis=0) + 1e-9

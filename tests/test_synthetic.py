@@ -39,7 +39,7 @@ def test_shapes_and_types(make):
 def test_spikes_are_poisson_with_the_stated_rates(make):
     data = make(random_state=0)
     rates, noise = data.rates, data.spikes - data.rates
-    # Mean and variance of each neuron, in standard errors of a Poisson variable.
+    # Deviations of mean and variance of each neuron, in standard errors of Poisson counts.
     mean_error = noise.sum(axis=(0, 1)) / np.sqrt(rates.sum(axis=(0, 1)))
     spread = (noise**2 - rates).sum(axis=(0, 1))
     spread_error = spread / np.sqrt((rates + 2 * rates**2).sum(axis=(0, 1)))
@@ -103,7 +103,7 @@ def test_train_fraction_counts_whole_repetitions(fraction, n_train):
 def test_chaotic_network_is_the_published_one(chaotic):
     assert chaotic.weights[0, 0] == pytest.approx(0.06239899, abs=1e-8)
     assert chaotic.spikes.shape == (1300, 100, 50)
-    # Counted in the output of the published generator.
+    # Number of spikes in the output of the published generator.
     assert chaotic.spikes.sum() == 972577
 
 
@@ -139,7 +139,7 @@ def test_lorenz_integration_rests_on_the_fixed_point():
 
 
 def test_lorenz_latents_obey_the_equations():
-    # One step a bin. Shifting and scaling a variable does not change its own decay.
+    # One step per bin. Shifting and scaling a variable does not change its decay rate.
     data = make_lorenz(3, 1, 3, n_bins=1000, bin_width=0.001, random_state=0)
     for path in data.latents:
         x, y, z = path[:-1].T

@@ -1,12 +1,17 @@
-"""Data to work with: generators whose true rates are known, recordings, and the benchmark."""
+"""Synthetic data with known rates, NWB recordings, and the Neural Latents Benchmark."""
 
-from .archive import fetch_nlb
-from .binning import align_to_events, bin_spikes, bin_trials
-from .nlb import load_nlb
-from .nwb import load_nwb
-from .reaches import make_reaches
-from .submission import evaluate, load_submission, make_submission, save_submission
-from .synthetic import make_chaotic_rnn, make_lorenz
+from sklearn_stndt.datasets.archive import fetch_nlb
+from sklearn_stndt.datasets.binning import align_to_events, bin_spikes, bin_trials
+from sklearn_stndt.datasets.nlb import load_nlb
+from sklearn_stndt.datasets.nwb import load_nwb
+from sklearn_stndt.datasets.reaches import make_reaches
+from sklearn_stndt.datasets.submission import (
+    evaluate,
+    load_submission,
+    make_submission,
+    save_submission,
+)
+from sklearn_stndt.datasets.synthetic import make_chaotic_rnn, make_lorenz
 
 __all__ = [
     "align_to_events",

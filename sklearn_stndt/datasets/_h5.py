@@ -1,4 +1,4 @@
-"""Reading and writing of HDF5 files, with errors that name the file and what is wrong in it."""
+"""Read and write HDF5 files. Errors name the file and the problem."""
 
 import os
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def import_h5py() -> Any:
-    """Import h5py, or say how to install it."""
+    """Return h5py, or raise an ImportError that says how to install it."""
     try:
         import h5py
     except ImportError as error:
@@ -29,7 +29,7 @@ def read_h5(path: str | os.PathLike) -> dict[str, Any]:
         file = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(
-            f"{path} is no HDF5 file, or it is truncated ({error}). Download or write it again."
+            f"{path} is not an HDF5 file, or is truncated ({error}). Download or write it again."
         ) from error
     with file:
         return _read_group(file, path, h5py)
@@ -54,7 +54,7 @@ def _is_group(item: Any, h5py: Any) -> bool:
 
 
 def write_h5(content: Mapping[str, Mapping[str, Any]], path: str | os.PathLike) -> None:
-    """Write a dictionary of dictionaries of arrays, floats as float32."""
+    """Write a dictionary of dictionaries of arrays; floats are written as float32."""
     h5py = import_h5py()
     with h5py.File(Path(path).expanduser(), "w") as file:
         for name, arrays in content.items():

@@ -1,4 +1,4 @@
-"""The benchmark's tensors from its NWB files."""
+"""Arrays of the Neural Latents Benchmark from its NWB files."""
 
 import os
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.signal import convolve
 from scipy.signal.windows import gaussian
 
-from ._nlb_sets import SETS, NLBSet
-from ._recording import Recording, read_recording
+from sklearn_stndt.datasets._nlb_sets import SETS, NLBSet
+from sklearn_stndt.datasets._recording import Recording, read_recording
 
 _DMFC_BEHAVIOR = ("is_eye", "theta", "is_short", "ts", "tp")
 _CLOCK = 1e-6
@@ -19,10 +19,10 @@ _CLOCK = 1e-6
 def tensors_from_nwb(
     paths: Sequence[str | os.PathLike], name: str, bin_ms: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return inputs and target of a data set, as its h5 files would hold them.
+    """Return the inputs and the target of a data set, as in its h5 files.
 
-    Trials of the split "test" are evaluated where there are any, after training on "train" and
-    "val"; else those of "val", after training on "train".
+    If there are trials of the split "test", these are evaluated and the splits "train" and "val"
+    are for training. Otherwise "val" is evaluated and "train" is for training.
     """
     spec = SETS[name]
     behavior = [] if spec.behavior is None else [spec.behavior]
@@ -36,8 +36,8 @@ def tensors_from_nwb(
     test = [part for part in parts if part.split == evaluated]
     if not train or not test:
         raise ValueError(
-            f"{', '.join(map(str, paths))}: trials/split names {sorted(found)}; training needs "
-            '"train" and evaluation "val" or "test". Pass the files of both.'
+            f"{', '.join(map(str, paths))}: the splits in trials/split are {sorted(found)}; "
+            'training needs "train", and evaluation needs "val" or "test". Pass the files of both.'
         )
     inputs: dict[str, Any] = {}
     _Tensors(train, spec, bin_ms).write(inputs, "train")
@@ -67,15 +67,15 @@ def _read(path: str | os.PathLike, behavior: list[str]) -> Recording:
         return read_recording(path, behavior)
     except ValueError as error:
         if behavior and "has no time series" in str(error):
-            return read_recording(path, [])  # files of the test trials keep it back
+            return read_recording(path, [])  # files of test trials contain no behaviour
         raise
 
 
 def _splits(recording: Recording) -> list[str]:
     if recording.trials is None or "split" not in recording.trials.columns:
         raise ValueError(
-            f"{recording.name}: the trials table has no column 'split', which tells training "
-            "trials from others in the benchmark's files. Load other files with load_nwb."
+            f"{recording.name}: the trials table has no column 'split', which marks training "
+            "trials in the benchmark's files. Load files of other origin with load_nwb."
         )
     known = ("train", "val", "test")
     return [split for split in known if (recording.trials["split"] == split).any()]
@@ -96,7 +96,7 @@ class _Split:
 
 
 class _Tensors:
-    """Arrays of all trials of a part, from one file or several."""
+    """Arrays of the training trials or of the evaluation trials, from one or more files."""
 
     def __init__(self, splits: list[_Split], spec: NLBSet, bin_ms: int) -> None:
         self.splits = splits
@@ -109,15 +109,15 @@ class _Tensors:
         self.knows_heldout = all(split.recording.heldout.any() for split in splits)
 
     def write(self, inputs: dict[str, Any], prefix: str) -> None:
-        """Add the arrays of this part."""
+        """Add the arrays to `inputs`, under keys that start with `prefix`."""
         spikes, heldout = [], []
         for split in self.splits:
             spikes.append(self._counts(split, self._first(split), self.n_bins + self.n_forward))
             heldout.append(split.recording.heldout)
         if any(not np.array_equal(flags, heldout[0]) for flags in heldout):
             raise ValueError(
-                f"{self.splits[0].recording.name} and {self.splits[-1].recording.name} have other "
-                "units. Pass files of one session."
+                f"{self.splits[0].recording.name} and {self.splits[-1].recording.name} have "
+                "different units. Pass files of one session."
             )
         counts = np.concatenate(spikes)
         for where, bins in (("", slice(self.n_bins)), ("_forward", slice(self.n_bins, None))):
@@ -132,7 +132,7 @@ class _Tensors:
             inputs[f"{prefix}_decode_mask"] = np.column_stack([flags == 0, flags == 1])
 
     def between_set_and_go(self) -> NDArray[np.float32]:
-        """Held-out spikes from set to go, NaN around them."""
+        """Held-out counts, (n_trials, n_bins, n_heldout), NaN before set and after go."""
         counts = []
         for split in self.splits:
             first = self._first(split)
@@ -176,7 +176,7 @@ class _Tensors:
 
 
 def _draw_jitter(splits: list[_Split], bin_ms: int) -> None:
-    """Shift trials of DMFC_RSG against go by up to 300 ms, as the benchmark draws it."""
+    """Shift trials of DMFC_RSG relative to go by up to 300 ms, drawn as in the benchmark."""
     random = np.random.RandomState(0)
     for split in splits:
         if split.split == "test":
@@ -187,8 +187,8 @@ def _draw_jitter(splits: list[_Split], bin_ms: int) -> None:
         drawn = random.random_sample(len(longest)) * longest
         if np.isnan(drawn).any():
             raise ValueError(
-                f"{split.recording.name}: trials/tp is NaN in trials with a go_time. Write it for "
-                "each of them."
+                f"{split.recording.name}: trials/tp is NaN in trials with a go_time. Each of these "
+                "trials needs a tp."
             )
         split.jitter = drawn.round().astype(np.intp)
 
@@ -213,8 +213,8 @@ def _psths(train: list[_Split], test: list[_Split], spec: NLBSet, bin_ms: int) -
     for _, members in used.dropna(subset=list(spec.conditions)).groupby(list(spec.conditions)):
         trials = members.index.to_numpy()
         events = recording.event_times(spec.align)[trials]
-        stop = recording.first_bins(events, width)  # the event's own bin
-        if spec.behavior is None:  # from set to go, without what is much shorter than the others
+        stop = recording.first_bins(events, width)  # bin of the event
+        if spec.behavior is None:  # from set to go, without trials much shorter than the mean
             first = recording.first_bins(recording.event_times("set_time")[trials], width)
             long = (stop - first) >= 0.8 * (stop - first).mean()
             trials, first, stop = trials[long], first[long], stop[long]
@@ -243,10 +243,10 @@ def _psths(train: list[_Split], test: list[_Split], spec: NLBSet, bin_ms: int) -
 def _mean_course(
     smooth: NDArray, first: NDArray, lengths: NDArray, relative: NDArray
 ) -> NDArray[np.float64]:
-    """Mean over trials at each bin relative to their events, NaN where no trial is known.
+    """Mean over trials in each bin relative to the event, NaN where no trial has data.
 
-    Where the window is no whole number of bins away from the event, trials begin a bin earlier or
-    later, and the mean is longer than each of them.
+    If the window does not start a whole number of bins from the event, some trials start one bin
+    later than others, and the mean is longer than each trial.
     """
     n_bins = int((relative + lengths).max() - relative.min())
     total, n_known = np.zeros((2, n_bins, smooth.shape[1]))
@@ -260,7 +260,7 @@ def _mean_course(
 
 
 def _smoothed_counts(recording: Recording, kernel: int, bin_ms: int) -> NDArray[np.float64]:
-    """Counts in bins after smoothing at 1 ms, held-in neurons first, NaN where unobserved."""
+    """Counts per bin, smoothed at 1 ms; held-in neurons first, NaN where not observed."""
     n_ms = round(1000 * recording.end)
     window = gaussian(6 * kernel, kernel, sym=True)
     window /= window.sum()
@@ -284,6 +284,6 @@ def _smoothed_counts(recording: Recording, kernel: int, bin_ms: int) -> NDArray[
 
 
 def _runs(mask: NDArray[np.bool_]) -> list[slice]:
-    """Stretches in which a mask is True."""
+    """Slices of consecutive True entries in a mask."""
     edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
     return [slice(start, stop) for start, stop in edges.reshape(-1, 2)]

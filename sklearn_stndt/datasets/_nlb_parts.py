@@ -1,4 +1,4 @@
-"""From the arrays of the benchmark's files, however they were obtained, to one Bunch."""
+"""Combine the arrays of the Neural Latents Benchmark into one Bunch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from ._nlb_sets import SETS, group_key
+from sklearn_stndt.datasets._nlb_sets import SETS, group_key
 
 
 def check_parts(inputs: Mapping[str, Any], sources: Mapping[str, str]) -> "dict[str, SpikesPart]":
-    """Spikes of training and of evaluation, as far as they are there."""
+    """Return the spikes of training and of evaluation trials, if present, after checking them."""
     return {
         prefix: SpikesPart(inputs, sources, prefix)
         for prefix in ("train", "eval")
@@ -26,7 +26,7 @@ def assemble(
     target: Mapping[str, Any],
     sources: Mapping[str, str],
 ) -> Bunch:
-    """Put the arrays of the benchmark together into a Bunch."""
+    """Combine the arrays of a data set into a Bunch."""
     parts = check_parts(inputs, sources)
     n_heldin = next(iter(parts.values())).heldin.shape[-1]
     n_heldout, n_forward = 0, 0
@@ -100,7 +100,7 @@ def assemble(
 
 
 class SpikesPart:
-    """Spikes of training or of evaluation, checked."""
+    """Spikes of the training or the evaluation trials, checked."""
 
     def __init__(self, inputs: Mapping[str, Any], sources: Mapping[str, str], prefix: str) -> None:
         def get(what: str) -> NDArray | None:
@@ -116,7 +116,7 @@ class SpikesPart:
             return array
 
         heldin = get("heldin")
-        assert heldin is not None  # a part is made only where it exists
+        assert heldin is not None  # parts are created only for existing keys
         self.heldin: NDArray = heldin
         self.heldout = get("heldout")
         if prefix == "train" and self.heldout is None:
@@ -129,7 +129,7 @@ class SpikesPart:
         self.heldout_forward = ahead[1]
         if (ahead[0] is None) != (ahead[1] is None) and prefix == "train":
             raise ValueError(
-                f"{source_names(sources)} holds one of train_spikes_heldin_forward and "
+                f"{source_names(sources)} holds only one of train_spikes_heldin_forward and "
                 "train_spikes_heldout_forward; forward bins need both."
             )
         n_trials, n_bins, n_neurons = self.heldin.shape
@@ -155,7 +155,7 @@ class SpikesPart:
                 )
 
     def full(self, n_heldin: int, n_heldout: int, n_forward: int) -> NDArray:
-        """All neurons and bins, float32, NaN where unknown."""
+        """All counts, (n_trials, n_bins + n_forward, n_neurons), float32, NaN where unknown."""
         n_trials, n_bins, n_neurons = self.heldin.shape
         if n_neurons != n_heldin:
             raise ValueError(
@@ -186,7 +186,7 @@ def _add_truth(
     n_forward: int,
     sources: Mapping[str, str],
 ) -> None:
-    """Write what the target knows of the evaluation trials into their spikes, in place."""
+    """Fill unknown spikes of the evaluation trials with those of the target, in place."""
     n_bins = spikes.shape[1] - n_forward
     places = {
         "eval_spikes_heldout": spikes[:, :n_bins, n_heldin:],
@@ -199,13 +199,13 @@ def _add_truth(
         if target[key].shape != place.shape:
             raise ValueError(
                 f"{_where(sources, key)} has shape {target[key].shape}, expected {place.shape} "
-                "after the inputs. Pass files that belong together."
+                "to match the inputs. Pass files that belong together."
             )
         np.copyto(place, target[key], where=np.isnan(place), casting="same_kind")
 
 
 def _labels(trials_of_condition: Any, n_trials: int | None) -> NDArray | None:
-    """Condition of each trial."""
+    """Condition of each trial, -1 for none."""
     if trials_of_condition is None or n_trials is None:
         return None
     labels = np.full(n_trials, -1)
@@ -219,5 +219,5 @@ def _where(sources: Mapping[str, str], key: str) -> str:
 
 
 def source_names(sources: Mapping[str, str]) -> str:
-    """Names of the files, for messages."""
+    """Names of the files, for error messages."""
     return ", ".join(sorted(set(sources.values())))

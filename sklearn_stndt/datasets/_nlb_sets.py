@@ -1,4 +1,4 @@
-"""What the data sets of the Neural Latents Benchmark are made of."""
+"""Properties of the data sets of the Neural Latents Benchmark."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ class NLBSet:
     """One data set. Times are in milliseconds, as the benchmark defines them."""
 
     dandiset: str
-    file: str  # what the names of its files hold
+    file: str  # session, as it appears in the file names
     n_heldin: int
     n_heldout: int
     align: str  # column of the trials table
     window: tuple[int, int]
-    lag: int = 0  # of behaviour after the neurons
-    behavior: str | None = None  # a series; None: columns of the trials table
+    lag: int = 0  # by which behaviour lags the spikes
+    behavior: str | None = None  # time series; None: columns of the trials table
     conditions: tuple[str, ...] = ()
-    kernel: int = 0  # standard deviation of the Gaussian of PSTHs
-    decoders: str | None = None  # the column whose two values have a decoder each
-    n_train: int | None = None  # named in the scores of the scaling group
+    kernel: int = 0  # standard deviation of the Gaussian that smooths PSTHs
+    decoders: str | None = None  # column with two values, each with its own decoder
+    n_train: int | None = None  # training trials; part of score names in the scaling group
     forward: int = 200
 
 
@@ -71,22 +71,22 @@ SETS = {
 
 
 def split_key(key: str) -> tuple[str, int | None]:
-    """Split a group's name, such as mc_maze_20, into the data set and its bins in ms."""
+    """Split a group name, such as mc_maze_20, into data set and bin width in ms."""
     if key in SETS:
         return key, None
     if key.endswith("_20") and key[:-3] in SETS:
         return key[:-3], 20
     if key in ("mc_maze_scaling", "mc_maze_scaling_20"):
         raise ValueError(
-            f"{key!r} is three data sets, {', '.join(SCALING)}. Take them one by one, and put the "
-            "three submissions into one dictionary for evaluate."
+            f"{key!r} consists of three data sets, {', '.join(SCALING)}. Load each of them, and "
+            "merge the three submissions into one dictionary for evaluate."
         )
     raise ValueError(
-        f"There is no data set {key!r} in the benchmark; pass one of {', '.join(SETS)}, for bins "
-        "of 20 ms with _20 behind it."
+        f"There is no data set {key!r} in the benchmark; pass one of {', '.join(SETS)}. Append "
+        "_20 for bins of 20 ms."
     )
 
 
 def group_key(name: str, bin_ms: int) -> str:
-    """Name of a data set's group in target and submission files."""
+    """Name of the group of a data set in target and submission files."""
     return name if bin_ms == 5 else f"{name}_{bin_ms}"

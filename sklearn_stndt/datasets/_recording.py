@@ -1,4 +1,4 @@
-"""A recording read from an NWB file, cut into bins."""
+"""Read a recording from an NWB file and bin it."""
 
 import math
 import os
@@ -10,33 +10,33 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import decimate
 
-from .binning import check_train, count_trials
+from sklearn_stndt.datasets.binning import check_train, count_trials
 
 # Timestamps in files are rounded to microseconds.
-_CLOCK = 1e-6
-_N_TAPS = 500  # of the anti-aliasing filter, half a second at 1,000 samples a second
+_CLOCK = 1e-6  # s
+_N_TAPS = 500  # order of the anti-aliasing filter, 0.5 s at 1,000 Hz
 
 
 @dataclass
 class Signal:
-    """A time series: behaviour, mostly."""
+    """A time series, usually behaviour."""
 
     times: NDArray[np.float64]  # (n_samples,), s
     values: NDArray  # (n_samples, n_channels), as stored
-    rate: float | None  # Hz, where regular
+    rate: float | None  # Hz; None if irregular
     conversion: float = 1.0
     offset: float = 0.0
 
     def scaled(self) -> "Signal":
-        """Return the signal in the unit that the file declares."""
+        """Return the signal in the unit declared in the file."""
         values = self.values * self.conversion + self.offset
         return Signal(self.times, values, self.rate)
 
     def in_bins(self, bin_width: float, n_bins: int, end: float) -> NDArray[np.float64]:
-        """Values of each bin from 0 to `end`, (n_bins, n_channels), NaN where there are none."""
+        """Value of each bin from 0 to `end` (s), (n_bins, n_channels), NaN where unknown."""
         if self.rate is None:
             return self._averaged(bin_width, n_bins)
-        factor = self.rate * bin_width  # samples a bin
+        factor = self.rate * bin_width  # samples per bin
         if abs(factor - round(factor)) < 1e-6 and round(factor) >= 1:
             place = self.times * self.rate
             if np.abs(place - np.rint(place)).max() < _CLOCK * self.rate:
@@ -49,7 +49,7 @@ class Signal:
         return self._averaged(bin_width, n_bins)
 
     def _decimated(self, place: NDArray, factor: int, n_samples: int) -> NDArray[np.float64]:
-        """Value at the opening of each bin, after an anti-aliasing filter without delay."""
+        """Value at the start of each bin, after a zero-phase anti-aliasing filter."""
         inside = (place >= 0) & (place < n_samples)
         full = np.full((n_samples, self.values.shape[1]), np.nan)
         full[place[inside]] = self.values[inside]
@@ -60,7 +60,7 @@ class Signal:
                 known = np.flatnonzero(~gaps)
                 channel[gaps] = np.interp(np.flatnonzero(gaps), known, channel[known])
         if factor > 1:
-            # constant beyond both ends, or the filter would pull them towards 0
+            # padded with the edge values, or the filter would pull both ends towards 0
             n_more = math.ceil(_N_TAPS / 2 / factor)  # bins
             more = ((n_more * factor, n_more * factor), (0, 0))
             full = decimate(
@@ -69,7 +69,7 @@ class Signal:
         return np.where(unknown, np.nan, full)
 
     def _averaged(self, bin_width: float, n_bins: int) -> NDArray[np.float64]:
-        """Mean of the samples of each bin, NaN without a sample."""
+        """Mean of the samples in each bin, NaN without samples."""
         bins = np.floor(self.times / bin_width + _CLOCK).astype(np.intp)
         inside = (bins >= 0) & (bins < n_bins)
         bins, values = bins[inside], self.values[inside]
@@ -82,7 +82,7 @@ class Signal:
         return out
 
     def _interpolated(self, centres: NDArray) -> NDArray[np.float64]:
-        """Value at the centre of each bin, by a line between the samples around it."""
+        """Value at the centre of each bin, by linear interpolation."""
         return np.column_stack(
             [
                 np.interp(centres, self.times, channel, left=np.nan, right=np.nan)
@@ -99,13 +99,13 @@ class Recording:
     spike_times: list[NDArray[np.float64]]
     unit_ids: NDArray
     heldout: NDArray[np.bool_]
-    observed: list[NDArray] | None  # of each unit, (n_intervals, 2), s
+    observed: list[NDArray] | None  # per unit, (n_intervals, 2), s
     trials: Any  # DataFrame, or None
     signals: dict[str, Signal]
 
     @property
     def end(self) -> float:
-        """Last time that anything is known of, in seconds."""
+        """End of the last observed interval in seconds, or else of the last data."""
         times = [train[-1] for train in self.spike_times if train.size]
         observed = [float(intervals.max()) for intervals in self.observed or [] if intervals.size]
         if observed:
@@ -116,15 +116,15 @@ class Recording:
         return float(max(times, default=0.0))
 
     def event_times(self, column: str) -> NDArray[np.float64]:
-        """Times in a column of the trials table, NaN where a trial has none."""
+        """Times in a column of the trials table, in seconds, NaN where missing."""
         if self.trials is None:
             raise ValueError(
                 f"{self.name} has no trials table. Pass trials=False for the whole recording, or "
-                "bin its spike times around events of your own with align_to_events."
+                "bin its spike times around your own events with align_to_events."
             )
         if column not in self.trials.columns:
             raise ValueError(
-                f"{self.name}: the trials table has no column {column!r}, but "
+                f"{self.name}: the trials table has no column {column!r}, only "
                 f"{list(self.trials.columns)}. Align to one of them."
             )
         try:
@@ -135,7 +135,7 @@ class Recording:
             ) from error
 
     def first_bins(self, times: NDArray, bin_width: float) -> NDArray[np.intp]:
-        """First bin of the recording that opens at or after each time."""
+        """First bin of the recording that starts at or after each time (s)."""
         return np.ceil(times / bin_width - _CLOCK).astype(np.intp)
 
     def counts(
@@ -146,9 +146,10 @@ class Recording:
         *,
         whole: bool = True,
     ) -> NDArray[np.float32]:
-        """Counts of trials, (n_trials, n_bins, n_units), NaN where not observed.
+        """Spike counts of trials, (n_trials, n_bins, n_units), NaN where not observed.
 
-        `whole`: a bin that is observed in part is unknown; else its first millisecond decides.
+        With `whole`, a bin counts as observed if all of it was observed; otherwise, if its first
+        millisecond was.
         """
         counts = count_trials(self.spike_times, first * bin_width, n_bins, bin_width, np.float32)
         bins = first[:, None] + np.arange(n_bins.max())  # (trials, bins)
@@ -156,7 +157,7 @@ class Recording:
         if self.observed is None:
             counts[(bins < 0) | (bins >= np.floor(self.end / bin_width) + 1)] = np.nan
             return counts
-        cache: dict[bytes, NDArray] = {}  # mostly, all units have the same intervals
+        cache: dict[bytes, NDArray] = {}  # units usually share the same intervals
         for unit, intervals in enumerate(self.observed):
             key = intervals.tobytes()
             if key not in cache:
@@ -178,18 +179,18 @@ class Recording:
 def _is_observed(
     bins: NDArray[np.intp], intervals: NDArray, bin_width: float, whole: bool
 ) -> NDArray[np.bool_]:
-    """Whether bins lie in one of the intervals."""
+    """Whether each bin lies within one of the intervals (s)."""
     if not intervals.size:
         return np.zeros(bins.shape, dtype=bool)
     starts, stops = intervals[np.argsort(intervals[:, 0])].T  # (n_intervals,)
     opens = bins * bin_width
     closes = opens + (bin_width if whole else 0.001)
-    at = np.searchsorted(starts, opens + _CLOCK, side="right") - 1  # the interval before
+    at = np.searchsorted(starts, opens + _CLOCK, side="right") - 1  # last one that has started
     return (at >= 0) & (closes <= stops[np.maximum(at, 0)] + _CLOCK)
 
 
 def import_pynwb() -> Any:
-    """Import pynwb, or say how to install it."""
+    """Return pynwb, or raise an ImportError that says how to install it."""
     try:
         import pynwb
     except ImportError as error:
@@ -200,7 +201,7 @@ def import_pynwb() -> Any:
 
 
 def read_recording(path: str | os.PathLike, behavior: Any = None) -> Recording:
-    """Read spikes, trials and the named signals (None: all) of an NWB file."""
+    """Read spikes, trials and the named time series (None: all) of an NWB file."""
     pynwb = import_pynwb()
     path = Path(path).expanduser()
     if not path.is_file():
@@ -209,15 +210,15 @@ def read_recording(path: str | os.PathLike, behavior: Any = None) -> Recording:
         io = pynwb.NWBHDF5IO(path, "r")
     except Exception as error:
         raise ValueError(
-            f"{path} cannot be opened ({error}): it is no HDF5 file, or it is truncated. Download "
-            "it again."
+            f"{path} cannot be opened ({error}): it is not an HDF5 file, or is truncated. "
+            "Download it again."
         ) from error
     with io:
         try:
             file = io.read()
         except Exception as error:
             raise ValueError(
-                f"{path} is no NWB file that pynwb can read ({error}). Check it with "
+                f"{path} is not an NWB file that pynwb can read ({error}). Check it with "
                 "pynwb-validate, or download it again."
             ) from error
         return Recording(
@@ -234,13 +235,13 @@ def _read_units(
     units = file.units
     if units is None or len(units) == 0:
         raise ValueError(
-            f"{path} has no units, and spike times are what rates are inferred from. Use the file "
-            "of the session that holds sorted spikes."
+            f"{path} has no units, and so no spike times. Use the file of the session with sorted "
+            "spikes."
         )
     if "spike_times" not in units.colnames:
         raise ValueError(
-            f"{path}: units has no column spike_times, but {list(units.colnames)}. Use a file with "
-            "spike times."
+            f"{path}: units has no column spike_times, only {list(units.colnames)}. Use a file "
+            "with spike times."
         )
     trains = []
     for unit in range(len(units)):
@@ -249,8 +250,8 @@ def _read_units(
         check_train(times, name)
         if times.size and times[0] < 0:
             raise ValueError(
-                f"{name} holds negative times, the lowest is {times[0]:g} s, and NWB counts from "
-                "the start of the session. Shift all times of the file by a common offset."
+                f"{name} holds negative times, the lowest is {times[0]:g} s, but times in NWB "
+                "count from the start of the session. Shift all times of the file by one offset."
             )
         trains.append(times)
     heldout = np.zeros(len(units), dtype=bool)
@@ -266,7 +267,7 @@ def _read_units(
 
 
 def _read_signals(file: Any, path: Path, behavior: Any, pynwb: Any) -> dict[str, Signal]:
-    """Time series of the file, without electrophysiology and images."""
+    """Read the time series of the file, except electrophysiology and images."""
     found: dict[str, Any] = {}
 
     def walk(containers: Any, prefix: str) -> None:
@@ -289,13 +290,13 @@ def _read_signals(file: Any, path: Path, behavior: Any, pynwb: Any) -> dict[str,
     for name in wanted:
         if name not in found:
             raise ValueError(
-                f"{path} has no time series {name!r}, but {sorted(found)}. Pass one of them."
+                f"{path} has no time series {name!r}, only {sorted(found)}. Pass one of them."
             )
         signal = _as_signal(found[name])
         if signal is not None:
             signals[name] = signal
         elif behavior is not None:
-            raise ValueError(f"{path}: {name} is no series of numbers over time. Leave it out.")
+            raise ValueError(f"{path}: {name} is not a numeric time series. Leave it out.")
     return signals
 
 
@@ -316,7 +317,7 @@ def _as_signal(series: Any) -> Signal | None:
         step = float(np.median(steps)) if steps.size else 0.0
         rate = round(1 / step, 3) if step > 0 else None
         if rate is not None:
-            place = (times - times[0]) * rate  # gaps are fine, drift is not
+            place = (times - times[0]) * rate  # gaps are allowed, drift is not
             rate = rate if np.abs(place - np.rint(place)).max() < _CLOCK * rate else None
     else:
         rate = float(series.rate)

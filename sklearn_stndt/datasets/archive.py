@@ -1,4 +1,4 @@
-"""The benchmark's recordings from the DANDI archive."""
+"""Download the recordings of the Neural Latents Benchmark from the DANDI archive."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 
 from sklearn.datasets import get_data_home
 
-from ._nlb_sets import SETS, split_key
+from sklearn_stndt.datasets._nlb_sets import SETS, split_key
 
 __all__ = ["fetch_nlb"]
 
@@ -25,8 +25,7 @@ def fetch_nlb(
 ) -> list[Path]:
     """Download a recording of the Neural Latents Benchmark from the DANDI archive.
 
-    Files that are there already are not downloaded again, and each new one is compared with the
-    archive's checksum.
+    Existing files are not downloaded again. New files are verified with the archive's checksum.
 
     Parameters
     ----------
@@ -34,34 +33,34 @@ def fetch_nlb(
         Data set, such as "mc_maze_small".
 
     data_home : path, default=None
-        Where to keep the files, in a folder ``nlb/<name>``. None: scikit-learn's data home, see
-        :func:`sklearn.datasets.get_data_home`.
+        Folder for the files, which are stored in its subfolder ``nlb/<name>``. None: scikit-learn's
+        data home, see :func:`sklearn.datasets.get_data_home`.
 
     download_if_missing : bool, default=True
-        False: raise an error rather than download.
+        If False, raise an OSError when files are missing instead of downloading them.
 
     version : str, default=None
-        Version of the dandiset. None: the newest published one.
+        Version of the dandiset. None: the latest published version.
 
     api_url : str, default=None
-        Another archive's API. None: the DANDI archive, or what the environment variable
-        DANDI_INSTANCE names.
+        URL of another archive's API. None: the DANDI archive, or the instance in the environment
+        variable DANDI_INSTANCE.
 
     Returns
     -------
     paths : list of Path
-        NWB files, that of the training trials before that of the test trials, for
-        ``load_nlb(paths, name=name)``.
+        NWB files, to be loaded with ``load_nlb(paths, name=name)``. The file of the training
+        trials comes before the file of the test trials.
 
     Raises
     ------
     ImportError
-        Without dandi, if something is to be downloaded.
+        If files must be downloaded and dandi is not installed.
     OSError
-        If files are missing and `download_if_missing` is False; if the archive cannot be reached,
-        has no such files, or sends other bytes than it promises.
+        If files are missing and `download_if_missing` is False; if the archive cannot be reached or
+        has no such files; or if a download does not match its size or checksum in the archive.
     ValueError
-        If there is no such data set.
+        If the benchmark has no data set `name`.
 
     Examples
     --------
@@ -83,8 +82,8 @@ def fetch_nlb(
             return paths
     if not download_if_missing:
         raise OSError(
-            f"{folder} does not hold all files of {name}. Pass download_if_missing=True, or put "
-            "data_home where they are."
+            f"{folder} does not hold all files of {name}. Pass download_if_missing=True, or set "
+            "data_home to the folder that does."
         )
     client = _connect(api_url)
     with client:
@@ -113,7 +112,7 @@ def _connect(api_url: str | None) -> Any:
 def _download(
     client: Any, name: str, version: str | None, folder: Path
 ) -> tuple[dict[str, int], str]:
-    """Download what is missing; return names and sizes of the files, and the version."""
+    """Download missing files; return file sizes by file name, and the version."""
     spec = SETS[name]
     try:
         dandiset = client.get_dandiset(spec.dandiset, version, lazy=False)
@@ -134,7 +133,7 @@ def _download(
         )
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    # the test trials' file comes last
+    # the file of the test trials comes last
     for asset in sorted(assets, key=lambda asset: ("test" in asset.path, asset.path)):
         path = folder / Path(asset.path).name
         files[path.name] = int(asset.size)
@@ -151,11 +150,11 @@ def _download_file(asset: Any, path: Path) -> None:
         asset.download(part)
     except Exception as error:
         part.unlink(missing_ok=True)
-        raise OSError(f"The download of {asset.path} broke off ({error}). Try again.") from error
+        raise OSError(f"The download of {asset.path} failed ({error}). Try again.") from error
     if part.stat().st_size != asset.size or digest not in (None, _sha256(part)):
         part.unlink()
         raise OSError(
-            f"The download of {asset.path} has another size or checksum than the archive says. "
+            f"The download of {asset.path} does not match the size or checksum in the archive. "
             "Try again."
         )
     part.replace(path)

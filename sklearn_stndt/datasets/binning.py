@@ -1,4 +1,4 @@
-"""From spike times to counts per bin."""
+"""Bin spike times into counts per bin."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from ._checks import check_number
+from sklearn_stndt.datasets._checks import check_number
 
 __all__ = ["align_to_events", "bin_spikes", "bin_trials"]
 
-# Longer than this is more likely a recording whose times are not in seconds.
-_LONGEST = 7 * 24 * 3600.0
+# In a longer recording, times are more likely not in seconds.
+_LONGEST = 7 * 24 * 3600.0  # s
 
 
 def bin_spikes(
@@ -25,41 +25,41 @@ def bin_spikes(
 ) -> NDArray:
     """Count the spikes of a continuous recording in bins.
 
-    Bin ``k`` begins at ``start + k * bin_width``, and a spike on an edge belongs to the bin that
-    it opens.
+    Bin ``k`` starts at ``start + k * bin_width``, and a spike on an edge belongs to the bin that
+    starts there.
 
     Parameters
     ----------
     spike_times : list of array-like, dict of array-like, pynapple TsGroup, or neo SpikeTrains
-        Times of the spikes of each neuron in ascending order, in seconds (neo's in their own
-        unit). MATLAB cell arrays, as :func:`scipy.io.loadmat` reads them, will do.
+        Spike times of each neuron in ascending order, in seconds (neo spike trains in their own
+        unit). MATLAB cell arrays that were read by :func:`scipy.io.loadmat` are accepted too.
 
     bin_width : float
         Width of a bin, in seconds.
 
     start : float, default=0.0
-        Where the first bin begins, in seconds. Spikes before it are left out.
+        Start of the first bin, in seconds. Earlier spikes are left out.
 
     stop : float, default=None
-        End of the last bin, in seconds; bins that do not fit whole before it, and spikes after
-        it, are left out. None: the end of the recording where `spike_times` knows it (pynapple's
-        time support, neo's t_stop), else the end of the bin of the last spike.
+        End of the time range, in seconds. An incomplete last bin and later spikes are left out.
+        None: the end of the recording if `spike_times` contains it (pynapple's time support,
+        neo's t_stop), otherwise the end of the bin with the last spike.
 
     dtype : data type, default=numpy.uint8
-        Of the counts.
+        Data type of the counts.
 
     Returns
     -------
     counts : ndarray of shape (n_bins, n_neurons)
-        Spikes per bin, neurons in the order in which they came.
+        Spike counts per bin, with neurons in the order of `spike_times`.
 
     Raises
     ------
     TypeError
-        If `spike_times` is no list of arrays of numbers.
+        If `spike_times` does not hold an array of numbers for each neuron.
     ValueError
-        If times are not finite or not in order, if a time is negative while `start` is 0, if
-        there is no whole bin between `start` and `stop`, or if a count exceeds `dtype`.
+        If times are not finite or not sorted, if a time is negative while `start` is 0, if no
+        whole bin fits between `start` and `stop`, or if a count is too large for `dtype`.
 
     See Also
     --------
@@ -68,9 +68,9 @@ def bin_spikes(
 
     Notes
     -----
-    Multiples of a width such as 0.005 have no exact value in binary, nor have times such as 0.015.
-    A spike counts as on an edge if it is within a few rounding errors of it (four units in the
-    last place of the recording's largest time, some 3e-12 s in an hour).
+    Neither multiples of a bin width such as 0.005 nor times such as 0.015 are exact in binary.
+    A spike counts as on an edge if it is within a few rounding errors of it: four units in the
+    last place of the recording's largest time, about 3e-12 s in an hour.
 
     Examples
     --------
@@ -90,16 +90,16 @@ def bin_spikes(
         first = min((train[0] for train in trains if train.size), default=0.0)
         if first < 0:
             raise ValueError(
-                f"spike_times holds negative times, the lowest is {first:g} s, while bins begin "
-                "at 0. Pass start=... where the recording begins."
+                f"spike_times holds negative times, the lowest is {first:g} s, but bins start at "
+                "0. Pass start=... with the start of the recording."
             )
     if stop is None:
         stop = end
     if stop is None:
         if last - start > _LONGEST:
             raise ValueError(
-                f"The last spike is {last:g} s after the start, more than a week. Convert times "
-                "to seconds; if they are, pass stop=..."
+                f"The last spike is at {last:g} s, more than a week after the start. Convert times "
+                "to seconds; if they are in seconds, pass stop=..."
             )
         tolerance = _tolerance(start, last, bin_width)
         n_bins = math.floor((last - start) / bin_width + tolerance) + 1
@@ -120,7 +120,7 @@ def bin_spikes(
         bins = bins[low:high].astype(np.intp)
         if not bins.size:
             continue
-        # Times are in order, so spikes of a bin follow each other.
+        # Times are sorted, so the spikes of a bin are consecutive.
         opens = np.flatnonzero(np.diff(bins, prepend=-1))
         in_bin = np.diff(opens, append=bins.size)
         _check_fits(in_bin.max(), dtype)
@@ -136,10 +136,10 @@ def align_to_events(
     *,
     dtype: DTypeLike = np.uint8,
 ) -> NDArray:
-    """Count spikes in bins around events, a trial an event.
+    """Count spikes in bins around events, one trial per event.
 
-    Bins begin at exactly ``event + window[0]``; see :func:`bin_spikes` for edges. Windows of
-    neighbouring events may overlap.
+    The first bin of a trial starts at exactly ``event + window[0]``. Spikes on edges are counted
+    as in :func:`bin_spikes`. Windows of different events may overlap.
 
     Parameters
     ----------
@@ -147,28 +147,31 @@ def align_to_events(
         As in :func:`bin_spikes`.
 
     events : array-like of shape (n_trials,)
-        Times of the events, such as the onsets of movements, in seconds.
+        Times of the events, such as movement onsets, in seconds.
 
     window : (float, float)
-        Begin and end of a trial relative to its event, in seconds; a whole number of bins.
+        Start and end of a trial relative to its event, in seconds. Must span a whole number of
+        bins.
 
     bin_width : float
         Width of a bin, in seconds.
 
     dtype : data type, default=numpy.uint8
-        Of the counts.
+        Data type of the counts.
 
     Returns
     -------
     counts : ndarray of shape (n_trials, n_bins, n_neurons)
-        Spikes per bin.
+        Spike counts per bin.
 
     Raises
     ------
     TypeError
-        If `spike_times` is no list of arrays of numbers, or `window` no pair of them.
+        If `spike_times` does not hold an array of numbers for each neuron, or if `window` is not a
+        pair of numbers.
     ValueError
-        As in :func:`bin_spikes`, and if an event is NaN or `window` is no whole number of bins.
+        As in :func:`bin_spikes`, and if an event is NaN or `window` does not span a whole number
+        of bins.
 
     Examples
     --------
@@ -194,7 +197,7 @@ def align_to_events(
 def bin_trials(
     spike_times: Any, starts: ArrayLike, stops: ArrayLike, bin_width: float
 ) -> NDArray[np.float32]:
-    """Count spikes in the bins of trials of unequal length, NaN after the end of each.
+    """Count spikes in bins of trials of unequal length, padded with NaN.
 
     Parameters
     ----------
@@ -202,7 +205,7 @@ def bin_trials(
         As in :func:`bin_spikes`.
 
     starts, stops : array-like of shape (n_trials,)
-        Begin and end of each trial, in seconds. Bins that do not fit whole are left out.
+        Start and end of each trial, in seconds. An incomplete last bin is left out.
 
     bin_width : float
         Width of a bin, in seconds.
@@ -210,15 +213,15 @@ def bin_trials(
     Returns
     -------
     counts : ndarray of shape (n_trials, n_bins, n_neurons), float32
-        Spikes per bin; ``n_bins`` is that of the longest trial, shorter ones end in NaN.
+        Spike counts per bin. ``n_bins`` is that of the longest trial; shorter trials end in NaN.
 
     Raises
     ------
     TypeError
-        If `spike_times` is no list of arrays of numbers.
+        If `spike_times` does not hold an array of numbers for each neuron.
     ValueError
-        As in :func:`bin_spikes`, and if `starts` and `stops` do not fit, or a trial is shorter
-        than a bin.
+        As in :func:`bin_spikes`, and if `starts` and `stops` differ in length, or if a trial is
+        shorter than a bin.
 
     Examples
     --------
@@ -246,7 +249,7 @@ def bin_trials(
 
 
 def bins_of_window(window: Any, bin_width: float) -> int:
-    """Return the number of bins of a window; it must be a whole one."""
+    """Return the number of bins in a window; raise an error if it is not whole."""
     try:
         low, high = window
     except (TypeError, ValueError) as error:
@@ -256,30 +259,30 @@ def bins_of_window(window: Any, bin_width: float) -> int:
     n_bins = (high - low) / bin_width
     if abs(n_bins - round(n_bins)) > 1e-6 * max(n_bins, 1):
         raise ValueError(
-            f"window={window!r} lasts {high - low:g} s, which is no whole number of bins of "
+            f"window={window!r} lasts {high - low:g} s, which is not a whole number of bins of "
             f"{bin_width:g} s. Change one of them."
         )
     return round(n_bins)
 
 
 def check_times(times: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Check times of events."""
+    """Return times of events, (n_trials,), as float64 after checking them."""
     array = np.asarray(times, dtype=np.float64)
     if array.ndim != 1 or not array.size:
         raise ValueError(
-            f"{name} has shape {array.shape}; pass a time a trial, and at least one trial."
+            f"{name} has shape {array.shape}; pass one time per trial, and at least one trial."
         )
     n_bad = np.count_nonzero(~np.isfinite(array))
     if n_bad:
         raise ValueError(
-            f"{name} is NaN or infinite in {n_bad} of {len(array)} trials; leave these trials out, "
-            f"as {name}[np.isfinite({name})]."
+            f"{name} is NaN or infinite in {n_bad} of {len(array)} trials; leave these trials out "
+            f"with {name}[np.isfinite({name})]."
         )
     return array
 
 
 def as_trains(spike_times: Any) -> tuple[list[NDArray[np.float64]], float | None]:
-    """Return times of each neuron in seconds, checked, and the end of the recording if known."""
+    """Return checked spike times of each neuron (s), and the end of the recording if known (s)."""
     wanted = (
         "pass a list with the spike times of each neuron in seconds, for a single neuron [times]."
     )
@@ -293,12 +296,12 @@ def as_trains(spike_times: Any) -> tuple[list[NDArray[np.float64]], float | None
         names, trains = list(spike_times), list(spike_times.values())
     elif isinstance(spike_times, np.ndarray) and spike_times.dtype != object:
         raise TypeError(
-            f"spike_times is one array of shape {spike_times.shape}; {wanted} Of a table padded "
-            "with NaN: [row[~np.isnan(row)] for row in table]."
+            f"spike_times is one array of shape {spike_times.shape}; {wanted} From a table padded "
+            "with NaN, make it by [row[~np.isnan(row)] for row in table]."
         )
     elif isinstance(spike_times, Iterable) and not isinstance(spike_times, str):
         if isinstance(spike_times, np.ndarray):
-            spike_times = spike_times.ravel()  # a cell array is a table
+            spike_times = spike_times.ravel()  # cell arrays are 2D
         trains = list(spike_times)
         names = list(range(len(trains)))
     else:
@@ -312,11 +315,11 @@ def as_trains(spike_times: Any) -> tuple[list[NDArray[np.float64]], float | None
 
 
 def check_train(times: NDArray[np.float64], name: str) -> None:
-    """Raise unless spike times are finite and in order."""
+    """Raise an error unless spike times are finite and sorted."""
     n_bad = np.count_nonzero(~np.isfinite(times))
     if n_bad:
         raise ValueError(
-            f"{name} is NaN or infinite {n_bad} times; remove these, as times[np.isfinite(times)]."
+            f"{name} is NaN or infinite {n_bad} times; remove these: times[np.isfinite(times)]."
         )
     late = np.flatnonzero(times[1:] < times[:-1])
     if late.size:
@@ -352,7 +355,7 @@ def _stop_of(train: Any) -> float | None:
 
 
 def _tolerance(start: float, stop: float, bin_width: float) -> float:
-    """Rounding errors of times, as a fraction of a bin."""
+    """Tolerance for rounding errors of times, as a fraction of a bin."""
     largest = max(abs(start), abs(stop), bin_width)
     return min(4 * np.finfo(np.float64).eps * largest / bin_width, 0.25)
 
@@ -362,7 +365,7 @@ def _check_fits(largest: int, dtype: DTypeLike) -> None:
     if dtype.kind in "iu" and largest > np.iinfo(dtype).max:
         raise ValueError(
             f"A bin holds {largest} spikes, more than {dtype} can count. Pass dtype=np.uint16 or "
-            "narrower bins; if that is too many for a neuron, check that times are in seconds."
+            "narrower bins; if no neuron can fire that much, check that times are in seconds."
         )
 
 
@@ -373,7 +376,7 @@ def count_trials(
     bin_width: float,
     dtype: DTypeLike,
 ) -> NDArray:
-    """Count spikes of each trial, (n_trials, largest n_bins, n_neurons), 0 after its end."""
+    """Count the spikes of each trial, (n_trials, max(n_bins), n_neurons), 0 after its end."""
     longest = int(n_bins.max())
     stops = starts + n_bins * bin_width
     tolerance = _tolerance(np.abs(starts).max(), np.abs(stops).max(), bin_width)

@@ -1,4 +1,4 @@
-"""The files of the Neural Latents Benchmark."""
+"""Load the files of the Neural Latents Benchmark."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -6,10 +6,10 @@ from typing import Any
 
 from sklearn.utils import Bunch
 
-from ._h5 import read_h5
-from ._nlb_nwb import tensors_from_nwb
-from ._nlb_parts import SpikesPart, assemble, check_parts, source_names
-from ._nlb_sets import SETS, group_key, split_key
+from sklearn_stndt.datasets._h5 import read_h5
+from sklearn_stndt.datasets._nlb_nwb import tensors_from_nwb
+from sklearn_stndt.datasets._nlb_parts import SpikesPart, assemble, check_parts, source_names
+from sklearn_stndt.datasets._nlb_sets import SETS, group_key, split_key
 
 __all__ = ["load_nlb"]
 
@@ -24,81 +24,79 @@ def load_nlb(
 ) -> Bunch:
     """Load a data set of the Neural Latents Benchmark from its h5 or NWB files.
 
-    See [1]_ for the benchmark. Neurons are the held-in ones, followed by the held-out ones; bins
-    are those of the trial, followed by the forward bins where the files have any. What the
-    benchmark hides is NaN, so that
-    ``STNDTEstimator(heldout_neurons=data.heldout, forecast_bins=data.n_forward)`` can be fitted to
-    ``data.X_train``, and ``transform(data.X_eval)`` gives the rates that :func:`make_submission`
-    writes.
+    The benchmark is described in [1]_. Held-in neurons come before held-out neurons, and the bins
+    of the trial before the forward bins, if the files have any. Entries that the benchmark hides
+    are NaN. So ``STNDTEstimator(heldout_neurons=data.heldout, forecast_bins=data.n_forward)`` can
+    be fitted to ``data.X_train``; :func:`make_submission` then infers the rates of a submission.
 
     Parameters
     ----------
     path : path, or list of paths
-        h5 files with the training input, the evaluation input, or the evaluation target; all of
-        them that you have, in any order. A dictionary of arrays may stand for a file. Or the NWB
-        file of the training trials, whose validation trials are evaluated then, or that and the
-        file of the test trials, whose truth it keeps back.
+        Either h5 files with the training input, the evaluation input and the evaluation target, as
+        many of these as you have, in any order; a dictionary of arrays may replace a file. Or NWB
+        files: the file of the training trials alone, whose validation trials are then evaluated,
+        or this file and the file of the test trials, which lacks the spikes to be predicted.
 
     name : str, default=None
-        Data set, such as "mc_maze_small"; with "_20" behind it for bins of 20 ms. None: told from
-        the group of the target, or from the numbers of neurons. NWB files need it.
+        Data set, such as "mc_maze_small"; append "_20" for bins of 20 ms. None: inferred from the
+        group of the target, or from the number of neurons. Required for NWB files.
 
     bin_width : float, default=None
-        Width of a bin in seconds. None: told from `name` and the number of bins; 0.005 for NWB
-        files.
+        Width of a bin, in seconds. None: inferred from `name` and the number of bins; for NWB
+        files 0.005, unless `name` ends in "_20".
 
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object with the attributes, None where the files say nothing:
+        Dictionary-like object with these attributes, None where the files lack the data:
 
         X_train : ndarray of shape (n_train, n_bins + n_forward, n_neurons), float32
             Spike counts per bin of the training trials.
         X_eval : ndarray of shape (n_eval, n_bins + n_forward, n_neurons), float32
-            Counts of the evaluation trials, NaN in held-out neurons and in forward bins.
+            Spike counts of the evaluation trials, NaN in held-out neurons and in forward bins.
         spikes_eval : ndarray of the shape of `X_eval`, float32
-            The truth: NaN only where it is unknown.
+            True spike counts of the evaluation trials, NaN only where unknown.
         heldout : ndarray of int
             Indices of the held-out neurons.
         n_forward : int
-            Forward bins at the end of `X_train` and `X_eval`.
+            Number of forward bins at the end of `X_train` and `X_eval`.
         y_train, y_eval : ndarray of shape (n_trials, n_bins, 2)
-            Velocity of the hand, shifted by `lag` already. For DMFC_RSG, of shape (n_trials, 5):
-            is_eye, theta, is_short, and sample and produced time.
+            Hand or finger velocity, already shifted by `lag`. For DMFC_RSG, of shape
+            (n_trials, 5): is_eye, theta, is_short, sample interval, produced interval.
         decode_mask_train, decode_mask_eval : ndarray of bool, of shape (n_trials, n_decoders)
-            Trials of each velocity decoder (Area2_Bump).
+            Trials of each velocity decoder (Area2_Bump only).
         psth : ndarray of shape (n_conditions, n_bins, n_neurons)
-            Smoothed mean counts of each condition.
+            Smoothed mean spike counts per bin of each condition.
         conditions_train, conditions_eval : ndarray of int, of shape (n_trials,)
             Condition of each trial as an index into `psth`; -1 for none.
         jitter_train, jitter_eval : ndarray of int, of shape (n_trials,)
-            Bins by which trials are shifted against `psth` (DMFC_RSG).
+            Number of bins by which trials are shifted relative to `psth` (DMFC_RSG only).
         lag : float
-            Time by which behaviour follows the neurons, in seconds; it is accounted for in
-            `y_train` and `y_eval`.
+            Time by which behaviour lags the spikes, in seconds. `y_train` and `y_eval` are already
+            shifted by it.
         bin_width : float
             Width of a bin, in seconds.
         name : str
-            Data set.
+            Name of the data set.
         target : dict
-            What :func:`evaluate` compares a submission with; empty without a target file.
+            Target of :func:`evaluate`; empty without a target file.
         DESCR : str
-            Description.
+            Description of the data set.
 
     Raises
     ------
     ImportError
-        Without h5py, or without pynwb for NWB files.
+        If h5py, or pynwb for NWB files, is not installed.
     FileNotFoundError
-        If there is no such file.
+        If a file does not exist.
     ValueError
-        If a file cannot be read, lacks a key, or holds arrays that do not fit each other, or if
-        data set or bin width cannot be told.
+        If a file cannot be read, lacks a key, or holds arrays of inconsistent shapes, or if the
+        data set or the bin width cannot be inferred.
 
     See Also
     --------
-    make_submission : Rates of an estimator in the benchmark's format.
-    evaluate : The benchmark's scores.
+    make_submission : Infer rates in the benchmark's format.
+    evaluate : Compute the benchmark's scores.
 
     References
     ----------
@@ -143,7 +141,7 @@ def load_nlb(
 def _from_nwb(files: list[Any], name: str | None, bin_width: float | None) -> Bunch:
     if name is None:
         raise ValueError(
-            f"{files[0]} does not say which data set it is. Pass name=..., one of "
+            f"The data set of {files[0]} cannot be inferred from the file. Pass name=..., one of "
             f"{', '.join(SETS)}."
         )
     known, bin_ms = split_key(name)
@@ -160,7 +158,7 @@ def _whole_ms(bin_width: float) -> int:
     bin_ms = round(1000 * bin_width)
     if bin_ms < 1 or abs(bin_ms - 1000 * bin_width) > 1e-6:
         raise ValueError(
-            f"bin_width={bin_width!r} is no whole number of milliseconds; pass seconds, such "
+            f"bin_width={bin_width!r} is not a whole number of milliseconds; pass seconds, such "
             "as 0.005."
         )
     return bin_ms
@@ -169,7 +167,7 @@ def _whole_ms(bin_width: float) -> int:
 def _read_all(
     files: list[Any],
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, str]]:
-    """Arrays and groups of all files, and the file that each key came from."""
+    """Return the arrays and groups of all files, and the source of each key."""
     inputs: dict[str, Any] = {}
     groups: dict[str, dict[str, Any]] = {}
     sources: dict[str, str] = {}
@@ -194,7 +192,7 @@ def _find_set(
     part: SpikesPart,
     sources: Mapping[str, str],
 ) -> tuple[str, str | None]:
-    """Data set, and its group where that tells the bin width."""
+    """Return the data set, and its group if that determines the bin width."""
     if name is not None:
         known, bin_ms = split_key(name)
         keys = [key for key in groups if split_key(key)[0] == known]
@@ -230,6 +228,6 @@ def _find_bin_width(name: str, key: str | None, bin_width: float | None, part: S
         if n_bins * bin_ms == stop - start:
             return bin_ms
     raise ValueError(
-        f"Trials of {name} last {stop - start} ms, which {n_bins} bins of neither 5 nor 20 ms do. "
-        "Pass bin_width=... in seconds."
+        f"{n_bins} bins of 5 or 20 ms do not add up to a trial of {name}, which lasts "
+        f"{stop - start} ms. Pass bin_width=... in seconds."
     )

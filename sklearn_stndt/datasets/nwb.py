@@ -1,4 +1,4 @@
-"""Recordings in Neurodata Without Borders (NWB) files."""
+"""Load recordings from Neurodata Without Borders (NWB) files."""
 
 import os
 from collections.abc import Sequence
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.utils import Bunch
 
-from ._checks import check_number
-from ._recording import read_recording
-from .binning import bins_of_window
+from sklearn_stndt.datasets._checks import check_number
+from sklearn_stndt.datasets._recording import read_recording
+from sklearn_stndt.datasets.binning import bins_of_window
 
 __all__ = ["load_nwb"]
 
@@ -23,11 +23,11 @@ def load_nwb(
     behavior: str | Sequence[str] | None = None,
     trials: bool = True,
 ) -> Bunch:
-    """Load spikes, behaviour and trials of an NWB file, binned.
+    """Load binned spikes, behaviour and trials from an NWB file.
 
-    Bins are those of the recording: bin ``k`` begins at ``k * bin_width``, and a trial begins with
-    the first bin that opens at or after its start. So spikes and behaviour of all trials share one
-    clock, as in the Neural Latents Benchmark.
+    The whole recording is divided into bins: bin ``k`` starts at ``k * bin_width``, and the first
+    bin of a trial is the first one that starts at or after the start of the trial. So all trials
+    share one grid of bins, as in the Neural Latents Benchmark.
 
     Parameters
     ----------
@@ -38,68 +38,71 @@ def load_nwb(
         Width of a bin, in seconds.
 
     align : str, default=None
-        Column of the trials table with the time of an event, such as "move_onset_time". Trials
-        without that event are left out. None: trials last from start_time to stop_time; shorter
-        ones are padded with NaN.
+        Column of the trials table with the time of an event, such as "move_onset_time"; requires
+        `window`. Trials without the event are left out. None: start_time.
 
     window : (float, float), default=None
-        Begin and end of each trial relative to `align` (or to start_time), in seconds; a whole
-        number of bins.
+        Start and end of each trial relative to `align`, in seconds. Must span a whole number of
+        bins. None: trials last from start_time to stop_time, and shorter ones are padded with NaN.
 
     lag : float, default=0.0
-        Time by which behaviour follows the neurons, in seconds: behaviour of bin ``t`` is taken
-        `lag` later than spikes of bin ``t``.
+        Time by which behaviour lags the spikes, in seconds: behaviour in bin ``t`` is taken `lag`
+        later than the spikes in bin ``t``.
 
     behavior : str or list of str, default=None
-        Time series to load, such as "hand_vel"; of a container, its name and that of the series,
-        joined by "_". None: all but electrophysiology and images.
+        Names of the time series to load, such as "hand_vel". The name of a series in a container is
+        that of the container and that of the series, joined by "_". None: all time series except
+        electrophysiology and images.
 
     trials : bool, default=True
-        False: the whole recording as a single 2D array, whatever trials there are.
+        If False, return the whole recording as one 2D array and ignore the trials table.
 
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object with the attributes:
+        Dictionary-like object with these attributes:
 
         spikes : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons), float32
-            Spike counts per bin; NaN after the end of a trial, and where a unit was not observed
-            throughout the bin (`obs_intervals`).
+            Spike counts per bin. NaN after the end of a trial, and where a unit was not observed
+            for the whole bin (`obs_intervals`).
         behavior : dict of ndarray of shape (n_trials, n_bins, n_channels) or (n_bins, n_channels)
-            Each time series, in the unit that the file declares; NaN where it is unknown.
+            Time series by name, in the units declared in the file. NaN where unknown.
         trials : DataFrame
-            The rows of the trials table that belong to `spikes`, conditions among its columns.
+            Rows of the trials table for the trials in `spikes`, including columns with conditions.
             None with ``trials=False``.
         heldout : ndarray of int
-            Units that a column "heldout" of the units table marks, as the benchmark's files do.
+            Indices of the units marked in the column "heldout" of the units table, which the
+            benchmark's files have.
         unit_ids : ndarray of shape (n_neurons,)
             Identifiers of the units.
         time : ndarray of shape (n_bins,)
-            Begin of each bin relative to `align`, or to the start, in seconds.
+            Start of each bin, in seconds relative to `align`, or to the start of the trial or
+            recording.
         bin_width, lag : float
             As given.
 
     Raises
     ------
     ImportError
-        Without pynwb.
+        If pynwb is not installed.
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ValueError
-        If the file cannot be read, has no units, no trials, or no such column or time series; if
-        spike times are negative, not in order or not finite; or if `window` is no whole number of
-        bins.
+        If the file cannot be read, or lacks units, trials, a column or a time series; if spike
+        times are negative, not sorted or not finite; or if `window` does not span a whole number
+        of bins.
 
     See Also
     --------
-    load_nlb : The benchmark's tensors, from its NWB files too.
-    fetch_nlb : Downloads these files.
+    load_nlb : Load the arrays of the benchmark, also from its NWB files.
+    fetch_nlb : Download the NWB files of the benchmark.
 
     Notes
     -----
-    A regular series with a whole number of samples a bin is sampled at the opening of each bin
-    after a zero-phase anti-aliasing filter, as in the benchmark. Others are averaged over the
-    samples of each bin; series slower than the bins are interpolated to their centres.
+    A regular time series with a whole number of samples per bin is sampled at the start of each
+    bin after a zero-phase anti-aliasing filter, as in the benchmark. A regular series with less
+    than one sample per bin is interpolated linearly to the bin centres. All other series are
+    averaged within each bin.
 
     Examples
     --------
@@ -145,8 +148,8 @@ def load_nwb(
         too_short = np.flatnonzero(n_bins < 1)
         if too_short.size:
             raise ValueError(
-                f"{recording.name}: trial {too_short[0]} lasts {stops[too_short[0]]:g} - "
-                f"{starts[too_short[0]]:g} s, less than a bin of {bin_width:g} s. Use narrower "
+                f"{recording.name}: trial {too_short[0]} lasts from {starts[too_short[0]]:g} to "
+                f"{stops[too_short[0]]:g} s, less than a bin of {bin_width:g} s. Use narrower "
                 "bins, or pass align and window."
             )
     if not len(starts):

@@ -6,10 +6,10 @@ from scipy.special import expit
 from scipy.stats import norm
 from sklearn.utils import Bunch, check_random_state
 
-from ._checks import check_count, check_number
+from sklearn_stndt.datasets._checks import check_count, check_number
 
-# Every neuron mixes all latent variables. A share is the average part of a variable in the
-# variance of a neuron's log-rate.
+# Every neuron mixes all latent variables. A share is the mean fraction of the variance of a
+# neuron's log-rate that is due to a variable.
 _SHARES = {
     "plan_x": 0.07,
     "plan_y": 0.07,
@@ -23,28 +23,28 @@ _SHARES = {
     "feedback_y": 0.08,
     "speed": 0.10,
 }
-_RATE_STD = 1.1  # of the logarithm of the neurons' mean rates
-_DEPTH = 0.6  # standard deviation of the log-rate in time, median over neurons
-_DEPTH_STD = 0.25  # of the logarithm of the depth
-_PEAK_RATE = 200.0  # Hz, where rates saturate
+_RATE_STD = 1.1  # standard deviation over neurons of the log of mean rates
+_DEPTH = 0.6  # standard deviation of the log-rate over time, median over neurons
+_DEPTH_STD = 0.25  # standard deviation over neurons of the log of depths
+_PEAK_RATE = 200.0  # Hz, at which rates saturate
 
 # Rotations at one to three hertz that start shortly before the hand moves and then decay.
-_FREQUENCIES = np.array([1.2, 2.2])  # Hz, one a plane
+_FREQUENCIES = np.array([1.2, 2.2])  # Hz, one per plane
 _RISE = 0.18  # s from the start of the rotations to their peak
 _HEAD_START = 0.05  # s by which the rotations precede the command
-_PLAN_LENGTH = 0.3  # s before the command in which the plan is held
+_PLAN_LENGTH = 0.3  # s for which the plan is held before the command
 
-# How single trials differ from the usual reach.
+# Variability of single trials. Standard deviations, unless stated otherwise.
 _ONSET = 0.35  # mean onset of the movement, as a fraction of the trial
 _ONSET_STD = 0.06  # s
 _DIRECTION_STD = np.deg2rad(10)
-_DISTANCE_STD = 0.12  # of the logarithm
-_DURATION_STD = 0.15  # of the logarithm
-_WOBBLE_STD = 0.2  # corrections on the way, as a fraction of the peak speed
+_DISTANCE_STD = 0.12  # of the log distance
+_DURATION_STD = 0.15  # of the log duration
+_WOBBLE_STD = 0.2  # of corrections during the movement, as a fraction of the peak speed
 _STATE_STD = 0.25  # of the initial state of the rotations
-_PRIVATE_WIDTH = 0.15  # s, Gaussian width of private fluctuations
+_PRIVATE_WIDTH = 0.15  # s, of the Gaussian that smooths private noise
 
-_PEAK_TO_MEAN = 1.875  # speed of a minimum-jerk movement
+_PEAK_TO_MEAN = 1.875  # ratio of peak and mean speed of a minimum-jerk movement
 
 
 def make_reaches(
@@ -63,55 +63,55 @@ def make_reaches(
     duration=0.4,
     random_state=None,
 ):
-    r"""Spikes of motor cortex and hand velocity during centre-out reaches.
+    r"""Synthetic spikes of motor cortex and hand velocity during centre-out reaches.
 
-    The hand reaches from a centre to targets on a circle, while a latent state of 11 dimensions
-    plans the reach, rotates, commands the velocity and hears back from it. Poisson neurons of
-    very different rates mix all of it, as in motor and premotor cortex [1]_. Reaches to the
-    same target differ from trial to trial, in the spikes and in the hand alike, so that
-    averages over trials explain only a part of either.
+    The hand reaches from a centre to targets on a circle. A latent state of 11 dimensions
+    contains a motor plan, rotational dynamics, motor commands and sensory feedback. As in motor
+    and premotor cortex [1]_, each neuron mixes all of these, and mean rates differ widely
+    between neurons. Spikes are Poisson. Reaches to the same target vary from trial to trial, in
+    neural activity and in the hand, so trial averages explain only part of either.
 
     Parameters
     ----------
     n_trials : int, default=200
         Number of trials.
     n_bins : int, default=50
-        Number of bins of a trial. The movement starts after about 35 % of them and is cut off
-        where the trial ends.
+        Number of bins per trial. The movement starts after about 35 % of the trial and is cut
+        off at its end.
     n_neurons : int, default=60
         Number of neurons.
     n_conditions : int, default=8
-        Number of targets, evenly spaced on the circle. All are reached equally often, give or
-        take one trial.
+        Number of targets, evenly spaced on the circle. The numbers of trials per target differ
+        by at most one.
     bin_width : float, default=0.02
         Width of a bin, in seconds.
     mean_rate : float, default=10.0
-        Mean rate of the population, in Hz. The rates of the neurons are log-normal around it:
-        at 10 Hz a few neurons stay below 1 Hz, and a few exceed 40 Hz.
+        Mean rate over neurons, in Hz. The mean rates of neurons have a log-normal distribution:
+        at 10 Hz, a few neurons are below 1 Hz and a few above 40 Hz.
     modulation : float, default=1.0
-        Strength of the shared modulation: the log-rate of a neuron varies over a reach with a
-        standard deviation of about ``0.6 * modulation``. At 0 the rates are constant.
+        Strength of the shared modulation: over a reach, the log-rate of a neuron has a standard
+        deviation of about ``0.6 * modulation``. At 0, rates are constant.
     variability : float, default=1.0
-        How much reaches to the same target differ. At 0 they are all the same.
+        Scale of the variability from trial to trial. At 0, all reaches to a target are identical.
     private_noise : float, default=0.0
-        Standard deviation of slow fluctuations of the log-rate that a neuron shares with no
-        other (Gaussian, 150 ms wide). They are part of `rates`, and neither other neurons nor
-        the hand tell anything of them.
+        Standard deviation of slow fluctuations of the log-rate that are independent between
+        neurons (white noise, smoothed by a Gaussian with a standard deviation of 150 ms). They
+        are part of `rates`, but cannot be inferred from other neurons or from the hand.
     lag : float, default=0.1
-        Time by which the command precedes the hand, in seconds. Feedback has no lag, so that
-        the tuning of the neurons leads the hand by something between 0 and `lag`.
+        Time by which the command leads the hand, in seconds. Feedback has no lag, so neural
+        activity leads the hand by between 0 and `lag`.
     distance : float, default=10.0
         Distance from the centre to the targets, in cm.
     duration : float, default=0.4
         Median duration of the movement, in seconds.
     random_state : int, RandomState instance or None, default=None
-        Seed of neurons, reaches and spikes. An integer gives the same neurons for every number
-        of trials.
+        Seed of neurons, reaches and spikes. For a given integer, the neurons do not depend on
+        the number of trials.
 
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object with the attributes:
+        Dictionary-like object with these attributes:
 
         spikes : ndarray of shape (n_trials, n_bins, n_neurons), int
             Spike counts per bin.
@@ -120,11 +120,11 @@ def make_reaches(
         velocity : ndarray of shape (n_trials, n_bins, 2)
             Velocity of the hand at the centre of each bin, in cm/s.
         position : ndarray of shape (n_trials, n_bins, 2)
-            Position of the hand at the end of each bin, in cm from the centre: the running sum
-            of ``velocity * bin_width``.
+            Position of the hand at the end of each bin, in cm from the centre: the cumulative
+            sum of ``velocity * bin_width``.
         latents : ndarray of shape (n_trials, n_bins, 11)
-            State of the population. The scale of each variable is its standard deviation over
-            reaches without variation.
+            Latent state. Each variable has mean 0 and standard deviation 1 over complete reaches
+            without variability.
         latent_names : list of str
             Names of the latent variables.
         loadings : ndarray of shape (n_neurons, 11)
@@ -136,7 +136,7 @@ def make_reaches(
         onsets : ndarray of shape (n_trials,)
             Time at which the hand starts to move, in seconds from the start of the trial.
         mean_rates : ndarray of shape (n_neurons,)
-            Mean rate of each neuron over reaches without variation, in Hz.
+            Mean rate of each neuron over reaches without variability, in Hz.
         bin_width : float
             Width of a bin, in seconds.
         DESCR : str
@@ -145,37 +145,36 @@ def make_reaches(
     Raises
     ------
     TypeError
-        If a number of something is not an integer, or another argument not a number.
+        If an argument is not an integer or a number, as required.
     ValueError
-        If an argument is out of its range.
+        If an argument is out of range.
 
     See Also
     --------
     make_lorenz : A chaotic latent system without behaviour.
-    make_chaotic_rnn : As many latent dimensions as neurons.
+    make_chaotic_rnn : A chaotic network, with as many latent dimensions as neurons.
 
     Notes
     -----
     The hand follows a minimum-jerk profile [2]_ of random onset, direction, distance and
-    duration, with corrections on the way that bend the path. The rate of neuron n in Hz is
+    duration, with corrections that curve its path. The rate of neuron n in Hz is
 
     .. math:: r_n(t) = \exp\left(b_n + s_n(w_n^\top z(t))\right), \quad
         s_n(x) = \begin{cases} x & x \le 0 \\ c_n \tanh(x / c_n) & x > 0 \end{cases}
 
-    with the latent state z and a ceiling :math:`c_n` that keeps the rate below about 200 Hz, or
-    twice the neuron's mean where that is more. The latent state holds
+    with the latent state z. The ceiling :math:`c_n` keeps the rate below about 200 Hz, or twice
+    the neuron's mean rate if that is higher. The latent state contains
 
     - the plan (2 dimensions), proportional to the intended velocity, until shortly before the
       hand moves;
-    - two planes of rotation (4), at 1.2 and 2.2 Hz, that start from a state set by the plan
-      (the second one by twice the angle of the reach) and decay. Each trial has a small
-      deviation of its own here, which the hand does not show;
-    - the command (2), which is the velocity of the hand after `lag`, feedback (2), which is the
-      velocity now, and the speed after `lag` (1). They make the cosine tuning of motor cortex.
+    - two rotational planes (4), at 1.2 and 2.2 Hz. Their initial state depends on the direction
+      of the reach (in the second plane, on twice its angle) and decays. Small random deviations
+      of the initial state in each trial do not affect the hand;
+    - the command (2), which is the hand velocity `lag` later; feedback (2), which is the current
+      hand velocity; and the speed `lag` later (1). They cause the cosine tuning of motor cortex.
 
-    For few trials with weak shared structure, where averaging over neurons and time matters
-    most, set for instance ``n_trials=140, n_bins=26, n_neurons=45, mean_rate=18,
-    modulation=0.35``.
+    For few trials with weak shared structure, where pooling over neurons and time matters most,
+    use for instance ``n_trials=140, n_bins=26, n_neurons=45, mean_rate=18, modulation=0.35``.
 
     References
     ----------
@@ -207,7 +206,7 @@ def make_reaches(
     check_number(duration, "duration", above=0)
     rng = check_random_state(random_state)
 
-    # Neurons come first, so that a seed means the same neurons for every number of trials.
+    # Neurons are drawn first, so that for a given seed they do not depend on `n_trials`.
     mean_rates, loadings = _draw_neurons(n_neurons, mean_rate, rng)
     loadings *= modulation
     mixing = np.linalg.qr(rng.standard_normal((len(_FREQUENCIES), 2, 2)))[0]
@@ -221,7 +220,7 @@ def make_reaches(
     def latent_state(times, reaches):
         return _latent_state(times, reaches, lag, mixing, distance / duration)
 
-    # The scale comes from whole reaches, however short the trials are.
+    # The scale is that of complete reaches, even if trials are shorter.
     whole_time = np.arange(0, 1 + lag + duration, 0.01)
     whole = latent_state(whole_time, _usual_reaches(0.5 + lag, distance, duration))
     centre, scale = whole.mean(axis=(0, 1)), whole.std(axis=(0, 1))
@@ -260,7 +259,7 @@ def make_reaches(
 
 def _draw_neurons(n_neurons, mean_rate, rng):
     """Mean rates in Hz, (n_neurons,), and loadings of the log-rate, (n_neurons, n_latents)."""
-    # Evenly spaced quantiles: the heavy tail is there in every small population too.
+    # Evenly spaced quantiles, so that small populations have the heavy tail too.
     quantiles = norm.ppf((np.arange(n_neurons) + 0.5) / n_neurons)
     relative = np.exp(_RATE_STD * rng.permutation(quantiles))
     shares = np.array(list(_SHARES.values()))
@@ -271,7 +270,7 @@ def _draw_neurons(n_neurons, mean_rate, rng):
 
 
 def _usual_reaches(onset, distance, duration, n_directions=16):
-    """Reaches without any variation, in all directions."""
+    """Reaches without variability, in all directions."""
     return {
         "angle": 2 * np.pi * np.arange(n_directions) / n_directions,
         "distance": np.full(n_directions, distance),
@@ -283,10 +282,10 @@ def _usual_reaches(onset, distance, duration, n_directions=16):
 
 
 def _draw_reaches(angle, onset, distance, duration, variability, rng):
-    """Reaches towards the given angles, each with its own deviations."""
+    """Reaches towards the given angles (rad), with random deviations in each."""
 
     def deviation(std, *shape):
-        # No outliers: a reach of a trained monkey is never wholly unlike the others.
+        # No outliers: reaches of a trained monkey never differ completely from the others.
         noise = rng.standard_normal((len(angle), *shape)).clip(-2, 2)
         return variability * std * noise
 
@@ -301,12 +300,12 @@ def _draw_reaches(angle, onset, distance, duration, variability, rng):
 
 
 def _velocity(time, reaches):
-    """Velocity of the hand at the given times, (n_trials, n_bins, 2)."""
+    """Hand velocity at the given times (s), (n_trials, n_bins, 2)."""
     duration = reaches["duration"][:, None]
     phase = ((time - reaches["onset"][:, None]) / duration).clip(0, 1)  # (trials, bins)
     bell = 30 * (phase * (1 - phase)) ** 2
     main = bell[..., None] * _unit(reaches["angle"])[:, None]  # (trials, bins, 2)
-    # Corrections on the way: nil at both ends, and without a net displacement.
+    # Corrections are zero at both ends and cause no net displacement.
     waves = np.sin(2 * np.pi * phase[..., None] * [1, 2])
     waves *= np.sin(np.pi * phase[..., None]) ** 2
     corrections = _PEAK_TO_MEAN * waves @ reaches["wobble"]
@@ -315,7 +314,7 @@ def _velocity(time, reaches):
 
 
 def _latent_state(time, reaches, lag, mixing, mean_speed):
-    """State of the population in raw units, (n_trials, n_bins, n_latents)."""
+    """Latent state before scaling, (n_trials, n_bins, n_latents)."""
     vigour = (reaches["distance"] / reaches["duration"] / mean_speed)[:, None]
     intent = vigour * _unit(reaches["angle"])  # (trials, 2)
     twice = vigour * _unit(2 * reaches["angle"])
@@ -340,7 +339,7 @@ def _latent_state(time, reaches, lag, mixing, mean_speed):
 
 
 def _saturate(drive, ceiling):
-    """Leave suppression as it is, and bend excitation so that it stays below `ceiling`."""
+    """Saturate excitation below `ceiling`; leave suppression unchanged."""
     return np.where(drive > 0, ceiling * np.tanh(drive / ceiling), drive)
 
 
@@ -348,10 +347,10 @@ def _slow_noise(shape, bin_width, rng):
     """Smooth noise of unit variance, independent between trials and neurons."""
     n_trials, n_bins, n_neurons = shape
     width = _PRIVATE_WIDTH / bin_width
-    margin = int(np.ceil(4 * width))  # so that the edges have the variance of the middle
+    margin = int(np.ceil(4 * width))  # so that the variance is the same at the edges
     noise = rng.standard_normal((n_trials, n_bins + 2 * margin, n_neurons))
     noise = gaussian_filter1d(noise, width, axis=1)[:, margin : margin + n_bins]
-    # Exact gain of the filter: also right where it is as narrow as a bin.
+    # Exact gain of the filter, which is correct also if it is as narrow as a bin.
     impulse = np.zeros(2 * margin + 1)
     impulse[margin] = 1
     return noise / np.linalg.norm(gaussian_filter1d(impulse, width))

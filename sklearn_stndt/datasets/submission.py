@@ -1,4 +1,4 @@
-"""Submissions to the Neural Latents Benchmark, and their scores."""
+"""Make, save and score submissions to the Neural Latents Benchmark."""
 
 import os
 import warnings
@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_stndt.datasets._h5 import read_h5, write_h5
+from sklearn_stndt.datasets._nlb_sets import SETS, group_key
 from sklearn_stndt.metrics import co_bps, fp_bps, psth_r2, tp_corr, velocity_r2
-
-from ._h5 import read_h5, write_h5
-from ._nlb_sets import SETS, group_key
 
 __all__ = ["evaluate", "load_submission", "make_submission", "save_submission"]
 
@@ -20,11 +19,11 @@ _NEEDED = ("eval_rates_heldin", "eval_rates_heldout")
 
 
 def make_submission(estimator: Any, data: Any) -> dict[str, dict[str, NDArray]]:
-    """Infer the rates that the benchmark asks for.
+    """Infer the rates of a submission to the Neural Latents Benchmark.
 
-    Both training and evaluation trials are shown to the estimator as the benchmark shows the
-    latter: held-out neurons and forward bins are NaN. So the decoder of velocity is fitted to
-    rates of the kind that it is scored on.
+    In training trials, held-out neurons and forward bins are NaN in the input of the estimator, as
+    in evaluation trials. So the velocity decoder is fitted to the same kind of rates that it is
+    scored on.
 
     Parameters
     ----------
@@ -32,18 +31,18 @@ def make_submission(estimator: Any, data: Any) -> dict[str, dict[str, NDArray]]:
         Such as :class:`~sklearn_stndt.STNDTEstimator`, fitted to ``data.X_train``.
 
     data : Bunch
-        What :func:`load_nlb` returned.
+        Data set, as returned by :func:`load_nlb`.
 
     Returns
     -------
     submission : dict of dict of ndarray
-        Rates in spikes per bin, below the name of the data set. To submit several data sets at
+        Rates in spikes per bin, under the name of the data set. To submit several data sets at
         once, merge their dictionaries: ``large | medium | small``.
 
     Raises
     ------
     ValueError
-        If `data` lacks training or evaluation trials, or if the rates have another shape, are
+        If `data` lacks training or evaluation trials, or if the rates have the wrong shape, are
         negative or not finite.
 
     Examples
@@ -66,13 +65,13 @@ def make_submission(estimator: Any, data: Any) -> dict[str, dict[str, NDArray]]:
     """
     n_heldin, n_forward = int(data.heldout[0]) if len(data.heldout) else 0, int(data.n_forward)
     if not n_heldin:
-        raise ValueError("data has no held-out neurons, and the benchmark scores nothing else.")
+        raise ValueError("data has no held-out neurons, which are what the benchmark scores.")
     arrays = {}
     for part in ("train", "eval"):
         X = data[f"X_{part}"]
         if X is None:
             raise ValueError(
-                f"data has no X_{part}, and a submission holds rates of both training and "
+                f"data has no X_{part}, but a submission needs rates of both training and "
                 "evaluation trials. Load both input files."
             )
         n_bins = X.shape[1] - n_forward
@@ -91,25 +90,25 @@ def save_submission(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write a submission to an h5 file in the benchmark's format, rates as float32.
+    """Write a submission to an h5 file in the benchmark's format, with rates as float32.
 
     Parameters
     ----------
     submission : dict of dict of ndarray
-        What :func:`make_submission` returned, or several of them merged.
+        Submission returned by :func:`make_submission`, or several of them merged.
 
     path : path
         File to write.
 
     overwrite : bool, default=False
-        Replace a file that exists.
+        Whether to replace an existing file.
 
     Raises
     ------
     FileExistsError
         If the file exists and `overwrite` is False.
     ImportError
-        Without h5py.
+        If h5py is not installed.
     ValueError
         If the submission lacks a key or names no data set of the benchmark.
 
@@ -143,20 +142,20 @@ def load_submission(path: str | os.PathLike) -> dict[str, dict[str, NDArray]]:
     Returns
     -------
     submission : dict of dict of ndarray
-        As :func:`make_submission` returns it.
+        Submission in the form returned by :func:`make_submission`.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If the file does not exist.
     ImportError
-        Without h5py.
+        If h5py is not installed.
     ValueError
         If the file cannot be read, lacks a key, or names no data set of the benchmark.
 
     See Also
     --------
-    save_submission : Writes the file; see there for an example.
+    save_submission : Write the file; with an example.
     """
     submission = read_h5(path)
     _check_submission(submission, str(path))
@@ -166,36 +165,38 @@ def load_submission(path: str | os.PathLike) -> dict[str, dict[str, NDArray]]:
 def evaluate(
     target: Any, submission: Any, *, check: bool = True
 ) -> list[dict[str, dict[str, float]]]:
-    """Score a submission as the Neural Latents Benchmark does.
+    """Score a submission as in the Neural Latents Benchmark.
 
     Parameters
     ----------
     target : path, dict, or Bunch
-        The benchmark's target file or its content; or what :func:`load_nlb` made of it.
+        Target file of the benchmark or its content, or the data set returned by :func:`load_nlb`.
 
     submission : path or dict
-        Rates, as :func:`make_submission` returns and :func:`save_submission` writes them.
+        File written by :func:`save_submission`, or rates returned by :func:`make_submission`.
 
     check : bool, default=True
-        Warn of rates that look like Hz or like copies; see :func:`~sklearn_stndt.metrics.co_bps`.
+        Warn if rates look like Hz or like copies of the spikes; see
+        :func:`~sklearn_stndt.metrics.co_bps`.
 
     Returns
     -------
     scores : list of dict
-        One dictionary a data set, ``{"mc_maze_split": {"co-bps": ..., "vel R2": ..., "psth R2":
-        ..., "fp-bps": ...}}``, with "tp corr" in place of "vel R2" for DMFC_RSG. The scaling
-        group is one entry, "mc_maze_scaling_split", with keys such as "[500] co-bps". Bins of
-        20 ms are "mc_maze_20_split".
+        One dictionary per data set, ``{"mc_maze_split": {"co-bps": ..., "vel R2": ..., "psth R2":
+        ..., "fp-bps": ...}}``, with "tp corr" instead of "vel R2" for DMFC_RSG. The data sets
+        mc_maze_large, mc_maze_medium and mc_maze_small share the entry "mc_maze_scaling_split",
+        with keys such as "[500] co-bps". With bins of 20 ms, names are such as
+        "mc_maze_20_split".
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file.
+        If a file does not exist.
     ImportError
-        Without h5py, where a path is given.
+        If a path is given and h5py is not installed.
     ValueError
-        If a file cannot be read or lacks a key, if shapes do not fit, or if target and submission
-        have no data set in common.
+        If a file cannot be read or lacks a key, if shapes are inconsistent, or if target and
+        submission have no data set in common.
 
     Examples
     --------
@@ -247,7 +248,7 @@ def evaluate(
         )
     if check and left_out:
         warnings.warn(
-            f"{target_name} holds no target for {', '.join(left_out)}, which get no score. "
+            f"{target_name} holds no target for {', '.join(left_out)}, which are not scored. "
             "check=False silences this.",
             UserWarning,
             stacklevel=2,
@@ -257,7 +258,7 @@ def evaluate(
 
 
 class _Group:
-    """Arrays of one data set; a missing one is an error that names file and key."""
+    """Arrays of one data set; a missing array raises an error that names file and key."""
 
     def __init__(self, arrays: Mapping[str, Any], name: str) -> None:
         self.arrays = arrays
@@ -267,10 +268,10 @@ class _Group:
         return key in self.arrays
 
     def get(self, key: str, like: tuple[int | None, ...] | None = None) -> NDArray:
-        """Return an array as float64, its shape checked."""
+        """Return an array as float64 after checking its shape."""
         if key not in self.arrays:
             raise ValueError(
-                f"{self.name} lacks {key}, and holds {sorted(self.arrays)}. Write it again with it."
+                f"{self.name} lacks {key}, and holds {sorted(self.arrays)}. Add {key} to it."
             )
         array = np.asarray(self.arrays[key])
         if array.dtype.kind not in "biuf":
@@ -344,8 +345,8 @@ def _infer(estimator: Any, X: NDArray, n_heldin: int, n_bins: int) -> NDArray:
         )
     if not np.isfinite(rates).all() or rates.min() < 0:
         raise ValueError(
-            f"{type(estimator).__name__}.transform returned rates that are negative or not finite, "
-            "also where the input is NaN. A submission needs expected spikes per bin."
+            f"{type(estimator).__name__}.transform returned rates that are negative or not finite. "
+            "A submission needs expected spikes per bin, also where the input is NaN."
         )
     return rates
 
@@ -361,12 +362,12 @@ def _check_submission(submission: Mapping[str, Any], name: str) -> None:
     for key, arrays in submission.items():
         if key not in known or not isinstance(arrays, Mapping):
             raise ValueError(
-                f"{name} holds {key!r}, which is no data set of the benchmark: {', '.join(known)}. "
-                "Put the rates of a data set into a group of its name."
+                f"{name} holds {key!r}, which is not a data set of the benchmark. Put the rates of "
+                f"a data set into a group with its name, one of {', '.join(known)}."
             )
         for needed in _NEEDED:
             if needed not in arrays:
                 raise ValueError(
-                    f"{name}: {key} lacks {needed}, and holds {sorted(arrays)}. Make it with "
+                    f"{name}: {key} lacks {needed}, and holds {sorted(arrays)}. Create it with "
                     "make_submission."
                 )

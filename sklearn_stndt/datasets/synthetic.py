@@ -1,11 +1,11 @@
-"""Synthetic benchmarks of the field: a chaotic recurrent network and a Lorenz system."""
+"""Established synthetic benchmarks: a chaotic recurrent network and a Lorenz system."""
 
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from ._checks import check_count, check_number
+from sklearn_stndt.datasets._checks import check_count, check_number
 
-_LORENZ_STEP = 0.006  # longest Euler step, in the Lorenz system's own units of time
+_LORENZ_STEP = 0.006  # longest Euler step, in units of Lorenz time
 _LORENZ_BURN_IN = 500  # steps from the random initial state onto the attractor
 
 
@@ -23,24 +23,24 @@ def make_chaotic_rnn(
     train_fraction=0.8,
     random_state=5,
 ):
-    r"""Poisson spikes of a chaotic recurrent network, the benchmark of LFADS and NDT.
+    r"""Poisson spikes of a chaotic recurrent network, a benchmark of LFADS and NDT.
 
-    A random network without input runs from one random initial state per condition. Each
-    repetition of a condition has the same rates and other spikes. The defaults give the data
-    set on which NDT [2]_ was evaluated: 1,040 training and 260 validation trials.
+    A random network without input [1]_ starts from one random initial state per condition. All
+    repetitions of a condition have the same rates but different spikes. The defaults reproduce
+    the data set on which NDT [2]_ was evaluated: 1,040 training and 260 validation trials.
 
     Parameters
     ----------
     n_conditions : int, default=130
         Number of initial states.
     n_repetitions : int, default=10
-        Number of trials of each condition.
+        Number of trials per condition.
     n_neurons : int, default=50
-        Number of units of the network, all of them observed.
+        Number of units in the network. All are observed.
     n_bins : int, default=100
-        Number of bins of a trial, at least 2.
+        Number of bins per trial, at least 2.
     bin_width : float, default=0.01
-        Width of a bin and step of the integration, in seconds; at most `tau`.
+        Width of a bin and integration step, in seconds; at most `tau`.
     gain : float, default=1.5
         Scale of the recurrent weights. Large networks are chaotic above 1.
     tau : float, default=0.025
@@ -50,27 +50,27 @@ def make_chaotic_rnn(
     max_rate : float, default=30.0
         Highest rate of each neuron in each trial, in Hz; the lowest is 0.
     train_fraction : float, default=0.8
-        Fraction of the repetitions of each condition that are training trials: the first ones,
-        at least one.
+        Fraction of the repetitions of each condition that are training trials. The first
+        repetitions are used, at least one.
     random_state : int, RandomState instance or None, default=5
-        Seed of the network, the initial states and the spikes. The default belongs to the
-        benchmark; another one gives another network.
+        Seed of the network, the initial states and the spikes. The default is that of the
+        published data set.
 
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object with the attributes:
+        Dictionary-like object with these attributes:
 
         spikes : ndarray of shape (n_trials, n_bins, n_neurons), int
             Spike counts per bin, ``n_trials = n_conditions * n_repetitions``.
         rates : ndarray of shape (n_trials, n_bins, n_neurons)
             Expected spikes per bin.
         conditions : ndarray of shape (n_trials,), int
-            Condition of each trial; the repetitions of a condition follow one another.
+            Condition of each trial; repetitions of a condition are consecutive.
         train : ndarray of shape (n_trials,), bool
             True for training trials, False for validation trials.
         weights : ndarray of shape (n_neurons, n_neurons)
-            Recurrent weights before scaling by `gain`; row i holds the inputs of neuron i.
+            Recurrent weights before scaling by `gain`; row i holds the input weights of neuron i.
         bin_width : float
             Width of a bin, in seconds.
         DESCR : str
@@ -79,18 +79,18 @@ def make_chaotic_rnn(
     Raises
     ------
     TypeError
-        If a number of something is not an integer, or another argument not a number.
+        If an argument is not an integer or a number, as required.
     ValueError
-        If an argument is out of its range.
+        If an argument is out of range.
 
     See Also
     --------
-    make_lorenz : Three latent dimensions instead of a whole network.
+    make_lorenz : A chaotic system with three latent dimensions.
     make_reaches : Motor cortex during reaches, with hand velocity.
 
     Notes
     -----
-    With :math:`W_{ij} \sim N(0, 1/N)` and :math:`\Delta` the width of a bin,
+    With :math:`W_{ij} \sim N(0, 1/N)` and the bin width :math:`\Delta`,
 
     .. math:: x_t = (1 - \Delta/\tau)\, x_{t-1} + (\Delta/\tau)\, g\, W \tanh(x_{t-1}).
 
@@ -125,8 +125,8 @@ def make_chaotic_rnn(
     rng = check_random_state(random_state)
 
     weights = rng.standard_normal((n_neurons, n_neurons)) / np.sqrt(n_neurons)
-    # The published generator draws the weights and the times of inputs here and then gives the
-    # network no input. Drawing as many numbers yields the published states and spikes.
+    # The published generator draws weights and times of inputs here, which the network then does
+    # not get. Drawing as many numbers reproduces the published states and spikes.
     rng.standard_normal(2 * n_neurons)
     state = x0_std * rng.standard_normal((n_conditions, n_neurons))
     rng.randint(n_bins // 2, size=n_conditions * n_repetitions)
@@ -166,11 +166,11 @@ def make_lorenz(
     train_fraction=0.8,
     random_state=None,
 ):
-    r"""Poisson spikes driven by a Lorenz system, the benchmark of LFADS and NDT.
+    r"""Poisson spikes driven by a Lorenz system, a benchmark of LFADS and NDT.
 
-    Three chaotic latent variables drive all neurons through a random log-linear read-out. Each
-    condition is one initial state; each repetition has the same rates and other spikes. The
-    defaults follow the recipe of the LFADS paper [1]_: 1,040 training and 260 validation
+    Three chaotic latent variables drive all neurons through a random log-linear readout. Each
+    condition has one initial state. All repetitions of a condition have the same rates but
+    different spikes. The defaults follow the LFADS paper [1]_: 1,040 training and 260 validation
     trials of one second.
 
     Parameters
@@ -178,42 +178,42 @@ def make_lorenz(
     n_conditions : int, default=65
         Number of initial states.
     n_repetitions : int, default=20
-        Number of trials of each condition.
+        Number of trials per condition.
     n_neurons : int, default=30
         Number of neurons.
     n_bins : int, default=50
-        Number of bins of a trial, at least 2.
+        Number of bins per trial, at least 2.
     bin_width : float, default=0.02
         Width of a bin, in seconds.
     base_rate : float, default=5.0
-        Rate of every neuron where the latent state is at its mean, in Hz. The mean rate is
+        Rate of every neuron if the latent state is at its mean, in Hz. The mean rate is
         higher, because the exponential is convex.
     speed : float, default=6.0
-        How fast the system moves: units of Lorenz time in a second.
+        Speed of the system, in units of Lorenz time per second.
     train_fraction : float, default=0.8
-        Fraction of the repetitions of each condition that are training trials: the first ones,
-        at least one.
+        Fraction of the repetitions of each condition that are training trials. The first
+        repetitions are used, at least one.
     random_state : int, RandomState instance or None, default=None
-        Seed of the read-out, the initial states and the spikes.
+        Seed of the readout, the initial states and the spikes.
 
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object with the attributes:
+        Dictionary-like object with these attributes:
 
         spikes : ndarray of shape (n_trials, n_bins, n_neurons), int
             Spike counts per bin, ``n_trials = n_conditions * n_repetitions``.
         rates : ndarray of shape (n_trials, n_bins, n_neurons)
             Expected spikes per bin.
         latents : ndarray of shape (n_trials, n_bins, 3)
-            Lorenz variables, averaged within each bin. In each trial each variable has mean 0
-            and, before averaging, a largest magnitude of 1.
+            Lorenz variables, averaged within each bin. In each trial, each variable has mean 0
+            and, before averaging, a maximum absolute value of 1.
         conditions : ndarray of shape (n_trials,), int
-            Condition of each trial; the repetitions of a condition follow one another.
+            Condition of each trial; repetitions of a condition are consecutive.
         train : ndarray of shape (n_trials,), bool
             True for training trials, False for validation trials.
         weights : ndarray of shape (n_neurons, 3)
-            Read-out of the log-rates; magnitudes from 1 to 2, random signs.
+            Readout weights of the log-rates, with absolute values from 1 to 2 and random signs.
         bin_width : float
             Width of a bin, in seconds.
         DESCR : str
@@ -222,13 +222,13 @@ def make_lorenz(
     Raises
     ------
     TypeError
-        If a number of something is not an integer, or another argument not a number.
+        If an argument is not an integer or a number, as required.
     ValueError
-        If an argument is out of its range.
+        If an argument is out of range.
 
     See Also
     --------
-    make_chaotic_rnn : As many latent dimensions as neurons.
+    make_chaotic_rnn : A chaotic network, with as many latent dimensions as neurons.
     make_reaches : Motor cortex during reaches, with hand velocity.
 
     Notes
@@ -240,11 +240,12 @@ def make_lorenz(
         \dot{y}_1 = 10\, (y_2 - y_1), \quad \dot{y}_2 = y_1 (28 - y_3) - y_2, \quad
         \dot{y}_3 = y_1 y_2 - \tfrac{8}{3} y_3,
 
-    is integrated by Euler's method in steps of 0.006 (with the defaults a step is one
-    millisecond) from a random state near (0, 0, 25), after 500 steps of settling. The rates are
-    ``base_rate * exp(weights @ y)``, with each variable of a trial shifted to mean 0 and
-    divided by its largest magnitude. The paper does not print how it scaled the variables, and
-    published scores belong to another draw, so that scores compare in order, not in digits.
+    is integrated by Euler's method in steps of 0.006 (one millisecond with the defaults) from a
+    random state near (0, 0, 25), after a burn-in of 500 steps. The rates are
+    ``base_rate * exp(weights @ y)``, where each variable has been centred in each trial and
+    divided by its maximum absolute value. The paper does not report how it scaled the variables,
+    and published scores are of another random draw. So compare the ranking of methods with
+    published scores, not the values.
 
     References
     ----------
@@ -271,7 +272,7 @@ def make_lorenz(
     weights = signs * rng.uniform(1, 2, size=(n_neurons, 3))
     state = rng.normal([0, 0, 25], size=(n_conditions, 3))
 
-    # A hair less than the quotient, so that 0.12 / 0.006 makes 20 steps and not 21.
+    # Slightly less than the quotient, so that rounding does not turn 0.12 / 0.006 into 21 steps.
     steps_per_bin = max(1, int(np.ceil(speed * bin_width / _LORENZ_STEP - 1e-6)))
     path = _integrate_lorenz(state, n_bins * steps_per_bin, speed * bin_width / steps_per_bin)
     path -= path.mean(axis=1, keepdims=True)
@@ -294,7 +295,7 @@ def make_lorenz(
 
 
 def _integrate_lorenz(state, n_steps, step):
-    """Euler path on the attractor; (n_conditions, 3) to (n_conditions, n_steps, 3)."""
+    """Integrate by Euler's method after a burn-in, (n_conditions, n_steps, 3)."""
     path = np.empty((len(state), n_steps, 3))
     for t in range(-_LORENZ_BURN_IN, n_steps):
         if t >= 0:
@@ -313,10 +314,10 @@ def _check_design(n_conditions, n_repetitions, n_neurons, train_fraction):
 
 
 def _repeat_conditions(rates, n_repetitions, train_fraction, rng):
-    """Trials of each condition: the same rates, other spikes; the first ones for training."""
+    """Repeat the rates of each condition and draw spikes; the first repetitions are training."""
     n_conditions = len(rates)
     rates = np.repeat(rates, n_repetitions, axis=0)  # (trials, bins, neurons)
-    # Trial by trial, neuron by neuron, bin by bin: the order of the published generator.
+    # Drawn in the order of the published generator: trials, neurons, bins.
     spikes = rng.poisson(rates.transpose(0, 2, 1)).transpose(0, 2, 1)
     n_train = max(1, int(train_fraction * n_repetitions + 1e-9))
     return {
