@@ -16,7 +16,7 @@ SHAPES = st.one_of(
 
 
 def naive_bits_per_spike(spikes, rates):
-    """The definition entry by entry, with Python's own numbers and no array arithmetic."""
+    """The definition entry by entry, with Python floats and no array arithmetic."""
     n_neurons = spikes.shape[-1]
     entries = [
         (neuron, float(spike), float(rate))
@@ -58,10 +58,10 @@ def test_agrees_with_the_definition_entry_by_entry(data):
 
 
 def test_value_computed_by_hand():
-    # One neuron, counts 0 and 2, mean 1: a nat is lost nowhere, as both sums of rates are 2.
-    # 2 ln(1.5) - 2 ln(1) nats over 2 spikes is log2(1.5) bits a spike.
+    # One neuron, counts 0 and 2, mean 1: the sums of rates cancel, as both are 2.
+    # 2 ln(1.5) - 2 ln(1) nats over 2 spikes are log2(1.5) bits per spike.
     assert bits_per_spike([[0], [2]], [[0.5], [1.5]]) == pytest.approx(math.log2(1.5), rel=1e-14)
-    # Unequal sums: the null's rates sum to 2, the model's to 3, so one nat over 2 spikes is lost.
+    # Mean rates sum to 2 and the model's rates to 3, so one nat over 2 spikes is lost.
     expected = math.log2(2) - 1 / (2 * math.log(2))
     assert bits_per_spike([[0], [2]], [[1], [2]]) == pytest.approx(expected, rel=1e-14)
 
@@ -143,7 +143,7 @@ def test_arguments_are_never_changed(dtype):
 @pytest.mark.parametrize("rate_dtype", [np.float16, np.float32])
 def test_narrow_dtypes_are_summed_in_float64(spike_dtype, rate_dtype):
     rng = np.random.default_rng(0)
-    # 40 000 bins overflow a sum in float16 (at 65504) and wrap one in uint8.
+    # Sums over 40,000 bins overflow in float16 (at 65,504) and in uint8.
     rates = rng.gamma(2.0, 2.0, size=(40_000, 2)).astype(rate_dtype)
     spikes = rng.poisson(rates)
     expected = bits_per_spike(spikes.astype(np.float64), rates.astype(np.float64))
@@ -208,7 +208,7 @@ def test_unusual_but_legal_values_are_not_mistaken_for_swapped_arguments(spikes,
         ([["a"], ["b"]], [[0.5], [0.5]], TypeError, "spikes has dtype <U1"),
         ([[1], [0]], [["0.5"], ["0.5"]], TypeError, "rates has dtype"),
         ([[1j], [0]], [[0.5], [0.5]], TypeError, "complex128"),
-        ([[{}], [0]], [[0.5], [0.5]], TypeError, "no real number"),
+        ([[{}], [0]], [[0.5], [0.5]], TypeError, "not real"),
         (None, [[0.5]], ValueError, r"spikes has shape \(\)"),
     ],
 )

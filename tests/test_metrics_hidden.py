@@ -1,4 +1,4 @@
-"""co_bps, fp_bps and few_shot_co_bps: what is picked, and what is warned of."""
+"""co_bps, fp_bps and few_shot_co_bps: which entries are scored, and warnings of mistakes."""
 
 import warnings
 
@@ -79,7 +79,7 @@ def test_scored_entries_that_were_visible_get_a_warning(trials):
 def test_true_rates_and_few_spikes_get_no_warning(trials):
     spikes, rates = trials
     co_bps(spikes, rates)
-    co_bps(spikes[:1, :5], 100 * rates[:1, :5])  # some ten spikes say nothing of the scale
+    co_bps(spikes[:1, :5], 100 * rates[:1, :5])  # ten spikes are too few to judge the scale
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_true_rates_and_few_spikes_get_no_warning(trials):
     [
         (lambda s, r: co_bps(s, r, []), "at least one"),
         (lambda s, r: co_bps(s, r, [6]), "between 0 and 5"),
-        (lambda s, r: co_bps(s, r, [1, -5]), "one twice"),
+        (lambda s, r: co_bps(s, r, [1, -5]), "a neuron twice"),
         (lambda s, r: co_bps(s, r, [0.5]), "indices or a boolean mask"),
         (lambda s, r: co_bps(s, r, X=s[1:]), "X has shape"),
         (lambda s, r: co_bps(s, r[:, ::4]), "4 times as many bins"),
@@ -117,7 +117,7 @@ def test_arguments_are_never_changed(trials):
 
 
 def latents(n_trials, n_extra, seed=0):
-    """Log-rates of one held-out neuron in 2 latents, and `n_extra` that tell nothing."""
+    """Two latents that determine the rate of a held-out neuron, and `n_extra` irrelevant ones."""
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(n_trials, 30, 2 + n_extra))
     rates = 0.5 * np.exp(z[..., :2] @ [[0.7], [-0.7]])

@@ -63,7 +63,7 @@ def test_jitter_is_undone(averages, sign):
         ({"conditions": np.full(12, -1)}, ValueError, "nothing to compare"),
         ({"conditions": [[0, 1], [2]]}, ValueError, "3 lists"),
         ({"conditions": [[0, 1], [2], [12]]}, ValueError, "trials of condition 2"),
-        ({"jitter": np.ones(11)}, ValueError, "one number a trial"),
+        ({"jitter": np.ones(11)}, ValueError, "one number per trial"),
         ({"jitter": np.full(12, 0.5)}, TypeError, "divide times by the bin width"),
         ({"jitter": np.ones(12)}, ValueError, "NaN in bins whose PSTH is known"),
     ],
@@ -79,7 +79,7 @@ def test_bad_arguments_of_psth_r2_are_named(averages, change, error, message):
 
 @pytest.fixture
 def intervals():
-    """Trials that run through one course at a speed of 1 / produced time, in two conditions."""
+    """Trials that follow one trajectory at a speed of 1 / produced time, in two conditions."""
     rng = np.random.default_rng(0)
     produced = rng.uniform(0.5, 1.0, size=40)
     phase = 0.05 * np.arange(30) / produced[:, None]
@@ -94,7 +94,7 @@ def test_tp_corr_is_negative_where_short_times_go_with_speed(intervals):
 
 def test_tp_corr_measures_speed_within_the_mask_alone(intervals):
     produced, rates, labels = intervals
-    mask = np.arange(30) >= np.arange(40)[:, None] % 10  # each trial has a start of its own
+    mask = np.arange(30) >= np.arange(40)[:, None] % 10  # starts differ between trials
     noisy = np.where(mask[..., None], rates, np.random.default_rng(0).normal(size=rates.shape))
     expected = tp_corr(produced, rates, labels, mask=mask)
     assert tp_corr(produced, noisy, labels, mask=mask) == expected
@@ -105,7 +105,7 @@ def test_tp_corr_measures_speed_within_the_mask_alone(intervals):
 
 def test_tp_corr_correlates_within_conditions(intervals):
     produced, rates, _ = intervals
-    far = np.concatenate([produced, 10 * produced])  # between conditions nothing follows
+    far = np.concatenate([produced, 10 * produced])  # unrelated to rates across conditions
     both = np.concatenate([rates, rates])
     labels = np.column_stack([np.repeat([0, 1], 40), np.zeros(80)])
     assert tp_corr(far, both, labels) == pytest.approx(tp_corr(produced, rates, np.zeros(40)))
@@ -141,8 +141,8 @@ def test_a_constant_time_has_no_correlation(intervals):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"produced": np.ones(39)}, "one time and one condition a trial"),
-        ({"conditions": np.ones(39)}, "one time and one condition a trial"),
+        ({"produced": np.ones(39)}, "one time and one condition per trial"),
+        ({"conditions": np.ones(39)}, "one time and one condition per trial"),
         ({"conditions": np.arange(40)}, "two trials with a known time"),
         ({"rates": np.ones((40, 30))}, "n_trials, n_bins, n_neurons"),
         ({"mask": np.ones((40, 30))}, "True and False"),

@@ -1,16 +1,16 @@
-"""Scores of firing rates, in NumPy, SciPy and scikit-learn alone.
+"""Scores of inferred firing rates.
 
-Every function takes the truth first and the estimate second, as the functions of
-:mod:`sklearn.metrics` do, and leaves its arguments as they were. The numbers are those of the
-Neural Latents Benchmark. Where a score has a parameter `check`, it warns of mistakes that are
-easily made and hard to see in a number, such as rates in Hz; ``check=False`` turns that off.
+As in :mod:`sklearn.metrics`, every function takes the truth first and the estimate second, and
+does not modify its arguments. The scores of the Neural Latents Benchmark equal those of its own
+code. Functions with a parameter `check` warn of common mistakes that a score does not reveal, such
+as rates in Hz; ``check=False`` turns these warnings off.
 """
 
-from .bits import bits_per_spike, co_bps, fp_bps
-from .decoding import velocity_r2
-from .few_shot import few_shot_co_bps
-from .scorers import co_smoothing_scorer, velocity_scorer
-from .structure import psth_r2, tp_corr
+from sklearn_stndt.metrics.bits import bits_per_spike, co_bps, fp_bps
+from sklearn_stndt.metrics.decoding import velocity_r2
+from sklearn_stndt.metrics.few_shot import few_shot_co_bps
+from sklearn_stndt.metrics.scorers import co_smoothing_scorer, velocity_scorer
+from sklearn_stndt.metrics.structure import psth_r2, tp_corr
 
 __all__ = [
     "bits_per_spike",

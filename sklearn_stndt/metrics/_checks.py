@@ -1,4 +1,4 @@
-"""Checks of the arguments of scores, and warnings of mistakes that a number does not show."""
+"""Checks of the arguments of scores, and warnings of common mistakes."""
 
 import warnings
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Fewer spikes than this say too little about the scale of the rates.
+# With fewer spikes, the scale of the rates cannot be judged.
 _FEWEST_SPIKES = 50
 
 
 def as_float64(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return `values` as an array of float64, entries that a mask hides as NaN."""
+    """Return `values` as a float64 array, with masked entries as NaN."""
     wanted = f"pass real numbers as {name}, in an array or in nested lists of equal lengths."
     if isinstance(values, np.ma.MaskedArray):
         values = np.ma.filled(values.astype(np.float64), np.nan)
@@ -24,29 +24,29 @@ def as_float64(values: ArrayLike, name: str) -> NDArray[np.float64]:
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} holds what is no real number ({error}); {wanted}") from error
+        raise TypeError(f"{name} holds values that are not real ({error}); {wanted}") from error
 
 
 def check_same_shape(a: NDArray, a_name: str, b: NDArray, b_name: str) -> None:
-    """Refuse arrays of different shapes; say so where it looks like two bin widths."""
+    """Raise an error if shapes differ, with a hint if bin widths seem to differ."""
     if a.shape == b.shape:
         return
     message = (
         f"{a_name} has shape {a.shape} and {b_name} has shape {b.shape}; pass two arrays of one "
-        "shape, a rate for each spike count."
+        "shape, with a rate for each spike count."
     )
     if a.ndim == b.ndim >= 2 and a.shape[:-2] + a.shape[-1:] == b.shape[:-2] + b.shape[-1:]:
         few, many = sorted((a.shape[-2], b.shape[-2]))
         if few and many % few == 0:
             message += (
                 f" One has {many // few} times as many bins as the other: were they binned with "
-                "different bin widths? Bin both alike."
+                "different bin widths? Use the same bins for both."
             )
     raise ValueError(message)
 
 
 def check_neurons(neurons: Any, n_neurons: int) -> NDArray[np.intp]:
-    """Turn indices or a boolean mask into indices of neurons."""
+    """Return indices of neurons from indices or a boolean mask."""
     indices = np.asarray(neurons)
     if indices.dtype == bool and indices.shape == (n_neurons,):
         indices = np.flatnonzero(indices)
@@ -57,17 +57,17 @@ def check_neurons(neurons: Any, n_neurons: int) -> NDArray[np.intp]:
         )
     if not (indices.min() >= -n_neurons and indices.max() < n_neurons):
         raise ValueError(
-            f"neurons lie between 0 and {n_neurons - 1}, for there are {n_neurons} of them, got "
-            f"{indices.min()} to {indices.max()}."
+            f"neurons must lie between 0 and {n_neurons - 1}, as there are {n_neurons} neurons, "
+            f"got {indices.min()} to {indices.max()}."
         )
     indices = np.where(indices < 0, indices + n_neurons, indices).astype(np.intp)
     if len(np.unique(indices)) != len(indices):
-        raise ValueError(f"neurons names one twice, got {neurons!r}. Name each neuron once.")
+        raise ValueError(f"neurons names a neuron twice, got {neurons!r}. Name each neuron once.")
     return indices
 
 
 def check_n_bins(n_bins: Any, n_all: int) -> int:
-    """Check a number of bins at the end of a trial."""
+    """Return a number of bins at the end of a trial after checking it."""
     whole = isinstance(n_bins, int | np.integer) and not isinstance(n_bins, bool)
     if not whole or not 0 < n_bins <= n_all:
         raise ValueError(
@@ -77,7 +77,7 @@ def check_n_bins(n_bins: Any, n_all: int) -> int:
 
 
 def warn_of_scale(spikes: NDArray, rates: NDArray, *, stacklevel: int) -> None:
-    """Warn of rates that sum to many more, or many fewer, spikes than there are."""
+    """Warn if the rates predict many more or many fewer spikes than were observed."""
     known = ~np.isnan(spikes)
     n_spikes, n_expected = spikes[known].sum(), rates[known].sum()
     if n_spikes < _FEWEST_SPIKES or not np.isfinite(n_expected):
@@ -85,15 +85,15 @@ def warn_of_scale(spikes: NDArray, rates: NDArray, *, stacklevel: int) -> None:
     ratio = n_expected / n_spikes
     if ratio > 8:
         reason = (
-            "They look like Hz, or like sums over other bins: multiply rates in Hz by the bin "
-            f"width in seconds (one of {1 / ratio:.2g} s would explain the ratio)."
+            "They look like Hz, or another bin width: multiply rates in Hz by the bin width in "
+            f"seconds (a bin width of {1 / ratio:.2g} s would explain the ratio)."
         )
     elif ratio > 2.5 or ratio < 0.4:
         reason = "Were rates and spikes binned with different bin widths?"
     else:
         return
     warnings.warn(
-        f"The rates expect {ratio:.3g} times as many spikes as there are. {reason} "
+        f"The rates predict {ratio:.3g} times as many spikes as were observed. {reason} "
         "check=False silences this.",
         UserWarning,
         stacklevel=stacklevel + 1,
@@ -101,10 +101,10 @@ def warn_of_scale(spikes: NDArray, rates: NDArray, *, stacklevel: int) -> None:
 
 
 def warn_of_copies(spikes: NDArray, rates: NDArray, *, stacklevel: int) -> None:
-    """Warn of rates that are closer to the spikes than Poisson noise lets them be.
+    """Warn if rates are closer to the spikes than Poisson noise permits.
 
-    The squared distance of Poisson counts to their rates is the sum of the rates on average.
-    Half of it means that the rates know the noise, which is in the scored spikes alone.
+    For Poisson counts, the summed squared difference from the rates equals the sum of the rates on
+    average. If it is less than half of that, the rates contain noise of the scored spikes.
     """
     known = ~np.isnan(spikes)
     spikes, rates = spikes[known], rates[known]
@@ -114,22 +114,22 @@ def warn_of_copies(spikes: NDArray, rates: NDArray, *, stacklevel: int) -> None:
     dispersion = np.sum((spikes - rates) ** 2) / n_expected
     if dispersion < 0.5:
         warnings.warn(
-            "The rates follow the scored spikes more closely than Poisson noise permits (their "
-            f"mean squared distance is {dispersion:.2g} of a Poisson process's). Was the model "
-            "shown what is scored? Set the scored entries to NaN before transform. If the neurons "
-            "are that regular, check=False silences this.",
+            "The rates follow the scored spikes more closely than Poisson noise permits (the mean "
+            f"squared difference is {dispersion:.2g} times that of a Poisson process). Were the "
+            "scored entries visible to the model? Set them to NaN before transform. If the "
+            "neurons are that regular, check=False silences this.",
             UserWarning,
             stacklevel=stacklevel + 1,
         )
 
 
 def warn_of_visible(X: NDArray, scored: Any, *, stacklevel: int) -> None:
-    """Warn of scored entries that the model's input showed."""
+    """Warn if scored entries were visible in the input of the model."""
     n_visible = np.count_nonzero(~np.isnan(X[scored]))
     if n_visible:
         warnings.warn(
-            f"{n_visible} of {X[scored].size} scored entries were visible in X, and a model can "
-            "copy what it sees. Set them to NaN before transform. check=False silences this.",
+            f"{n_visible} of {X[scored].size} scored entries were visible in X, so the model could "
+            "copy them. Set them to NaN before transform. check=False silences this.",
             UserWarning,
             stacklevel=stacklevel + 1,
         )

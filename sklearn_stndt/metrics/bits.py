@@ -1,4 +1,4 @@
-"""Likelihood of spikes under rates, in bits per spike."""
+"""Log-likelihood of spikes under inferred rates, in bits per spike."""
 
 import warnings
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-from ._checks import (
+from sklearn_stndt.metrics._checks import (
     as_float64,
     check_n_bins,
     check_neurons,
@@ -17,40 +17,40 @@ from ._checks import (
     warn_of_visible,
 )
 
-# A rate of 0 makes any spike infinitely unlikely; the Neural Latents Benchmark counts it as this.
+# Replaces rates of 0, under which spikes are impossible, as in the Neural Latents Benchmark.
 _SMALLEST_RATE = 1e-9
 
 
 def bits_per_spike(spikes: ArrayLike, rates: ArrayLike) -> float:
-    r"""Log-likelihood of spikes under Poisson rates, in bits per spike above the mean rate.
+    r"""Poisson log-likelihood of spikes relative to mean rates, in bits per spike.
 
-    The score of the Neural Latents Benchmark [1]_: 0 is what each neuron's mean rate over the
-    evaluated bins achieves, higher is better, negative is worse than the mean. Applied to neurons
-    that the model never saw at inference it is called co-bps, applied to bins after the end of
-    the input fp-bps. A model that has seen the scored spikes can copy them: hide what you score.
+    The score of the Neural Latents Benchmark [1]_. Higher is better; 0 is the score of each
+    neuron's mean rate over the evaluated bins. It is called co-bps for neurons that are hidden
+    from the model at inference, and fp-bps for bins after the end of the input. A model can copy
+    spikes that it has seen, so hide the entries that are scored.
 
     Parameters
     ----------
     spikes : array-like of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
-        Spike counts per bin, NaN where there is nothing to evaluate.
+        Spike counts per bin. Entries with NaN are not evaluated.
 
     rates : array-like of the shape of `spikes`
-        Expected spikes per bin: a rate in Hz times the bin width in seconds. A rate of 0 counts
-        as 1e-9. The rate under a NaN of `spikes` is ignored, whatever it is.
+        Expected spikes per bin: rates in Hz times the bin width in seconds. A rate of 0 is
+        replaced by 1e-9. Rates are ignored where `spikes` is NaN.
 
     Returns
     -------
     score : float
-        Bits per spike. NaN, with a `RuntimeWarning`, if there is no spike to divide by.
+        Bits per spike. NaN, with a `RuntimeWarning`, if there are no spikes.
 
     Raises
     ------
     TypeError
         If `spikes` or `rates` does not hold real numbers.
     ValueError
-        If the shapes differ or are neither 2D nor 3D, if all spikes are NaN or there are none, if
-        a spike count or a rate is negative or infinite, if a rate is NaN where the spike count is
-        not, or if the two arguments look swapped.
+        If the shapes differ or are neither 2D nor 3D, if `spikes` is empty or all NaN, if a spike
+        count or a rate is negative or infinite, if a rate is NaN where the spike count is not, or
+        if the two arguments seem to be swapped.
 
     Notes
     -----
@@ -64,8 +64,8 @@ def bits_per_spike(spikes: ArrayLike, rates: ArrayLike) -> float:
         \qquad
         \mathrm{NLL}(s, r) = \sum_{tn} r_{tn} - s_{tn} \ln r_{tn} + \ln \Gamma(s_{tn} + 1).
 
-    The score depends on the bin width: scores of 5 ms bins do not compare with those of 20 ms.
-    All sums are taken in float64, whatever the dtype of the input.
+    The score depends on the bin width: scores in bins of 5 ms and of 20 ms cannot be compared.
+    All sums are computed in float64.
 
     References
     ----------
@@ -93,8 +93,8 @@ def bits_per_spike(spikes: ArrayLike, rates: ArrayLike) -> float:
     evaluated = ~np.isnan(spikes)
     if not evaluated.any():
         raise ValueError(
-            f"spikes, of shape {spikes.shape}, holds no count to evaluate: it is empty or NaN "
-            "throughout. Pass the counts that were observed."
+            f"spikes, of shape {spikes.shape}, holds no count to evaluate: it is empty or all NaN. "
+            "Pass the counts that were observed."
         )
     neuron = np.nonzero(evaluated)[1]  # (evaluated,)
     spikes, rates = spikes[evaluated], rates[evaluated]  # (evaluated,)
@@ -113,7 +113,7 @@ def bits_per_spike(spikes: ArrayLike, rates: ArrayLike) -> float:
         return float("nan")
     spikes_of_neuron = np.bincount(neuron, weights=spikes, minlength=n_neurons)
     bins_of_neuron = np.bincount(neuron, minlength=n_neurons)
-    # A neuron without evaluated bins is never looked up below; 1 spares the division by 0.
+    # Neurons without evaluated bins are not used below; 1 avoids a division by 0.
     mean_rates = spikes_of_neuron / np.maximum(bins_of_neuron, 1)
     gain = _poisson_nll(spikes, mean_rates[neuron]) - _poisson_nll(spikes, rates)
     return float(gain / n_spikes / np.log(2))
@@ -129,26 +129,26 @@ def co_bps(
 ) -> float:
     """Bits per spike of held-out neurons (co-smoothing).
 
-    What rates of neurons tell that the model did not see at inference: the main score of the
-    Neural Latents Benchmark. See :func:`bits_per_spike` for the formula.
+    The main score of the Neural Latents Benchmark: how well a model predicts neurons that are
+    hidden from it at inference. See :func:`bits_per_spike` for the formula.
 
     Parameters
     ----------
     spikes : array-like of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
-        Spike counts per bin, NaN where there is nothing to evaluate.
+        Spike counts per bin. Entries with NaN are not evaluated.
 
     rates : array-like of the shape of `spikes`
         Expected spikes per bin, from an input in which the held-out neurons were NaN.
 
     neurons : array-like of int or bool, default=None
-        Held-out neurons: indices on the last axis, or a mask of it. None: `spikes` and `rates`
-        hold nothing but held-out neurons.
+        Held-out neurons: indices or a mask along the last axis. None: all neurons in `spikes`.
 
     X : array-like of the shape of `spikes`, default=None
-        What the model saw. With it, scored entries that were visible get a warning.
+        Input of the model. If given, warn if scored entries were visible in it.
 
     check : bool, default=True
-        Warn of rates that look like Hz, like another bin width, or like copies of the spikes.
+        Warn if rates look like Hz, like another bin width, or like copies of the spikes. False
+        turns off all warnings.
 
     Returns
     -------
@@ -187,26 +187,26 @@ def fp_bps(
 ) -> float:
     """Bits per spike of the bins after the end of the input (forward prediction).
 
-    The benchmark scores the 200 ms after each trial, in all neurons. See :func:`bits_per_spike`
-    for the formula.
+    The Neural Latents Benchmark scores all neurons in the 200 ms after each trial. See
+    :func:`bits_per_spike` for the formula.
 
     Parameters
     ----------
     spikes : array-like of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
-        Spike counts per bin, NaN where there is nothing to evaluate.
+        Spike counts per bin. Entries with NaN are not evaluated.
 
     rates : array-like of the shape of `spikes`
         Expected spikes per bin, from an input in which the scored bins were NaN or missing.
 
     n_bins : int, default=None
-        Score this many bins at the end of each trial. None: all of them, `spikes` and `rates`
-        hold nothing but forecast bins.
+        Number of bins at the end of each trial that are scored. None: all bins in `spikes`.
 
     X : array-like of the shape of `spikes`, default=None
-        What the model saw. With it, scored entries that were visible get a warning.
+        Input of the model. If given, warn if scored entries were visible in it.
 
     check : bool, default=True
-        Warn of rates that look like Hz, like another bin width, or like copies of the spikes.
+        Warn if rates look like Hz, like another bin width, or like copies of the spikes. False
+        turns off all warnings.
 
     Returns
     -------
@@ -284,8 +284,8 @@ def _poisson_nll(spikes: NDArray[np.float64], rates: NDArray[np.float64]) -> flo
 
 
 def _check_swapped(spikes: NDArray[np.float64], rates: NDArray[np.float64]) -> None:
-    """Refuse fractional spikes scored against whole rates: the arguments the wrong way round."""
-    with np.errstate(invalid="ignore"):  # the remainder of infinity, which is refused later
+    """Raise an error if spikes have fractions but all rates are whole: they are swapped."""
+    with np.errstate(invalid="ignore"):  # remainder of infinity, which raises an error later
         is_fraction = np.mod(spikes, 1) != 0
         if is_fraction.any() and np.all(np.isnan(rates) | (np.mod(rates, 1) == 0)):
             raise ValueError(
@@ -297,7 +297,7 @@ def _check_swapped(spikes: NDArray[np.float64], rates: NDArray[np.float64]) -> N
 
 def _check_counts(spikes: NDArray[np.float64]) -> None:
     if np.isinf(spikes).any():
-        raise ValueError("spikes holds infinity; pass finite counts, and NaN for what is missing.")
+        raise ValueError("spikes holds infinity; pass finite counts, and NaN where unknown.")
     if spikes.min() < 0:
         raise ValueError(
             f"spikes holds negative counts, the lowest is {spikes.min():g}; pass spike counts per "

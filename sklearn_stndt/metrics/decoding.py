@@ -1,4 +1,4 @@
-"""How well velocity, or any behaviour, is read from rates by ridge regression."""
+"""Decoding of velocity, or other behaviour, from rates by ridge regression."""
 
 import warnings
 from numbers import Integral
@@ -9,9 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 
-from ._checks import as_float64
+from sklearn_stndt.metrics._checks import as_float64
 
-# The benchmark's decoder: nine penalties, five folds that are contiguous.
+# The decoder of the Neural Latents Benchmark: nine penalties, five contiguous folds.
 ALPHAS = np.logspace(-4, 0, 9)
 N_FOLDS = 5
 
@@ -27,47 +27,47 @@ def velocity_r2(
     lag: int = 0,
     check: bool = True,
 ) -> float:
-    """R2 of velocity that ridge regression reads from the rates of the same bin.
+    """R2 of velocity, decoded by ridge regression from rates of the same bin.
 
-    The decoder of the Neural Latents Benchmark: no history, penalty chosen among
-    ``logspace(-4, 0, 9)`` in five contiguous folds of the training bins, R2 averaged over the
-    components of velocity. Both trials and continuous recordings will do.
+    The decoder of the Neural Latents Benchmark: no history, a penalty chosen from
+    ``np.logspace(-4, 0, 9)`` by cross-validation in five contiguous folds of the training bins, R2
+    averaged over the components of velocity. Data may be trials or continuous recordings.
 
     Parameters
     ----------
     velocity : array-like of shape (n_trials, n_bins, n_targets) or (n_bins, n_targets)
-        True velocity, or other behaviour. A bin with a NaN is left out.
+        True velocity, or other behaviour, in any unit. Bins with NaN are left out.
 
     rates : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
         Rates of the scored trials, in any unit.
 
     train_velocity, train_rates : array-like, as `velocity` and `rates`
-        What the decoder is fitted to: other trials, rates in the same unit.
+        Training data of the decoder: other trials, with rates in the same unit.
 
     decode_mask, train_decode_mask : array-like of bool, of shape (n_trials,) or \
             (n_trials, n_decoders), default=None
-        Trials of each decoder; their scores are averaged. For 2D data, rows instead of trials.
-        None: one decoder for all.
+        Trials of each decoder; the scores of the decoders are averaged. For 2D data, rows instead
+        of trials. None: one decoder for all trials.
 
     lag : int, default=0
-        Bins by which velocity follows rates: the velocity of bin ``t + lag`` is read from the
-        rates of bin ``t``. The files of the benchmark are shifted already.
+        Number of bins by which velocity lags the rates: the velocity in bin ``t + lag`` is decoded
+        from the rates in bin ``t``. The benchmark's files are already shifted.
 
     check : bool, default=True
-        Warn where training and scored rates look like different units.
+        Warn if training and scored rates seem to have different units.
 
     Returns
     -------
     score : float
-        1 is perfect, 0 the mean velocity of the scored bins.
+        1 is perfect; 0 is the score of the mean velocity in the scored bins.
 
     Raises
     ------
     TypeError
         If an argument does not hold real numbers.
     ValueError
-        If shapes do not fit, if a rate is NaN where velocity is known, if no bin is left, or if
-        one of the two masks is missing.
+        If shapes are inconsistent, if a rate is NaN where velocity is known, if too few bins have
+        a known velocity, or if only one of the two masks is given.
 
     Examples
     --------
@@ -99,12 +99,12 @@ def velocity_r2(
     if masks.shape[1] != train_masks.shape[1]:
         raise ValueError(
             f"decode_mask has {masks.shape[1]} columns and train_decode_mask has "
-            f"{train_masks.shape[1]}; pass a column a decoder in both."
+            f"{train_masks.shape[1]}; pass one column per decoder in both."
         )
     if check:
         _warn_of_units(rates, train_rates)
     if lag and decode_mask is not None and rates.ndim == 2:
-        raise ValueError("lag would mix the rows of a 2D decode_mask; shift velocity yourself.")
+        raise ValueError("lag cannot be used with masks of 2D data; shift velocity yourself.")
     rates, velocity = shift(rates, velocity, lag)
     train_rates, train_velocity = shift(train_rates, train_velocity, lag)
     scores = [
@@ -130,7 +130,7 @@ def shift(rates: NDArray, velocity: NDArray, lag: Any) -> tuple[NDArray, NDArray
 
 
 def known_rows(rates: NDArray, velocity: NDArray) -> tuple[NDArray, NDArray]:
-    """Rows of all bins whose velocity is known; their rates must be."""
+    """Return rows with known velocity; raise an error if their rates are not finite."""
     rates = rates.reshape(-1, rates.shape[-1])  # (rows, neurons)
     velocity = velocity.reshape(-1, velocity.shape[-1])  # (rows, targets)
     known = ~np.isnan(velocity).any(axis=1)
@@ -145,7 +145,7 @@ def known_rows(rates: NDArray, velocity: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def make_decoder() -> GridSearchCV:
-    """Return the benchmark's decoder, not fitted."""
+    """Return the decoder of the Neural Latents Benchmark, unfitted."""
     return GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=N_FOLDS)
 
 
@@ -178,7 +178,7 @@ def _check_pair(
     if velocity.shape[:-1] != rates.shape[:-1]:
         raise ValueError(
             f"{velocity_name} has shape {velocity.shape} and {rates_name} has shape "
-            f"{rates.shape}; trials and bins of both must be the same. Bin both alike."
+            f"{rates.shape}; trials and bins of both must be the same. Use the same bins for both."
         )
     return velocity, rates
 

@@ -1,4 +1,4 @@
-"""How few trials it takes to read held-out neurons from what a model infers."""
+"""Few-shot co-smoothing: prediction of held-out neurons after fitting to few trials."""
 
 import warnings
 from numbers import Integral
@@ -10,8 +10,8 @@ from sklearn.linear_model import PoissonRegressor
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 
-from ._checks import as_float64, warn_of_copies
-from .bits import bits_per_spike
+from sklearn_stndt.metrics._checks import as_float64, warn_of_copies
+from sklearn_stndt.metrics.bits import bits_per_spike
 
 _SMALLEST_RATE = 1e-9
 
@@ -29,43 +29,41 @@ def few_shot_co_bps(
     random_state: int | np.random.RandomState | None = 0,
     check: bool = True,
 ) -> float:
-    """Bits per spike of held-out neurons that a Poisson GLM reads from rates, after few trials.
+    """Bits per spike of held-out neurons, predicted by a Poisson GLM fitted to few trials.
 
-    Models of equal co-bps may differ in how much their rates hold that is of no use to anyone.
-    With few trials to learn from, what is superfluous gets in the way of the GLM, and the lean
-    model scores higher [1]_.
+    Models with equal co-bps may differ in how much irrelevant variance their rates contain. A GLM
+    fitted to few trials overfits to it, so models with less of it score higher [1]_.
 
     Parameters
     ----------
     spikes : array-like of shape (n_trials, n_bins, n_heldout)
-        Spike counts of held-out neurons in the scored trials, NaN where there is nothing to
-        evaluate.
+        Spike counts of held-out neurons in the scored trials. Entries with NaN are not evaluated.
 
     rates : array-like of shape (n_trials, n_bins, n_features)
-        Rates of the other neurons in the scored trials, from an input without the held-out ones;
-        or latent variables, with ``log=False``.
+        Rates of the other neurons in the scored trials, inferred without the held-out neurons; or
+        latent variables, with ``log=False``.
 
     train_spikes, train_rates : array-like, as `spikes` and `rates`
-        The same of training trials, from which `n_shots` are drawn.
+        The same for training trials, from which `n_shots` trials are drawn.
 
     n_shots : int
         Number of trials that the GLMs are fitted to.
 
     alpha : float, default=0.01
-        L2 penalty of the GLMs, on features of unit variance.
+        L2 penalty of the GLMs, for features of unit variance.
 
     log : bool, default=True
-        Regress on the logarithm of rates, as fits a GLM whose link is the logarithm. False:
-        on features as they are.
+        Use the logarithms of rates as features, to match the log link of the GLM. If False, use
+        the features unchanged.
 
     n_repeats : int, default=5
-        Draws of `n_shots` trials; the score is their mean.
+        Number of random draws of `n_shots` trials; their scores are averaged.
 
     random_state : int, RandomState instance or None, default=0
-        Draws the trials.
+        Seed of the draws.
 
     check : bool, default=True
-        Warn of predictions that look like copies of the spikes: the model saw them.
+        Warn if predictions look like copies of the spikes, which suggests that the model saw them.
 
     Returns
     -------
@@ -77,14 +75,14 @@ def few_shot_co_bps(
     TypeError
         If an argument does not hold real numbers.
     ValueError
-        If shapes do not fit, if there are fewer training trials than `n_shots`, if a rate is
-        negative or a feature not finite, or as in :func:`bits_per_spike`.
+        If shapes are inconsistent, if there are fewer training trials than `n_shots`, if a rate is
+        negative or a feature is not finite, or as in :func:`bits_per_spike`.
 
     Notes
     -----
-    Features are scaled to unit variance in the drawn trials, and clipped to the range that these
-    show, lest an exponential run away. A held-out neuron that is silent in them gets the rate of
-    half a spike.
+    Features are standardised in the drawn trials and clipped to their range in these, because the
+    exponential amplifies larger values. A held-out neuron without spikes in the drawn trials is
+    assigned the rate of half a spike in all their bins.
 
     References
     ----------
@@ -118,7 +116,7 @@ def few_shot_co_bps(
     if n_shots > len(train_spikes):
         raise ValueError(
             f"n_shots={n_shots}, but there are {len(train_spikes)} training trials; pass more "
-            "trials or ask for fewer."
+            "trials or reduce n_shots."
         )
     random = check_random_state(random_state)
     scores = []
@@ -135,11 +133,11 @@ def few_shot_co_bps(
 def _read_out(
     train_features: NDArray, train_spikes: NDArray, features: NDArray, alpha: float
 ) -> NDArray[np.float64]:
-    """Rates of each held-out neuron, (bins, neurons)."""
+    """Fit the GLMs and predict the rates of held-out neurons, (bins, neurons)."""
     scaler = StandardScaler()
     X = scaler.fit_transform(train_features.reshape(-1, train_features.shape[-1]))
     X_test = scaler.transform(features.reshape(-1, features.shape[-1]))
-    # A feature beyond what the shots showed must not run away under the exponential.
+    # The exponential would amplify features beyond their range in training.
     X_test = np.clip(X_test, X.min(axis=0), X.max(axis=0))
     targets = train_spikes.reshape(-1, train_spikes.shape[-1])
     rates = np.empty((len(X_test), targets.shape[1]))
@@ -150,7 +148,7 @@ def _read_out(
             continue
         glm = PoissonRegressor(alpha=alpha, solver="newton-cholesky", max_iter=200)
         with warnings.catch_warnings():
-            # A penalised optimum that is close enough; the score shows it if not.
+            # Solutions close to the optimum suffice; a poor one shows in the score.
             warnings.simplefilter("ignore", ConvergenceWarning)
             rates[:, neuron] = glm.fit(X[known], counts[known]).predict(X_test)
     return np.maximum(rates, _SMALLEST_RATE)

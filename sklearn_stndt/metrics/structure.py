@@ -1,4 +1,4 @@
-"""What averages and speeds of rates tell: PSTHs, and the time that an animal produces."""
+"""Scores of PSTHs, and of neural speed against produced time."""
 
 import warnings
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import pearsonr
 from sklearn.metrics import r2_score
 
-from ._checks import as_float64
+from sklearn_stndt.metrics._checks import as_float64
 
 
 def psth_r2(
@@ -23,19 +23,19 @@ def psth_r2(
     Parameters
     ----------
     psth : array-like of shape (n_conditions, n_bins, n_neurons)
-        True peri-stimulus time histograms, in the unit of `rates`. A bin whose first neuron is
-        NaN is left out.
+        True peri-stimulus time histograms, in the unit of `rates`. Bins with NaN in the first
+        neuron are left out.
 
     rates : array-like of shape (n_trials, n_bins, n_neurons)
         Rates of single trials, in spikes per bin.
 
     conditions : array-like of int of shape (n_trials,), or list of n_conditions lists of int
         Condition of each trial, as an index into `psth` (negative: none); or the trials of each
-        condition. A condition without trials is left out.
+        condition. Conditions without trials are left out.
 
     jitter : array-like of int of shape (n_trials,), default=None
-        Bins by which each trial was shifted against the PSTH, undone before averaging: bin ``t``
-        of a trial is bin ``t + jitter`` of the PSTH. None: 0.
+        Number of bins by which each trial is shifted relative to the PSTH: bin ``t`` of a trial is
+        bin ``t + jitter`` of the PSTH. The shift is undone before averaging. None: 0.
 
     Returns
     -------
@@ -45,10 +45,10 @@ def psth_r2(
     Raises
     ------
     TypeError
-        If `psth` or `rates` does not hold real numbers, or `jitter` no whole ones.
+        If `psth` or `rates` does not hold real numbers, or if `jitter` does not hold whole numbers.
     ValueError
-        If shapes do not fit, if no condition has a trial, or if a mean rate is NaN where the PSTH
-        is known.
+        If shapes are inconsistent, if no condition has a trial, or if a mean rate is NaN where the
+        PSTH is known.
 
     Examples
     --------
@@ -100,46 +100,46 @@ def tp_corr(
     mask: ArrayLike | None = None,
     check: bool = True,
 ) -> float:
-    """Correlation of neural speed with the time that an animal produces, averaged over conditions.
+    """Correlation of neural speed with produced time, averaged over conditions.
 
-    In tasks where an animal reproduces an interval, neural activity runs through its course
-    slowly when the interval is long. The benchmark's score of DMFC_RSG: negative is good.
+    When an animal reproduces a time interval, neural activity follows its trajectory more slowly
+    if the produced interval is longer: negative scores are good. This is the score of DMFC_RSG in
+    the Neural Latents Benchmark.
 
     Parameters
     ----------
     produced : array-like of shape (n_trials,)
-        Produced time, in any unit. A trial with NaN is left out.
+        Produced time, in any unit. Trials with NaN are left out.
 
     rates : array-like of shape (n_trials, n_bins, n_neurons)
-        Rates of single trials.
+        Rates of single trials, in any unit.
 
     conditions : array-like of shape (n_trials,) or (n_trials, n_labels)
-        Condition of each trial, a number or a row of numbers. A trial with NaN is left out.
+        Condition of each trial, as a number or a row of numbers. Trials with NaN are left out.
 
     mask : array-like of bool of shape (n_trials, n_bins), default=None
-        Bins of each trial in which speed is measured, from set to go. None: all bins.
+        True in the bins in which speed is measured, such as from set to go. None: all bins.
 
     check : bool, default=True
-        Warn of conditions that are left out as they have fewer than two trials.
+        Warn if conditions are left out because they have fewer than two trials.
 
     Returns
     -------
     score : float
-        Mean over conditions of Pearson's r between speed and produced time. NaN if one of them
-        is constant in a condition.
+        Mean over conditions of Pearson's r between speed and produced time. NaN if either is
+        constant in a condition.
 
     Raises
     ------
     TypeError
         If an argument does not hold real numbers.
     ValueError
-        If shapes do not fit, if a rate is NaN in a bin that counts, if a trial has fewer than two
-        such bins, or if no condition has two trials.
+        If shapes are inconsistent, if a rate is NaN in a measured bin, if a trial has fewer than
+        two measured bins, or if no condition has two trials.
 
     Notes
     -----
-    The speed of a trial is the mean over its bins of the Euclidean distance between the rates of
-    one bin and of the next.
+    The speed of a trial is the mean Euclidean distance between the rates in consecutive bins.
 
     Examples
     --------
@@ -162,7 +162,7 @@ def tp_corr(
     if produced.shape != (len(rates),) or conditions.shape[:1] != (len(rates),):
         raise ValueError(
             f"rates has {len(rates)} trials, produced has shape {produced.shape} and conditions "
-            f"has shape {conditions.shape}; pass one time and one condition a trial."
+            f"has shape {conditions.shape}; pass one time and one condition per trial."
         )
     counted = np.ones(rates.shape[:2], dtype=bool) if mask is None else np.asarray(mask)
     if counted.shape != rates.shape[:2] or counted.dtype != bool:
@@ -196,14 +196,14 @@ def tp_corr(
 
 
 def _trials_of_conditions(conditions: Any, n_conditions: int, n_trials: int) -> list[NDArray]:
-    """Trials of each condition, from either form."""
+    """Return the trials of each condition, from either form of `conditions`."""
     lists = list(conditions)
     if lists and all(np.ndim(entry) == 0 for entry in lists):
         labels = np.asarray(lists)
         if labels.shape != (n_trials,) or labels.dtype.kind not in "iu":
             raise ValueError(
                 f"conditions holds {len(labels)} entries of {labels.dtype}, for {n_trials} "
-                "trials; pass a whole number a trial, or a list of the trials of each condition."
+                "trials; pass a whole number per trial, or a list of the trials of each condition."
             )
         if labels.max() >= n_conditions:
             raise ValueError(
@@ -234,7 +234,7 @@ def _check_jitter(jitter: ArrayLike | None, rates: NDArray) -> NDArray[np.intp]:
     shifts = as_float64(jitter, "jitter")
     if shifts.shape != (len(rates),):
         raise ValueError(
-            f"jitter has shape {shifts.shape}, for {len(rates)} trials; pass one number a trial."
+            f"jitter has shape {shifts.shape}, for {len(rates)} trials; pass one number per trial."
         )
     if not np.all(np.mod(shifts, 1) == 0):
         raise TypeError("jitter must hold whole numbers of bins; divide times by the bin width.")
@@ -242,7 +242,7 @@ def _check_jitter(jitter: ArrayLike | None, rates: NDArray) -> NDArray[np.intp]:
 
 
 def _shifted(trial: NDArray, jitter: int) -> NDArray:
-    """Move the bins of a trial by `jitter`, NaN where nothing comes from."""
+    """Shift a trial by `jitter` bins, with NaN in the bins that become empty."""
     moved = np.full(trial.shape, np.nan)  # (bins, neurons)
     if jitter > 0:
         moved[jitter:] = trial[:-jitter]
@@ -261,8 +261,8 @@ def _speed(course: NDArray, trial: int) -> float:
         )
     if np.isnan(course).any():
         raise ValueError(
-            f"rates is NaN in bins of trial {trial} that count; pass a rate for each of them, or "
-            "leave them out of mask."
+            f"rates is NaN in bins of trial {trial} in mask; pass a rate for each of these, or "
+            "set mask to False there."
         )
     return float(np.mean(np.linalg.norm(np.diff(course, axis=0), axis=1)))
 
