@@ -167,9 +167,9 @@ def make_reaches(
 
     - the plan (2 dimensions), proportional to the intended velocity, until shortly before the
       hand moves;
-    - two rotational planes (4), at 1.2 and 2.2 Hz. Their initial state depends on the direction
-      of the reach (in the second plane, on twice its angle) and decays. Small random deviations
-      of the initial state in each trial do not affect the hand;
+    - two rotational planes (4), at 1.2 and 2.2 Hz. They start from a state that depends on the
+      direction of the reach (in the second plane, on twice its angle), then decay. In each trial,
+      this state has a small random deviation that does not affect the hand;
     - the command (2), which is the hand velocity `lag` later; feedback (2), which is the current
       hand velocity; and the speed `lag` later (1). They cause the cosine tuning of motor cortex.
 
