@@ -1,4 +1,4 @@
-"""Displays: what they show, where they draw, and that all of it can be read."""
+"""Displays: what they show, the axes they use, and that all texts are legible."""
 
 import sys
 
@@ -45,7 +45,7 @@ def curve(pipeline, spikes, reaches):
 
 @pytest.fixture
 def draw(pipeline, ensemble, curve, spikes, reaches):
-    """Draw each display, by its name."""
+    """Functions that plot each display, by name."""
     velocity, conditions = reaches.velocity, reaches.conditions
     width = {"bin_width": 0.02}
     hidden = spikes.copy()
@@ -91,7 +91,7 @@ N_PANELS |= {"dropping": 2, "ensemble": 1, "history": 2, "decoding": 3}
 
 
 def texts_of(figure):
-    """Texts that are drawn, with their boxes in pixels."""
+    """Visible texts, with their bounding boxes in pixels."""
     figure.canvas.draw()
     found = figure.findobj(lambda a: isinstance(a, mpl.text.Text) and a.get_visible())
     found = [t for t in found if t.get_text().strip() and is_drawn(t)]
@@ -99,7 +99,7 @@ def texts_of(figure):
 
 
 def is_drawn(text):
-    """Whether a tick's label belongs to a tick within the axes."""
+    """Whether a text is drawn: tick labels are only drawn within the axis limits."""
     for ax in text.figure.axes if text.figure else []:
         for axis in (ax.xaxis, ax.yaxis):
             ticks = axis.get_major_ticks() + axis.get_minor_ticks()

@@ -1,16 +1,16 @@
-"""Pictures of rates, attention, importance, training and decoding.
+"""Plots of rates, attention, neuron importance, training and decoding.
 
-Each class follows scikit-learn's Display convention: ``from_estimator`` computes and draws,
-``from_predictions`` and its like draw what was computed before, ``plot`` draws again, for instance
-into other axes. They need matplotlib: ``pip install sklearn-stndt[plot]``.
+Each class follows scikit-learn's Display convention: ``from_estimator`` computes and plots,
+``from_predictions`` and similar methods plot what was computed before, and ``plot`` plots again,
+for instance into other axes. Plotting requires matplotlib: ``pip install sklearn-stndt[plot]``.
 """
 
-from .attention import AttentionDisplay
-from .curves import EnsembleCurveDisplay, NeuronDroppingDisplay
-from .decoding import DecodingDisplay
-from .history import TrainingHistoryDisplay
-from .psth import PSTHDisplay
-from .rates import RatesDisplay
+from sklearn_stndt.plotting.attention import AttentionDisplay
+from sklearn_stndt.plotting.curves import EnsembleCurveDisplay, NeuronDroppingDisplay
+from sklearn_stndt.plotting.decoding import DecodingDisplay
+from sklearn_stndt.plotting.history import TrainingHistoryDisplay
+from sklearn_stndt.plotting.psth import PSTHDisplay
+from sklearn_stndt.plotting.rates import RatesDisplay
 
 __all__ = [
     "AttentionDisplay",

@@ -1,4 +1,4 @@
-"""Attention maps as pictures."""
+"""Plot attention maps."""
 
 from typing import Any, Self
 
@@ -15,34 +15,34 @@ from sklearn_stndt.plotting._style import (
 
 
 class AttentionDisplay:
-    """Attention between bins and, where there is any, between neurons.
+    """Plot of attention between bins and, if the network has it, between neurons.
 
-    Rows look, columns are looked at.
+    Rows are queries (the bin or neuron that attends), columns are keys (attended to).
 
     Parameters
     ----------
     temporal : array-like of shape (n_map_bins, n_map_bins) or None
-        Attention between bins.
+        Attention between bins. None: not shown.
     spatial : array-like of shape (n_neurons, n_neurons) or None
-        Attention between neurons.
+        Attention between neurons. None: not shown.
     bin_width : float, default=None
-        Seconds of a bin. None: time in bins.
+        Width of a bin, in seconds. None: time in bins.
     sort : bool, default=True
-        Sort neurons by the attention that they receive, the most on the left.
+        Sort neurons by the attention that they receive, in descending order.
 
     Attributes
     ----------
     order : ndarray of int, shape (n_neurons,)
-        Neurons from left to right, as positions in `spatial`; empty without a spatial map.
+        Neurons from left to right, as indices into `spatial`; empty without a spatial map.
     figure_ : matplotlib Figure
     axes_ : ndarray of matplotlib Axes
-        One a map.
+        One per map.
     ax_ : matplotlib Axes
-        The first of them.
+        The first of `axes_`.
 
     See Also
     --------
-    sklearn_stndt.inspection.attention_maps : The maps as arrays.
+    sklearn_stndt.inspection.attention_maps : Compute the maps as arrays.
 
     Examples
     --------
@@ -98,28 +98,29 @@ class AttentionDisplay:
         sort: bool = True,
         ax: Any = None,
     ) -> Self:
-        """Compute the mean maps of a layer and draw them.
+        """Compute the mean maps of a layer and plot them.
 
         Parameters
         ----------
         estimator : STNDTEstimator, BaggingEnsemble or Pipeline
-            Fitted.
+            Fitted estimator.
         X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-            Spikes per bin, NaN where hidden.
+            Spike counts per bin, NaN where hidden.
         layer : int, default=0
-            Layer of both maps; a network that mixes neurons once has that one spatial map.
+            Layer of both maps. If only one layer has spatial attention, its spatial map is shown
+            for every `layer`.
         head : int, default=None
             Head of the temporal map. None: the mean over heads.
         groups : array-like of shape (n_bins,), default=None
             Trial of each row of a 2D X.
         heldin_only : bool, default=False
-            Leave out neurons that the network never sees.
+            Leave out held-out neurons, which the network never sees.
         bin_width : float, default=None
-            Seconds of a bin.
+            Width of a bin, in seconds. None: time in bins.
         sort : bool, default=True
-            Sort neurons by the attention that they receive.
+            Sort neurons by the attention that they receive, in descending order.
         ax : matplotlib Axes, or array of them, default=None
-            Where to draw. None: a new figure.
+            Axes to plot into. None: a new figure.
 
         Returns
         -------
@@ -149,12 +150,12 @@ class AttentionDisplay:
         return display.plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Plot the maps.
 
         Parameters
         ----------
         ax : matplotlib Axes, or array of them, default=None
-            Where to draw; one Axes is divided. None: a new figure.
+            Axes to plot into; a single Axes is divided. None: a new figure.
 
         Returns
         -------

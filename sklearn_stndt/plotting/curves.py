@@ -1,4 +1,4 @@
-"""Scores against numbers: of hidden neurons, and of members of an ensemble."""
+"""Plot scores against the number of dropped neurons or of ensemble members."""
 
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ _UNITS = {"bits_per_spike": "bits per spike"}
 
 
 def _legend_above(ax: Any, n_columns: int) -> None:
-    """Names above the axes, where they cover no curve."""
+    """Put the legend above the axes, where it covers no curve."""
     ax.legend(
         fontsize="small",
         frameon=False,
@@ -34,21 +34,23 @@ def _legend_above(ax: Any, n_columns: int) -> None:
 
 
 class NeuronDroppingDisplay:
-    """Scores while the spikes of important neurons, and of random ones, are hidden.
+    """Plot of scores against the number of dropped neurons, important ones or random ones.
+
+    The spikes of dropped neurons are NaN in the input.
 
     Parameters
     ----------
     curves : dict of Bunch
-        Results of :func:`sklearn_stndt.inspection.neuron_dropping_curve`, by the names of their
-        estimators, a colour each.
+        Results of :func:`sklearn_stndt.inspection.neuron_dropping_curve`, by the name of the
+        estimator.
 
     Attributes
     ----------
     figure_ : matplotlib Figure
     axes_ : ndarray of matplotlib Axes
-        One a scorer.
+        One per scorer.
     ax_ : matplotlib Axes
-        The first of them.
+        The first of `axes_`.
 
     Examples
     --------
@@ -62,17 +64,17 @@ class NeuronDroppingDisplay:
     ...     network, spikes, n_steps=2, n_random=2, random_state=0
     ... )
     >>> display.ax_.get_xlabel()
-    'hidden neurons'
+    'neurons dropped'
     >>> plt.close(display.figure_)
     """
 
     def __init__(self, curves: dict[str, Any]):
         if not curves:
-            raise ValueError("There is no curve to show: pass at least one, by a name.")
+            raise ValueError("There is no curve to show: pass at least one, under a name.")
         scorers = [tuple(curve["scores"]) for curve in curves.values()]
         if len(set(scorers)) > 1:
             raise ValueError(
-                f"All curves need the same scorers, got {scorers}. Compute them with the same."
+                f"All curves need the same scorers, got {scorers}. Compute them with equal scorers."
             )
         self.curves = curves
 
@@ -87,22 +89,22 @@ class NeuronDroppingDisplay:
         ax: Any = None,
         **params: Any,
     ) -> Self:
-        """Compute the curve and draw it.
+        """Compute the curve and plot it.
 
         Parameters
         ----------
         estimator : STNDTEstimator, BaggingEnsemble or Pipeline
-            Fitted.
+            Fitted estimator.
         X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-            Spikes per bin, NaN where unknown.
+            Spike counts per bin, NaN where unknown.
         y : array-like, default=None
-            What scorers compare with.
+            Target of the scorers.
         name : str, default=None
-            In the legend. None: the name of the class.
+            Name in the legend. None: the name of the class.
         ax : matplotlib Axes, or array of them, default=None
-            Where to draw. None: a new figure.
+            Axes to plot into. None: a new figure.
         **params
-            Of :func:`sklearn_stndt.inspection.neuron_dropping_curve`.
+            Parameters of :func:`sklearn_stndt.inspection.neuron_dropping_curve`.
 
         Returns
         -------
@@ -121,14 +123,15 @@ class NeuronDroppingDisplay:
 
     @classmethod
     def from_curves(cls, curves: dict[str, Any], *, ax: Any = None) -> Self:
-        """Draw curves that were computed before.
+        """Plot curves that were computed before.
 
         Parameters
         ----------
         curves : dict of Bunch
-            By the names of their estimators.
+            Results of :func:`sklearn_stndt.inspection.neuron_dropping_curve`, by the name of the
+            estimator.
         ax : matplotlib Axes, or array of them, default=None
-            Where to draw. None: a new figure.
+            Axes to plot into. None: a new figure.
 
         Returns
         -------
@@ -137,12 +140,12 @@ class NeuronDroppingDisplay:
         return cls(curves).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Plot the curves.
 
         Parameters
         ----------
         ax : matplotlib Axes, or array of them, default=None
-            Where to draw; one Axes is divided. None: a new figure.
+            Axes to plot into; a single Axes is divided. None: a new figure.
 
         Returns
         -------
@@ -176,20 +179,20 @@ class NeuronDroppingDisplay:
             panel.set_ylabel(_UNITS.get(scorer, scorer))
             panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             panel.yaxis.set_major_locator(MaxNLocator(5))
-        self.axes_[-1].set_xlabel("hidden neurons")
+        self.axes_[-1].set_xlabel("neurons dropped")
         _legend_above(self.ax_, 2 if len(self.curves) <= 2 else 1)
         return self
 
 
 class EnsembleCurveDisplay:
-    """Score of an ensemble against the number of its members.
+    """Plot of the score of an ensemble against its number of members.
 
     Parameters
     ----------
     scores : array-like of shape (n_members,)
-        Of the mean of the first 1, 2, ... members, in bits per spike.
+        Scores of the mean rates of the first 1, 2, ... members, in bits per spike.
     member_scores : array-like of shape (n_members,), default=None
-        Of each member alone.
+        Scores of each member alone, in bits per spike.
 
     Attributes
     ----------
@@ -235,22 +238,22 @@ class EnsembleCurveDisplay:
         groups: ArrayLike | None = None,
         ax: Any = None,
     ) -> Self:
-        """Compute the scores and draw them.
+        """Compute the scores and plot them.
 
         Parameters
         ----------
         estimator : BaggingEnsemble, or Pipeline that starts with one
-            Fitted.
+            Fitted estimator.
         X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-            Spikes per bin, of trials that were not used in fit.
+            Spike counts per bin, from trials that were not used in fit.
         y : ignored
             For compatibility.
         members : bool, default=True
-            Score each member alone too, which takes as long again.
+            Whether to score each member alone too, which doubles the time.
         groups : array-like of shape (n_bins,), default=None
             Trial of each row of a 2D X.
         ax : matplotlib Axes, default=None
-            Where to draw. None: a new figure.
+            Axes to plot into. None: a new figure.
 
         Returns
         -------
@@ -273,7 +276,7 @@ class EnsembleCurveDisplay:
         scores = ensemble.score_curve(X, **keywords)
         alone = None
         if members:
-            counts = np.asarray(X)  # members know no names of neurons
+            counts = np.asarray(X)  # members were fitted without feature names
             alone = [member.score(counts, **keywords) for member in ensemble.estimators_]
         return cls.from_scores(scores, alone, ax=ax)
 
@@ -281,14 +284,14 @@ class EnsembleCurveDisplay:
     def from_scores(
         cls, scores: ArrayLike, member_scores: ArrayLike | None = None, *, ax: Any = None
     ) -> Self:
-        """Draw scores that were computed before.
+        """Plot scores that were computed before.
 
         Parameters
         ----------
         scores, member_scores : array-like of shape (n_members,)
-            As of the class.
+            As in the class.
         ax : matplotlib Axes, default=None
-            Where to draw. None: a new figure.
+            Axes to plot into. None: a new figure.
 
         Returns
         -------
@@ -297,12 +300,12 @@ class EnsembleCurveDisplay:
         return cls(scores, member_scores).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Plot the scores.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw. None: a new figure.
+            Axes to plot into. None: a new figure.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""Behaviour as it was, and as it was decoded."""
+"""Plot true and decoded behaviour."""
 
 from typing import Any, Self
 
@@ -19,21 +19,23 @@ from sklearn_stndt.plotting._style import (
 
 
 class DecodingDisplay:
-    """True and decoded behaviour: time courses in one trial, and paths in several.
+    """Plot of true and decoded behaviour: time courses of one trial, and paths of several.
 
     Parameters
     ----------
     y_true, y_pred : array-like of shape (n_trials, n_bins, n_targets) or (n_bins, n_targets)
-        Behaviour, such as velocity, in each bin, NaN where unknown. Without the last axis for a
-        single target.
+        Behaviour in each bin, such as velocity, NaN where unknown. A single target needs a last
+        axis of length 1.
     trial : int, default=0
-        Trial of the time courses.
+        Trial whose time courses are shown.
     path_trials : array-like of int, default=None
-        Trials of the paths, which two targets make. None: up to 12 trials, evenly spaced.
+        Trials whose paths are shown if there are two targets. None: up to 12 trials, evenly
+        spaced.
     integrate : bool, default=True
-        The targets are velocities, and paths their running sums; False: they are positions.
+        If True, targets are velocities and paths are their cumulative sums. If False, targets are
+        positions.
     bin_width : float, default=None
-        Seconds of a bin. None: time in bins.
+        Width of a bin, in seconds. None: time in bins.
     names : list of str, default=None
         Names of the targets. None: x and y, or numbers.
     unit, path_unit : str, default="cm/s" and "cm"
@@ -42,12 +44,12 @@ class DecodingDisplay:
     Attributes
     ----------
     r2 : float
-        R2 of all known bins of all trials, mean over targets.
+        R2 over all known bins of all trials, averaged over targets.
     figure_ : matplotlib Figure
     axes_ : ndarray of matplotlib Axes
-        One a target; with two targets, their path below.
+        One per target; with two targets, one more below for the paths.
     ax_ : matplotlib Axes
-        The first of them.
+        The first of `axes_`.
 
     Examples
     --------
@@ -120,22 +122,22 @@ class DecodingDisplay:
         ax: Any = None,
         **params: Any,
     ) -> Self:
-        """Decode and draw.
+        """Decode and plot behaviour.
 
         Parameters
         ----------
         estimator : estimator with `predict`
-            Fitted, such as a pipeline of STNDTEstimator and a regressor.
+            Fitted estimator, such as a pipeline of STNDTEstimator and a regressor.
         X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-            Spikes per bin, of trials that were not used in fit.
+            Spike counts per bin, from trials that were not used in fit.
         y : array-like of shape (n_trials, n_bins, n_targets) or (n_bins, n_targets)
-            Behaviour.
+            Behaviour, NaN where unknown. The last axis may be missing for a single target.
         groups : array-like of shape (n_bins,), default=None
-            Trial of each row of a 2D X; needs metadata routing in a pipeline.
+            Trial of each row of a 2D X; requires metadata routing in a pipeline.
         ax : matplotlib Axes, or array of them, default=None
-            Where to draw. None: a new figure.
+            Axes to plot into. None: a new figure.
         **params
-            Of the class.
+            Parameters of the class.
 
         Returns
         -------
@@ -152,7 +154,7 @@ class DecodingDisplay:
         if not hasattr(estimator, "predict"):
             raise TypeError(
                 f"{type(estimator).__name__} has no predict; pass a pipeline that ends in a "
-                "regressor, or what it predicted to from_predictions."
+                "regressor, or pass predictions to from_predictions."
             )
         y_pred = estimator.predict(X, **groups_keyword(groups))
         y = np.asarray(y)
@@ -164,16 +166,16 @@ class DecodingDisplay:
     def from_predictions(
         cls, y_true: ArrayLike, y_pred: ArrayLike, *, ax: Any = None, **params: Any
     ) -> Self:
-        """Draw what was decoded before.
+        """Plot behaviour that was decoded before.
 
         Parameters
         ----------
         y_true, y_pred : array-like of shape (n_trials, n_bins, n_targets) or (n_bins, n_targets)
-            Behaviour.
+            True and decoded behaviour.
         ax : matplotlib Axes, or array of them, default=None
-            Where to draw. None: a new figure.
+            Axes to plot into. None: a new figure.
         **params
-            Of the class.
+            Parameters of the class.
 
         Returns
         -------
@@ -183,12 +185,12 @@ class DecodingDisplay:
         return cls(y_true, y_pred, **params).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Plot time courses and paths.
 
         Parameters
         ----------
         ax : matplotlib Axes, or array of them, default=None
-            Where to draw; one Axes is divided. None: a new figure.
+            Axes to plot into; a single Axes is divided. None: a new figure.
 
         Returns
         -------
@@ -248,10 +250,10 @@ class DecodingDisplay:
         return self
 
     def _paths(self, behaviour: NDArray) -> NDArray:
-        """Positions in the shown trials, (n_shown, n_bins, 2)."""
+        """Positions in the trials that are shown, (n_shown, n_bins, 2)."""
         shown = behaviour[self.path_trials]
         if not self.integrate:
             return shown
-        # the path goes on behind an unknown bin, as if it had stood still there
+        # after an unknown bin, the path continues as if its velocity there were 0
         path = np.cumsum(np.nan_to_num(shown), axis=1) * (self.bin_width or 1.0)
         return np.where(np.isnan(shown), np.nan, path)

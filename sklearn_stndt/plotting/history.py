@@ -1,4 +1,4 @@
-"""How a training went."""
+"""Plot the training history."""
 
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ from sklearn_stndt.plotting._style import ORANGE, main_color, make_axes, require
 
 
 class TrainingHistoryDisplay:
-    """Losses, and bits per spike of hidden validation entries, of each epoch.
+    """Plot of losses and of bits per spike of masked validation entries in each epoch.
 
     Parameters
     ----------
@@ -21,10 +21,10 @@ class TrainingHistoryDisplay:
     ----------
     figure_ : matplotlib Figure
     axes_ : ndarray of matplotlib Axes
-        Losses; below, if there was a validation, its bits per spike, with a dot at the epoch
-        whose weights were kept.
+        One for losses; below, if there was a validation set, one for its bits per spike, with a
+        dot at the epoch whose weights were kept.
     ax_ : matplotlib Axes
-        The first of them.
+        The first of `axes_`.
 
     Examples
     --------
@@ -50,14 +50,14 @@ class TrainingHistoryDisplay:
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None) -> Self:
-        """Draw the history of an estimator.
+        """Plot the history of an estimator.
 
         Parameters
         ----------
         estimator : STNDTEstimator, BaggingEnsemble or Pipeline
-            Fitted.
-        ax : matplotlib Axes, or array of 2 (1 if there was no validation), default=None
-            Where to draw. None: a new figure.
+            Fitted estimator.
+        ax : matplotlib Axes, or array of 2 (1 without a validation set), default=None
+            Axes to plot into. None: a new figure.
 
         Returns
         -------
@@ -75,12 +75,12 @@ class TrainingHistoryDisplay:
         return cls(histories).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
-        """Draw.
+        """Plot the histories.
 
         Parameters
         ----------
         ax : matplotlib Axes, or array of them, default=None
-            Where to draw; one Axes is divided. None: a new figure.
+            Axes to plot into; a single Axes is divided. None: a new figure.
 
         Returns
         -------
