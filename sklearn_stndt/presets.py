@@ -7,7 +7,7 @@ from sklearn.utils import check_random_state
 
 
 class _Published(NamedTuple):
-    """Settings of a data set, and ranges of its search."""
+    """Published settings for a data set, and ranges of the hyperparameter search."""
 
     n_layers: int
     n_heads: int
@@ -16,7 +16,7 @@ class _Published(NamedTuple):
     dropout: tuple[float, float]
     dropout_rates: tuple[float, float]
     dropout_embedding: tuple[float, float]
-    band: tuple[int, int]  # bins that a layer looks back, and ahead
+    band: tuple[int, int]  # range of bins, back or ahead, to which a layer attends
     lr: tuple[float, float]
     warmup_epochs: int
     mask_ratio: tuple[float, float]
@@ -84,16 +84,16 @@ _DATA_SETS = {
 
 
 class ContextDistribution:
-    """Pairs of bins (back, ahead) for `context`, drawn independently.
+    """Distribution of `context`: bins (back, ahead), drawn independently.
 
-    The published ranges are those of one layer; `context` is the reach of all layers together.
+    The published ranges are for one layer, whereas `context` is the sum over all layers.
 
     Parameters
     ----------
     low, high : int
-        Fewest and most bins of a layer.
+        Smallest and largest number of bins for one layer.
     n_layers : int
-        Layers whose bands add up.
+        Number of layers.
     """
 
     def __init__(self, low: int, high: int, n_layers: int):
@@ -102,17 +102,17 @@ class ContextDistribution:
         self.n_layers = n_layers
 
     def rvs(self, random_state=None) -> tuple[int, int]:
-        """Draw a pair.
+        """Draw a context.
 
         Parameters
         ----------
         random_state : int, RandomState instance or None, default=None
-            Source of randomness.
+            Seed.
 
         Returns
         -------
         (int, int)
-            Bins back and ahead.
+            Numbers of bins back and ahead, over all layers.
         """
         band = stats.randint(self.low, self.high + 1)
         back, ahead = band.rvs(size=2, random_state=check_random_state(random_state))
@@ -128,32 +128,37 @@ def paper(name: str) -> dict[str, Any]:
     Parameters
     ----------
     name : {"mc_maze", "mc_rtt", "area2_bump", "dmfc_rsg"}
-        Data set of the benchmark.
+        Data set of the Neural Latents Benchmark.
 
     Returns
     -------
     dict
-        Parameters of :class:`sklearn_stndt.STNDTEstimator`, without those that belong to the
-        data: `heldout_neurons`, `forecast_bins`, `random_state`.
+        Parameters of :class:`sklearn_stndt.STNDTEstimator`, except those that depend on the data,
+        `heldout_neurons` and `forecast_bins`, and `random_state`.
 
     Raises
     ------
     ValueError
-        If there is no such data set.
+        If there is no preset for `name`.
 
     Notes
     -----
-    What the published code [1]_ computes without any effect is left out: value and output
-    projections of spatial attention, which get no gradient; passes of the two contrasted views
-    through the encoder, whose output is not used; spans of masked entries, which its mask mode
-    ignores.
+    Some parts of the published code [1]_ have no effect and are left out: value and output
+    projections of spatial attention, which receive no gradient; encoder passes of the two
+    contrastive views, whose output is not used; and spans of masked entries, which its masking
+    mode ignores.
 
-    It also differs in these points. The read-out starts at each neuron's mean rate, not at one
-    spike a bin. Losses of masked entries, of held-out neurons and of forecast bins are averaged
-    each, then added. Positions are learned, GELU takes the place of ReLU, and weights start as
-    torch starts them, without T-Fixup. Where the search moved a number, the value is that of the
-    released configuration. Training of 50,501 epochs at full length takes days on a processor:
-    pass a smaller `max_epochs` to follow the published schedule in less time.
+    Other differences:
+
+    - The readout is initialised at each neuron's mean rate, not at one spike per bin.
+    - Losses of masked entries, of held-out neurons and of forecast bins are each averaged, then
+      added.
+    - Position embeddings are learned, activations are GELU instead of ReLU, and weights have
+      torch's default initialisation, without T-Fixup.
+
+    Searched hyperparameters have the values of the released configuration. Training for all 50,501
+    epochs takes days on a CPU: pass a smaller `max_epochs` to follow the published schedule in
+    less time.
 
     References
     ----------
@@ -206,29 +211,29 @@ def paper(name: str) -> dict[str, Any]:
 
 
 def paper_search_space(name: str) -> dict[str, Any]:
-    """Distributions of the published search, of which 120 configurations were drawn.
+    """Distributions of the published hyperparameter search, which drew 120 configurations.
 
     Parameters
     ----------
     name : {"mc_maze", "mc_rtt", "area2_bump", "dmfc_rsg"}
-        Data set of the benchmark.
+        Data set of the Neural Latents Benchmark.
 
     Returns
     -------
     dict
-        From parameters of :class:`sklearn_stndt.STNDTEstimator` to distributions, as
-        :class:`sklearn.model_selection.RandomizedSearchCV` and
-        :class:`sklearn_stndt.BaggingEnsemble` (`param_distributions`) draw from them.
+        Distributions by parameter name of :class:`sklearn_stndt.STNDTEstimator`, for
+        :class:`sklearn.model_selection.RandomizedSearchCV` or for `param_distributions` of
+        :class:`sklearn_stndt.BaggingEnsemble`.
 
     Raises
     ------
     ValueError
-        If there is no such data set.
+        If there is no preset for `name`.
 
     Notes
     -----
-    The published search was Bayesian; these are the ranges and the densities that it began with.
-    The epochs of the warm-up are a share of the longest training here.
+    The published search was Bayesian; these are its ranges and prior densities. The length of the
+    warm-up is a fraction of the largest number of epochs here.
 
     Examples
     --------
