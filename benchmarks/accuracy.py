@@ -1,21 +1,21 @@
-"""Accuracy of inferred rates beside plain baselines, on recordings and on generated data.
+"""Accuracy of inferred rates compared with simple baselines, on recordings and synthetic data.
 
     STNDT_DATA=<folder> python benchmarks/accuracy.py --results accuracy.jsonl
 
 For every problem, model and seed:
 
-- co-bps: a model is trained with a quarter of the neurons held out; in the test part they are NaN,
+- co-bps: a model is trained with a quarter of the neurons held out. In the test set they are NaN,
   and their inferred rates are scored against their spikes;
-- R2 of rates: a model that sees all neurons, against the rates that generated the spikes, over
-  trials and bins, mean over neurons;
-- behaviour: R2 of velocity or position by ridge without history, from the same model's rates. The
-  penalty, and for smoothing the width too, is chosen within the training part;
-- seconds of one training on the processor (tuning of the baselines included), and the number of
-  parameters.
+- R2 of rates: rates inferred by a model of all neurons, against the rates that generated the
+  spikes, over trials and bins, averaged over neurons;
+- behaviour: R2 of velocity or position, decoded from the rates of the same model by ridge
+  regression without history. The penalty, and the width of Gaussian smoothing, are chosen by
+  cross-validation in the training set;
+- seconds of one fit on the CPU, including the tuning of baselines, and the number of parameters.
 
-The models of this package run with their defaults; nothing is tuned for a problem. Every finished
-cell is a line in the file of results, and the same call goes on where it was interrupted. Begin a
-new file after a change of the code.
+The models of this package run with their defaults; nothing is tuned for a problem. Each result is
+written to a line of the results file, and the same command resumes after an interruption. Start a
+new file after changing the code.
 """
 
 import argparse
@@ -56,17 +56,17 @@ SCORES = {"co_bps": "co-bps", "rates_r2": "R2 rates", "behaviour_r2": "behaviour
 
 
 def decode(train, test, behaviour):
-    """R2 of behaviour in the test part, by ridge from rates of the same bin."""
+    """R2 of behaviour in the test set, by ridge regression from rates of the same bin."""
     flat = [values.reshape(-1, values.shape[-1]) for values in (train, test, *behaviour)]
     scale = flat[0].std(axis=0) + 1e-12
-    # contiguous folds: neighbouring bins are alike, and would vouch for one another
+    # contiguous folds, because neighbouring bins are correlated
     ridge = GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=KFold(5))
     ridge.fit(flat[0] / scale, flat[2])
     return r2_score(flat[3], ridge.predict(flat[1] / scale))
 
 
 def decode_smoothed(problem):
-    """The same from smoothed counts, of the width that decodes parts of the training best."""
+    """The same from smoothed counts, with the width chosen by cross-validation in training."""
     target, _ = problem.behaviour
     folds = list(KFold(3).split(problem.train))
     scores = []
@@ -80,13 +80,13 @@ def decode_smoothed(problem):
 
 
 def rates_r2(rates, true_rates):
-    """R2 over trials and bins, mean over neurons."""
+    """R2 over trials and bins, averaged over neurons."""
     n_neurons = rates.shape[-1]
     return r2_score(true_rates.reshape(-1, n_neurons), rates.reshape(-1, n_neurons))
 
 
 def build(name, problem, heldout, seed, options):
-    """Return the unfitted model, or None where the model has no such answer."""
+    """Return the unfitted model, or None if it cannot predict held-out neurons."""
     if name == "counts":
         return None if heldout is not None else GaussianSmoother(0)
     if name == "smoothing":
@@ -108,14 +108,14 @@ def build(name, problem, heldout, seed, options):
 
 
 def n_parameters(model):
-    """Trained parameters of a network, or of all networks of an ensemble."""
+    """Number of trained parameters of a network, or of all networks of an ensemble."""
     members = getattr(model, "estimators_", [model])
     nets = [member.net_.module_ for member in members if hasattr(member, "net_")]
     return sum(p.numel() for net in nets for p in net.parameters() if p.requires_grad)
 
 
 def measure(problem_name, name, seed, options):
-    """Train and score one cell of the table."""
+    """Fit and score one model on one problem with one seed."""
     problem = PROBLEMS[problem_name](seed)
     cell = {}
     if problem.heldout is not None:
@@ -149,20 +149,20 @@ def measure(problem_name, name, seed, options):
 
 
 def trials_of(X, n_bins=100):
-    """A recording as trials, whole ones alone: the GLM tunes itself in folds of trials."""
+    """Cut a recording into trials of `n_bins`, because the GLM is tuned in folds of trials."""
     if X.ndim == 3:
         return X
     return X[: len(X) // n_bins * n_bins].reshape(-1, n_bins, X.shape[1])
 
 
 def key_of(problem, model, seed, options):
-    """Name of a cell in the file of results."""
+    """Key of a result in the results file."""
     params = {} if model in MODELS[:4] else options.param
     return f"{problem} | {model} | {seed} | {json.dumps(params, sort_keys=True)}"
 
 
 def read_cells(path):
-    """Finished cells by their keys; a line that an interruption cut off counts as missing."""
+    """Results by key; a line that was cut off by an interruption counts as missing."""
     cells = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -175,7 +175,7 @@ def read_cells(path):
 
 
 def append_cell(path, key, cell):
-    """Write one line, through to the disk."""
+    """Append one line and flush it to disk."""
     with open(path, "a", encoding="utf-8") as file:
         file.write("\n" + json.dumps({"key": key} | cell))
         file.flush()
@@ -209,7 +209,7 @@ def parse_options(arguments=None):
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--n-jobs", type=int, help="members of the ensemble that train at once")
+    parser.add_argument("--n-jobs", type=int, help="ensemble members trained in parallel")
     parser.add_argument("--results", type=Path, default=Path("accuracy.jsonl"), metavar="FILE")
     parser.add_argument(
         "--param",
@@ -231,9 +231,9 @@ def main():
     for problem in options.problems:
         missing = missing_file(problem)
         if missing is not None:
-            print(f"\n{problem}: skipped, for {missing} is not there")
+            print(f"\n{problem}: skipped, because {missing} does not exist")
             continue
-        # the GLMs solve small systems, for which several threads of BLAS take many times as long
+        # the GLMs solve small systems, which several BLAS threads make many times slower
         with threadpool_limits(1):
             for model in options.models:
                 for seed in options.seeds:

@@ -1,6 +1,6 @@
-"""Plain baselines for inferred rates: Gaussian smoothing and the Poisson GLM, both tuned.
+"""Simple baselines for inferred rates: Gaussian smoothing, factor analysis and Poisson GLMs.
 
-Both read NaN as `STNDTEstimator` does, so that one and the same code scores all of them.
+All are tuned, and treat NaN as `STNDTEstimator` does, so that the same code scores all models.
 """
 
 from itertools import product
@@ -17,20 +17,20 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt.metrics import bits_per_spike
 
-# The score of a rate of 0 where a spike falls is unbounded; no rate is predicted below this.
+# Lower bound of predicted rates: the score of a spike at a rate of 0 is minus infinity.
 _SMALLEST_RATE = 1e-9
 
 
 def co_bps(model, X, heldout):
-    """Bits per spike of the neurons `heldout`, which `model` sees as NaN at inference.
+    """Bits per spike of the neurons `heldout`, which are NaN in the input of `model`.
 
     Parameters
     ----------
     model : fitted transformer from counts to rates
-        NaN in its input means hidden.
+        Treats NaN in its input as hidden entries.
 
     X : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-        Spike counts per bin that were not used in fit.
+        Spike counts per bin, not used in fit.
 
     heldout : array-like of int
         Indices of the held-out neurons.
@@ -44,22 +44,22 @@ def co_bps(model, X, heldout):
 class GaussianSmoother(TransformerMixin, BaseEstimator):
     """Gaussian smoothing of counts along bins, within trials.
 
-    The kernel is normalised over the bins that are visible: neither the edges of a trial nor NaN
-    pull a rate towards 0, and a hidden entry is filled from the visible bins around it.
+    The kernel is normalised over visible bins. So neither the edges of a trial nor NaN bias rates
+    towards 0, and hidden entries are filled from the visible bins around them.
 
     Parameters
     ----------
     width : float, default=2.0
-        Standard deviation of the kernel, in bins. 0 leaves visible counts as they are.
+        Standard deviation of the kernel, in bins. At 0, visible counts are unchanged.
 
     prior : float, default=0.0
-        Weight of the neuron's mean count beside that of the visible bins, which is 1 for all bins
-        of a kernel together. Keeps rates above 0 where no spike fell within reach.
+        Weight of the neuron's mean count, relative to the kernel, whose weights sum to 1 if all
+        bins are visible. Keeps rates above 0 where there are no spikes within the kernel.
 
     Attributes
     ----------
     mean_ : ndarray of shape (n_neurons,)
-        Mean count per bin over the visible entries; the rate where nothing is visible in reach.
+        Mean count per bin over visible entries; the rate where no bin of the kernel is visible.
     """
 
     def __init__(self, width=2.0, *, prior=0.0):
@@ -67,16 +67,16 @@ class GaussianSmoother(TransformerMixin, BaseEstimator):
         self.prior = prior
 
     def fit(self, X, y=None):
-        """Remember each neuron's mean count; `y` is ignored."""
+        """Store the mean count of each neuron; `y` is ignored."""
         X = np.asarray(X, dtype=float)
         X = X.reshape(-1, X.shape[-1])
         visible = ~np.isnan(X)
-        # A neuron that is never visible has the mean 0 instead of a warning.
+        # The mean of a neuron that is never visible is 0, without a warning.
         self.mean_ = np.where(visible, X, 0.0).sum(axis=0) / np.maximum(visible.sum(axis=0), 1)
         return self
 
     def transform(self, X):
-        """Return rates of the shape of `X`, in counts per bin, NaN nowhere."""
+        """Return rates of the shape of `X`, in expected counts per bin, without NaN."""
         check_is_fitted(self)
         X = np.asarray(X, dtype=float)
         visible = ~np.isnan(X)
@@ -93,10 +93,10 @@ class GaussianSmoother(TransformerMixin, BaseEstimator):
 
 
 def tune_smoother(X, widths=(1, 1.5, 2, 3, 4, 6, 8, 12), priors=(0.03, 0.1, 0.3, 1.0)):
-    """Choose the width and the prior of a `GaussianSmoother` by bits per spike of hidden entries.
+    """Choose width and prior of a `GaussianSmoother` by bits per spike of hidden entries.
 
-    Every entry is hidden once, in five fixed masks of single entries, and its rate taken from the
-    bins around it.
+    Single entries are hidden, each in one of five fixed masks, and predicted from the bins around
+    them.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def tune_smoother(X, widths=(1, 1.5, 2, 3, 4, 6, 8, 12), priors=(0.03, 0.1, 0.3,
         Spike counts per bin, NaN where missing.
 
     widths, priors : sequences of float
-        What to try.
+        Candidates.
 
     Returns
     -------
@@ -127,20 +127,20 @@ def tune_smoother(X, widths=(1, 1.5, 2, 3, 4, 6, 8, 12), priors=(0.03, 0.1, 0.3,
 
 
 class FactorSmoother(TransformerMixin, BaseEstimator):
-    """Factor analysis of smoothed square roots of counts, as rates: what all neurons share.
+    """Rates from factor analysis of the square roots of smoothed counts.
 
-    Width and number of factors are chosen by bits per spike of entries that were hidden, in five
-    fixed masks, and filled from the bins around them before the factors are inferred.
+    Width and number of factors are chosen by bits per spike of entries that were hidden in five
+    fixed masks. They are filled from the bins around them before the factors are inferred.
 
     Parameters
     ----------
     widths, n_factors : sequences
-        Standard deviations of the Gaussian, in bins, and numbers of factors to choose from.
+        Candidate standard deviations of the Gaussian, in bins, and numbers of factors.
 
     Attributes
     ----------
     smoother_, factors_ : transformers
-        The chosen ones, fitted.
+        The best smoother and factor analysis, fitted.
     """
 
     def __init__(self, *, widths=(1, 1.5, 2, 3, 4, 6), n_factors=(2, 3, 4, 6, 8, 12)):
@@ -176,7 +176,7 @@ class FactorSmoother(TransformerMixin, BaseEstimator):
 
 
 def _reconstruct(factors, smoothed):
-    """Rates that the posterior mean of the factors explains."""
+    """Rates predicted from the posterior mean of the factors."""
     roots = factors.transform(np.sqrt(_bins(smoothed))) @ factors.components_ + factors.mean_
     return np.maximum(roots, 1e-3).reshape(smoothed.shape) ** 2
 
@@ -184,20 +184,20 @@ def _reconstruct(factors, smoothed):
 class PoissonSmoother(TransformerMixin, BaseEstimator):
     """Poisson GLM of each neuron on the smoothed counts of all others.
 
-    Width and penalty are chosen by the likelihood of the last fifth of the bins.
+    Width and penalties are chosen by the likelihood of the last fifth of the trials or bins.
 
     Parameters
     ----------
     widths, alphas : sequences of float
-        Standard deviations of the Gaussian, in bins, and L2 penalties to choose from.
+        Candidate standard deviations of the Gaussian, in bins, and L2 penalties.
 
     Attributes
     ----------
     smoother_ : GaussianSmoother
-        The chosen one, fitted.
+        The best smoother, fitted.
 
     glms_ : list of regressors
-        One a neuron.
+        One per neuron.
     """
 
     def __init__(self, *, widths=(1.5, 3, 6), alphas=(1e-3, 1e-2, 1e-1)):
@@ -247,9 +247,9 @@ class PoissonSmoother(TransformerMixin, BaseEstimator):
 class PoissonCoSmoother(TransformerMixin, BaseEstimator):
     """Poisson GLM from smoothed held-in counts to each held-out neuron.
 
-    Width, features and penalty are chosen by the likelihood of the held-out neurons in validation
-    trials, in five folds of the training trials; then all is fitted to all of them. Each neuron
-    has a penalty of its own, as the best one depends on its rate.
+    Width, features and penalties are chosen by the likelihood of held-out neurons in five-fold
+    cross-validation over training trials. Then all training trials are fitted. Each neuron has
+    its own penalty, because the best one depends on its rate.
 
     Parameters
     ----------
@@ -257,21 +257,21 @@ class PoissonCoSmoother(TransformerMixin, BaseEstimator):
         Indices of the neurons to predict.
 
     widths, alphas : sequences of float
-        Standard deviations of the Gaussian, in bins, and L2 penalties to choose from.
+        Candidate standard deviations of the Gaussian, in bins, and L2 penalties.
 
     features : sequence of transformers, default=None
-        What may become of the smoothed counts before the GLM, to choose from; None leaves them.
+        Candidate transformations of the smoothed counts. None: no transformation.
 
     random_state : int, RandomState instance or None, default=None
-        Shuffles the trials into folds.
+        Seed of the assignment of trials to folds.
 
     Attributes
     ----------
     smoother_, features_ : transformers
-        The chosen ones, fitted.
+        The best smoother and transformation, fitted.
 
     alphas_ : ndarray of shape (n_heldout,)
-        The chosen penalties.
+        The best penalties.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ class PoissonCoSmoother(TransformerMixin, BaseEstimator):
             )
         heldin = np.delete(X, self.heldout_neurons, axis=-1)
         heldout = X[..., self.heldout_neurons]
-        # Strong penalties first: each solution is a good start for the next weaker one.
+        # Strong penalties first: each solution is a good initial value for the next, weaker one.
         alphas = np.sort(self.alphas)[::-1]
         folds = list(KFold(5, shuffle=True, random_state=self.random_state).split(X))
 
@@ -325,7 +325,7 @@ class PoissonCoSmoother(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X):
-        """Return rates of the shape of `X`: smoothed held-in counts, predicted held-out ones."""
+        """Return rates of the shape of `X`, smoothed if held-in and predicted if held-out."""
         check_is_fitted(self)
         X = np.asarray(X, dtype=float)
         rates = np.empty_like(X)
@@ -364,10 +364,10 @@ def _path_losses(X_train, train_counts, X_validation, counts, alphas):
 
 
 def _glm_path(X, counts, alphas):
-    """Yield the GLM of one neuron at one penalty after the other, each started from the last."""
+    """Yield the GLM of one neuron for each penalty, each initialised with the previous one."""
     known = ~np.isnan(counts)
     if not counts[known].any():
-        # The logarithm of its mean rate, where a GLM would start, is not finite.
+        # A GLM would start at the logarithm of its mean rate, which is not finite.
         yield from [DummyRegressor().fit(X[known], counts[known])] * len(alphas)
         return
     glm = PoissonRegressor(solver="newton-cholesky", max_iter=300, warm_start=True)

@@ -1,8 +1,8 @@
-"""Time and memory of binning spike times, beside numpy.histogram.
+"""Time and memory of binning spike times, compared with numpy.histogram.
 
-Prints a table: 1,000 neurons at 10 Hz for an hour into bins of 5 ms, by `bin_spikes` and by a
-loop over neurons that calls `numpy.histogram`, each in a process of its own that reports its
-peak memory (resident, spike times included: 0.3 GiB). The counts of both are compared.
+Bins one hour of 1,000 neurons at 10 Hz into bins of 5 ms, with `bin_spikes` and with a loop over
+neurons that calls `numpy.histogram`. Each runs in a separate process that reports its peak
+resident memory, including 0.3 GiB of spike times. Prints a table, and compares the counts.
 
     python benchmarks/binning.py [--neurons 1000] [--hours 1] [--width 0.005] [--rate 10]
 """
@@ -29,7 +29,7 @@ def by_bin_spikes(times, width, duration):
 
 
 def by_histogram(times, width, duration):
-    """Edges as whole numbers times the width, as one would write it down."""
+    """numpy.histogram with edges at multiples of the bin width."""
     n_bins = round(duration / width)
     edges = np.arange(n_bins + 1) * width
     counts = np.empty((n_bins, len(times)), dtype=np.uint8)
@@ -39,7 +39,7 @@ def by_histogram(times, width, duration):
 
 
 def by_uniform_histogram(times, width, duration):
-    """The shortcut of numpy.histogram for a number of equal bins."""
+    """numpy.histogram with a number of equal bins, which is faster."""
     n_bins = round(duration / width)
     counts = np.empty((n_bins, len(times)), dtype=np.uint8)
     for neuron, train in enumerate(times):
@@ -73,7 +73,7 @@ def main():
         "np.histogram(times, n, range)": by_uniform_histogram,
     }
     expected = None
-    # forked, so that hashes of bytes compare across processes
+    # forked, so that hashes of bytes are comparable across processes
     context = multiprocessing.get_context("fork")
     for name, function in ways.items():
         queue = context.Queue()

@@ -1,11 +1,11 @@
-"""Co-smoothing on real recordings: rates of neurons that are hidden at inference, in co-bps.
+"""Co-smoothing on real recordings: co-bps of neurons that are hidden at inference.
 
     STNDT_DATA=<folder> python benchmarks/co_smoothing.py --ensemble 5
 
-Per split `s`: a fifth of the trials for the test, by `train_test_split(random_state=s)`; a quarter
-of the neurons held out, the first of `RandomState(s).permutation(n_neurons)`. Every model learns
-from the other trials, all neurons visible, and tunes itself on them alone. At the test the
-held-out neurons are NaN, and their inferred rates are scored against their spikes.
+In split `s`, a fifth of the trials is the test set, by `train_test_split(random_state=s)`, and a
+quarter of the neurons is held out, the first of `RandomState(s).permutation(n_neurons)`. Every
+model is fitted and tuned on the other trials, with all neurons visible. In the test set, held-out
+neurons are NaN, and their inferred rates are scored against their spikes.
 """
 
 import argparse
@@ -55,14 +55,14 @@ def make_model(name, heldout, seed, options):
     if name == "glm":
         return PoissonCoSmoother(heldout, random_state=seed)
     if name == "glm-sqrt":
-        # Square roots level the noise of counts: the stronger baseline.
+        # Square roots stabilise the variance of counts, which makes a stronger baseline.
         roots = FunctionTransformer(np.sqrt)
         return PoissonCoSmoother(heldout, features=[roots], random_state=seed)
     if name == "fa":
         factors = [FactorAnalysis(n, svd_method="lapack") for n in (8, 16)]
         return PoissonCoSmoother(heldout, features=factors, random_state=seed)
 
-    # Torch takes seconds to import, which the baselines need not wait for.
+    # Imported here because torch takes seconds to import, and the baselines do not need it.
     from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 
     model = STNDTEstimator(heldout_neurons=heldout, random_state=seed).set_params(**options.param)
@@ -120,7 +120,7 @@ def format_table(results, options):
                 + "".join(f"{score:9.4f}" for score in scores)
                 + f"{np.mean(scores):9.4f}{ratio}{np.mean([c['seconds'] for c in cells]):9.1f}"
             )
-    lines.append("co-bps of test trials; seconds of one fit, with its tuning, mean over the splits")
+    lines.append("co-bps of test trials; seconds of one fit, tuning included, mean over splits")
     return "\n".join(lines)
 
 
@@ -133,7 +133,7 @@ def write_csv(path, results):
 
 
 def parameter(text):
-    """Read `name=value`; a value that is no Python literal is a string."""
+    """Parse `name=value`; a value that is not a Python literal is a string."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
@@ -154,7 +154,7 @@ def parse_options(arguments=None):
     parser.add_argument(
         "--ensemble", type=int, metavar="N", help="add an ensemble of N (default: 5)"
     )
-    parser.add_argument("--n-jobs", type=int, help="members of the ensemble that train at once")
+    parser.add_argument("--n-jobs", type=int, help="ensemble members trained in parallel")
     parser.add_argument(
         "--param",
         action="append",
@@ -163,7 +163,7 @@ def parse_options(arguments=None):
         metavar="NAME=VALUE",
         help="constructor parameter of STNDTEstimator, repeatable",
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write every cell to a file")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write all results to a file")
     options = parser.parse_args(arguments)
     options.param = dict(options.param)
     if options.ensemble is not None and "ensemble" not in options.models:
@@ -187,14 +187,14 @@ def main():
         recordings = {name: arrays[RECORDINGS[name]] for name in options.recordings}
 
     results = []
-    # the GLMs solve small systems, for which several threads of BLAS take many times as long
+    # the GLMs solve small systems, which several BLAS threads make many times slower
     with threadpool_limits(1):
         for result in run(recordings, options):
             results.append(result)
             line = "{recording} {model}, split {split}: {co_bps:.4f} in {seconds:.1f} s"
             print(line.format(**result), file=sys.stderr, flush=True)
             if options.out is not None:
-                write_csv(options.out, results)  # an interruption loses one cell at most
+                write_csv(options.out, results)  # so that an interruption loses one result at most
     print(format_table(results, options))
 
 

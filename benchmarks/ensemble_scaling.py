@@ -1,16 +1,16 @@
-"""Members of an ensemble per hour against the number of workers: measured at 1 and 2, simulated on.
+"""Ensemble members trained per hour against the number of workers.
 
     python benchmarks/ensemble_scaling.py
 
-Measures how long members take, alone and side by side, what joblib and Dask add to each of them,
-and how long workers take to start. From the times of members alone and from these overheads it
-simulates more workers than this machine has, each with as many members as the one: weak scaling.
-The workers of the simulation have a core each and share nothing but the process that hands out
-members. Needs the extra [dask].
+With 1 and 2 workers, measures the training time of members, one at a time and in parallel, the
+overhead of joblib and Dask per member, and the start-up time of workers. From these times it
+simulates more workers, with the same number of members per worker (weak scaling). Simulated
+workers have one core each and share only the process that hands out members. Needs the extra
+[dask].
 
-`busy` is the share of the workers' time in which they train: what joblib and Dask answer for.
-`efficiency` is the members per hour over those of one worker: it falls also where members side by
-side are slower, because they share memory bandwidth, or the machine with other programs.
+`busy` is the fraction of worker time spent on training; joblib and Dask account for the rest.
+`efficiency` is the number of members per hour and worker, relative to one worker. It also falls if
+parallel members are slower, because they share memory bandwidth, or the CPU with other programs.
 """
 
 import argparse
@@ -31,7 +31,7 @@ SPACE = {"dropout": uniform(0, 0.4), "lr": loguniform(1e-3, 1e-2), "n_layers": [
 
 
 class Idle(TransformerMixin, BaseEstimator):
-    """A member that takes no time, so that what is left is overhead."""
+    """A member that needs no training time, to measure the overhead."""
 
     def __init__(self, random_state=None):
         self.random_state = random_state
@@ -46,7 +46,7 @@ class Idle(TransformerMixin, BaseEstimator):
 
 @contextmanager
 def workers(backend, number):
-    """Workers of a backend, started anew; yields the seconds until the first of them can train."""
+    """Start new workers of a backend; yield the seconds until they can train."""
     started = time.perf_counter()
     if backend == "sequential":
         with joblib.parallel_config("sequential"):
@@ -74,15 +74,15 @@ def workers(backend, number):
 
 
 def load():
-    """Import what a worker needs, which is most of its start."""
+    """Import the package, which takes most of a worker's start-up time."""
     import sklearn_stndt
 
-    time.sleep(0.2)  # so that no worker takes the start of two
+    time.sleep(0.2)  # so that each worker runs this once
     return sklearn_stndt.__version__
 
 
 def fit(estimator, space, n_members, spikes):
-    """Train an ensemble; return its seconds and the seconds of its members."""
+    """Train an ensemble; return seconds in total and of each member."""
     ensemble = BaggingEnsemble(
         estimator, n_members, param_distributions=space, validation_fraction=0.2, random_state=0
     )
@@ -111,10 +111,10 @@ def measure(options):
 
 
 def simulate(members, start, idle, n_workers, n_members, random):
-    """Seconds until all members are done, the share spent on training, and on the last member.
+    """Return total seconds, and the fractions of worker time spent training and idle at the end.
 
-    One process hands out members one after the other, which takes `idle` seconds each; a worker
-    gets the next one as soon as it is free.
+    One process hands out members in sequence, which takes `idle` seconds each. A worker gets the
+    next member as soon as it is free.
     """
     free = [start] * n_workers
     handed_out = 0.0
@@ -174,10 +174,10 @@ def parse_options(arguments=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--members", type=int, default=8, help="measured, for each worker")
-    parser.add_argument("--trials", type=int, default=80, help="of generated reaches")
+    parser.add_argument("--members", type=int, default=8, help="measured members per worker")
+    parser.add_argument("--trials", type=int, default=80, help="trials of synthetic reaches")
     parser.add_argument("--epochs", default="auto", type=lambda s: s if s == "auto" else int(s))
-    parser.add_argument("--per-worker", type=int, default=10, help="members in the simulation")
+    parser.add_argument("--per-worker", type=int, default=10, help="simulated members per worker")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32, 64])
     return parser.parse_args(arguments)
 

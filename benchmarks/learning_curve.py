@@ -1,11 +1,12 @@
-"""Accuracy against the number of training trials, beside smoothing and a Poisson GLM.
+"""Accuracy against the number of training trials, compared with smoothing and a Poisson GLM.
 
     python benchmarks/learning_curve.py --results curve.jsonl --figure learning_curve.png
 
-Generated reaches (50 bins of 20 ms, 60 neurons): the first 100, 200, ... of the same trials are
-trained on, and 80 others test. R2 of rates to the truth, and of velocity by ridge from them, as in
-`accuracy.py`; means and standard deviations over seeds, each of which has its own neurons. Every
-finished cell is a line in the file of results, and the same call goes on where it was interrupted.
+Models are trained on the first 100, 200, ... trials of synthetic reaches (50 bins of 20 ms, 60
+neurons) and tested on 80 other trials. Scores are R2 of inferred against true rates, and R2 of
+velocity decoded from them by ridge regression, as in `accuracy.py`: means and standard deviations
+over seeds, with different neurons for each seed. Each result is written to a line of the results
+file, and the same command resumes after an interruption.
 """
 
 import argparse
@@ -26,7 +27,7 @@ SCORES = {"rates_r2": "R2 of rates", "behaviour_r2": "R2 of velocity"}
 
 
 def reaches_of(n_train):
-    """A problem by its seed: the first trials of a recording that is the same for all sizes."""
+    """Return a function from seed to problem; problems of all sizes share the same trials."""
 
     def problem(seed):
         data = make_reaches(max(SIZES) + N_TEST, random_state=seed)
@@ -42,7 +43,7 @@ def reaches_of(n_train):
 
 
 def draw(table, path):
-    """Both scores against the number of trials."""
+    """Plot both scores against the number of trials."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -65,7 +66,7 @@ def draw(table, path):
 
 
 def main():
-    """Measure what is missing, print the table, draw the figure."""
+    """Measure what is missing, print the table and plot the figure."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""Recordings and generated data on which rates are scored, split into training and test."""
+"""Recordings and synthetic data for the benchmarks, split into training and test sets."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,20 +13,20 @@ from sklearn_stndt.datasets import make_chaotic_rnn, make_lorenz, make_reaches
 
 @dataclass
 class Problem:
-    """Counts for training and test, and what inferred rates are compared with.
+    """Counts for training and test, and the data with which inferred rates are compared.
 
     Attributes
     ----------
     train, test : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-        Spikes per bin.
+        Spike counts per bin.
     heldout : ndarray of int, or None
-        Neurons that are hidden at the test of co-smoothing; None: no such test.
+        Held-out neurons for co-smoothing. None: no co-smoothing.
     true_rates : ndarray, or None
-        Expected spikes per bin of the test part.
+        Expected spikes per bin in the test set.
     behaviour : (ndarray, ndarray), or None
-        Behaviour in training and test, its variables along the last axis.
+        Behaviour in training and test sets, with variables along the last axis.
     params : dict
-        Parameters of the estimators that belong to the data, such as the window.
+        Parameters of estimators that depend on the data, such as `window`.
     """
 
     train: np.ndarray
@@ -38,33 +38,33 @@ class Problem:
 
 
 def draw_heldout(n_neurons, seed):
-    """A quarter of the neurons."""
+    """Draw a quarter of the neurons."""
     return np.random.RandomState(seed).permutation(n_neurons)[: n_neurons // 4]
 
 
 def datahigh(array, seed):
-    """Motor cortex: a fifth of the trials for the test, a quarter of the neurons held out."""
+    """Motor cortex; a fifth of the trials for the test."""
     X = load("datahigh/datahigh_20ms.npz")[array]
     train, test = train_test_split(X, test_size=0.2, random_state=seed)
     return Problem(train, test, draw_heldout(X.shape[-1], seed))
 
 
 def linear_track(seed):
-    """Hippocampus while the rat runs; a quarter of the recording, in one piece, for the test."""
+    """Hippocampus of a running rat; a contiguous quarter of the running time for the test."""
     recording = load("nelpy/nelpy_linear-track_25ms.npz")
-    on_track = np.zeros(len(recording["spikes"]), dtype=bool)  # else carried there and away
+    on_track = np.zeros(len(recording["spikes"]), dtype=bool)  # before and after, it is carried
     on_track[int(55 / recording["bin_s"]) : int(975 / recording["bin_s"])] = True
     return while_running(recording, seed, on_track)
 
 
 def w_maze(seed):
-    """Another maze and other neurons; a quarter of the time spent running for the test."""
+    """Another maze and other neurons; a contiguous quarter of the running time for the test."""
     recording = load("nelpy/nelpy_w-maze_25ms.npz")
     return while_running(recording, seed, np.ones(len(recording["spikes"]), dtype=bool))
 
 
 def while_running(recording, seed, usable):
-    """Counts and position in the usable bins in which the animal moves."""
+    """Counts and position in the usable bins in which the animal runs."""
     position = recording["pos_px"].astype(float)
     velocity = np.gradient(gaussian_filter1d(position, 10, axis=0), recording["bin_s"], axis=0)
     running = usable & (np.linalg.norm(velocity, axis=1) > 20)  # pixels/s
@@ -75,14 +75,14 @@ def while_running(recording, seed, usable):
 
 
 def retina(seed):
-    """Spontaneous waves in 477 neurons; a quarter of the recording, in one piece, for the test."""
+    """Spontaneous waves in 477 neurons; a contiguous quarter of the recording for the test."""
     X = load("retina/stafford2009_500ms.npz")["spikes"]
     train, test = list(KFold(4).split(X))[seed % 4]
     return Problem(X[train], X[test], draw_heldout(X.shape[-1], seed), params={"window": 64})
 
 
 def reaches(seed, n_train=112, n_test=80, **params):
-    """Generated reaches with hand velocity; test trials follow training trials."""
+    """Synthetic reaches with hand velocity; test trials follow training trials."""
     data = make_reaches(n_train + n_test, random_state=seed, **params)
     train, test = slice(n_train), slice(n_train, None)
     return Problem(
@@ -95,7 +95,7 @@ def reaches(seed, n_train=112, n_test=80, **params):
 
 
 def synthetic(data):
-    """The split that comes with a synthetic benchmark; nothing is hidden at its test."""
+    """Synthetic benchmark with its own split and without held-out neurons."""
     return Problem(data.spikes[data.train], data.spikes[~data.train], None, data.rates[~data.train])
 
 
@@ -122,7 +122,7 @@ NEEDS_FILE = {
 
 
 def missing_file(name):
-    """Path of the recording that a problem needs and that is not there, or None."""
+    """Path of the recording that a problem needs if it does not exist, otherwise None."""
     if name not in NEEDS_FILE:
         return None
     path = Path(os.environ.get("STNDT_DATA", "STNDT_DATA is not set")) / NEEDS_FILE[name]
@@ -130,6 +130,6 @@ def missing_file(name):
 
 
 def load(name):
-    """Read a file of arrays from the folder that STNDT_DATA names."""
+    """Read a file of arrays from the folder in STNDT_DATA."""
     with np.load(Path(os.environ["STNDT_DATA"]) / name) as arrays:
         return dict(arrays)

@@ -1,15 +1,15 @@
-"""What spatial attention adds at equal training time: STNDT against its temporal half (NDT).
+"""Gain from spatial attention at equal training time: STNDT against its temporal part (NDT).
 
     STNDT_DATA=<folder> python benchmarks/spatial_attention.py --results spatial.jsonl
 
-For every problem and seed, both networks are timed for a few epochs. STNDT gets as many
-epochs as its defaults say, or as fit into --seconds; the temporal network, which is faster, gets
-the epochs that take it as long. Where neurons can be held out, the score is co-bps, else bits per
-spike of hidden entries of the test part. The last line is the mean difference over problems and
-seeds, with its standard error over them.
+For every problem and seed, both networks are timed for a few epochs. STNDT is trained for its
+default number of epochs, or for as many as fit into --seconds. The temporal network, which is
+faster, is trained for as many epochs as take the same time. The score is co-bps for problems with
+held-out neurons, otherwise bits per spike of hidden entries in the test set. The last line is the
+mean difference over problems and seeds, with its standard error.
 
-Every finished cell is a line in the file of results, and the same call goes on where it was
-interrupted. Nothing else should run on the processor.
+Each result is written to a line of the results file, and the same command resumes after an
+interruption. Nothing else should run on the CPU.
 """
 
 import argparse
@@ -32,7 +32,7 @@ N_TIMED = 8
 
 
 class StopEarly(Callback):
-    """Ends training after a few epochs, whatever `max_epochs` says."""
+    """Stop training after a few epochs, regardless of `max_epochs`."""
 
     def on_epoch_end(self, net, **kwargs):
         if len(net.history) >= N_TIMED:
@@ -40,16 +40,16 @@ class StopEarly(Callback):
 
 
 def timed(problem, params):
-    """Epochs that the defaults give, and the seconds of one."""
+    """Return the default number of epochs, and the seconds of one epoch."""
     model = STNDTEstimator(random_state=0, callbacks=[StopEarly()], **params)
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         model.fit(problem.train)
-    # the first warms up; not the fastest: what an epoch leaves out is drawn at random
+    # without the first, which warms up; the mean, because epochs skip attention at random
     return model.net_.max_epochs, float(np.mean(model.net_.history[1:, "dur"]))
 
 
 def compare(name, seed, seconds):
-    """Train both networks for the same time; their scores and what they took."""
+    """Train both networks for the same time; return epochs, seconds and scores."""
     problem = PROBLEMS[name](seed)
     params = {
         network: problem.params | {"heldout_neurons": problem.heldout} | own
@@ -73,7 +73,7 @@ def compare(name, seed, seconds):
 
 
 def format_line(name, cells):
-    """Means over the seeds of a problem."""
+    """Means over the seeds of a problem, as a line of the table."""
     line = f"{name:14}"
     for quantity, digits in (("score", 4), ("seconds", 0)):
         for network in NETWORKS:
@@ -100,7 +100,7 @@ def main():
     gains = []
     for name in options.problems:
         if missing_file(name) is not None:
-            print(f"{name}: skipped, for {missing_file(name)} is not there")
+            print(f"{name}: skipped, because {missing_file(name)} does not exist")
             continue
         for seed in options.seeds:
             key = f"{name} | {seed} | {options.seconds}"

@@ -1,23 +1,24 @@
-"""Time and memory of training steps, of `fit` and of `transform`, beside the processor's own speed.
+"""Time and memory of training steps, `fit` and `transform`, relative to the speed of the CPU.
 
-    python benchmarks/speed.py [--parts step fit latency scaling precision threads]
+    python benchmarks/speed.py [--parts step fit latency scaling precision threads compiled]
 
-What is compared was measured side by side in one run, in turns, for machines are shared and noisy:
-read the ratios. Every time is a median. The reference shape is that of MC_Maze in the Neural
+Variants are measured alternately in one run, because machines are shared and timings are noisy:
+compare ratios. Every time is a median. The reference shape is that of MC_Maze in the Neural
 Latents Benchmark: 64 trials x 180 bins (40 of them forecast) x 182 neurons (45 of them held out).
 
-Training steps are those that mix neurons. From 128 neurons on the defaults leave that out of three
-passes in four at random, which then take as long as those of the temporal network.
+Training steps are timed with spatial attention. From 128 neurons on, the defaults skip it in a
+random three quarters of training passes, which then take as long as in the temporal network.
 
-- step: one training step, its floating-point operations, and their rate as a share of the rate of
-  a square matrix product in the same run;
-- fit: the same steps through `STNDTEstimator.fit`, validation apart, so that what skorch, masks and
-  loading of data add shows;
+- step: one training step, its floating-point operations, and their rate relative to that of a
+  square matrix product in the same run;
+- fit: the same steps within `STNDTEstimator.fit`, to measure the overhead of skorch, masks and
+  data loading, without and with validation;
 - latency: `transform` of one trial, and of many;
-- scaling: time of a step and peak memory of a fit against neurons, bins and trials, and the
-  exponents of power laws fitted to them;
-- precision, threads: the reference step in float32 and bfloat16, and on 1 and 2 threads; on a GPU
-  where there is one; compiled with --compile.
+- scaling: time of a step and peak memory of a fit against neurons, bins and trials, with the
+  exponents of fitted power laws;
+- precision: the reference step in float32 and bfloat16, also on a GPU if there is one;
+- threads: the reference step on 1 and 2 threads;
+- compiled: steps with torch.compile.
 """
 
 import argparse
@@ -46,11 +47,11 @@ FORMS = {
     "paper": presets.paper("mc_maze"),
 }
 NO_CONTRAST = {"contrastive_weight": 0.0}
-EVERY_STEP = {"stochastic_depth": 0.0}  # the time of a step is then no matter of luck
+EVERY_STEP = {"stochastic_depth": 0.0}  # so that the time of a step is not random
 
 
 class Prepared:
-    """A net that is about to be trained, and a batch for it."""
+    """A net that is ready for training, and a batch for it."""
 
     def __init__(self, shape, n_threads=1, precision="float32", device="cpu", **params):
         n_trials, n_bins, n_neurons, n_heldout, n_forecast = shape
@@ -79,27 +80,27 @@ class Prepared:
         self.net.optimizer_.step()
 
     def seconds(self, n=1):
-        """Seconds of a step, after one that is not counted."""
+        """Seconds of a step, after one step that is not timed."""
         with isolated_torch(*self.settings):
             self.step()
             return median_seconds(self.step, n)
 
     def operations(self):
-        """Floating-point operations of a step's matrix products."""
+        """Floating-point operations of the matrix products in a step."""
         with isolated_torch(*self.settings), FlopCounterMode(display=False) as counter:
             self.step()
         return counter.get_total_flops()
 
 
 def counts(n_trials, n_bins, n_neurons):
-    """Counts of independent neurons: time does not depend on what they say."""
+    """Counts of independent neurons, as the values do not affect the timing."""
     X = np.random.default_rng(0).poisson(0.3, (n_trials, n_bins, n_neurons))
     return X.astype(np.float32)
 
 
 @contextlib.contextmanager
 def stopped_before_training():
-    """Let `fit` prepare everything, and hand over the net instead of training it."""
+    """Let `fit` prepare the net, then return it without training."""
 
     class Prepared(Exception):  # noqa: N818
         pass
@@ -130,7 +131,7 @@ def median_seconds(function, n):
 
 
 def product_rate(dtype=torch.float32, n_threads=1, size=2048):
-    """Operations per second of a square matrix product."""
+    """Floating-point operations per second of a square matrix product."""
     a, b = torch.randn(2, size, size).to(dtype)
     with isolated_torch(n_threads):
         torch.mm(a, b)
@@ -144,7 +145,7 @@ def in_turns(functions, n):
 
 
 def show_steps(n):
-    """Training steps beside the matrix product."""
+    """Training steps, compared with a matrix product."""
     print("\nOne training step on one thread")
     print(f"{'':30}{'seconds':>9}{'GFLOP':>9}{'GFLOP/s':>9}{'share of a product':>20}")
     for shape_name, shape in SHAPES.items():
@@ -163,7 +164,7 @@ def show_steps(n):
 
 
 def show_fits(n):
-    """Seconds an update in fit, beside the bare step."""
+    """Seconds per update in fit, compared with a bare step."""
     print("\nAn update within fit, on one thread")
     print(f"{'':30}{'step':>9}{'in fit':>9}{'ratio':>9}{'with validation':>17}")
     for name, shape in SHAPES.items():
@@ -182,7 +183,7 @@ def show_fits(n):
                 random_state=0,
                 **EVERY_STEP,
             ).fit(X)
-            # all windows count alike: the last batch of an epoch may be a small one
+            # per window, because the last batch of an epoch may be smaller
             batches = [b for epoch in estimator.history_ for b in epoch["batches"]]
             n_windows = sum(b.get("train_batch_size", 0) for b in batches)
             return sum(estimator.history_[:, "dur"]) * shape[0] / n_windows
@@ -195,7 +196,7 @@ def show_fits(n):
 
 
 def show_latency(n):
-    """One trial, and many, through `transform`."""
+    """`transform` of one trial, and of many."""
     print("\ntransform at the reference shape, one thread")
     print(f"{'':30}{'ms a trial':>12}{'99 %':>9}{'trials/s of 256':>17}{'max. difference':>17}")
     _, n_bins, n_neurons, n_heldout, n_forecast = SHAPES["reference"]
@@ -221,7 +222,7 @@ def show_latency(n):
 
 
 def exponent(sizes, values):
-    """Slope in a plot of logarithms."""
+    """Exponent of a power law, fitted to logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
@@ -244,7 +245,7 @@ print(peak() - before)
 
 
 def peak_memory(shape, context):
-    """MiB that a fit takes at its peak, in a process of its own."""
+    """Peak memory of a fit in MiB, measured in a separate process."""
     arguments = [str(size) for size in shape] + [str(context)]
     done = subprocess.run(
         [sys.executable, "-c", PEAK, *arguments], capture_output=True, text=True, check=True
@@ -253,7 +254,7 @@ def peak_memory(shape, context):
 
 
 def show_scaling(n):
-    """Cost against each size, the others fixed."""
+    """Time and memory against each size, with the others fixed."""
     print("\nA step of 16 trials, and the peak memory of a fit, against sizes; one thread")
     sizes = {
         "neurons": [50, 100, 200, 400, 1000],
@@ -294,7 +295,7 @@ def show_scaling(n):
 
 
 def show_precision(n):
-    """float32 and bfloat16, and other devices."""
+    """float32 and bfloat16, on CPU and GPU."""
     print("\nThe reference step by precision (seconds; in turns)")
     devices = ["cpu"] + ["cuda"] * torch.cuda.is_available()
     for device in devices:
@@ -319,7 +320,7 @@ def show_threads(n):
 
 
 def show_compiled(n):
-    """torch.compile, where a compiler is at hand."""
+    """torch.compile, if a compiler is installed."""
     print("\nThe step compiled (seconds; in turns)")
     for name, shape in list(SHAPES.items())[:2]:
         plain, compiled = Prepared(shape), Prepared(shape)
@@ -328,7 +329,7 @@ def show_compiled(n):
             compiled.net.module_.compile()
             compiled.seconds()
         except Exception as error:
-            print(f"{name:30}not here: {type(error).__name__}")
+            print(f"{name:30}not available: {type(error).__name__}")
             continue
         first = time.perf_counter() - began
         seconds = in_turns([plain.seconds, compiled.seconds], n)
@@ -347,12 +348,12 @@ PARTS = {
 
 
 def main():
-    """Print the tables asked for."""
+    """Print the requested tables."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--repeat", type=int, default=5, help="turns; the medians are shown")
+    parser.add_argument("--repeat", type=int, default=5, help="repetitions; medians are shown")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     for part in options.parts:
