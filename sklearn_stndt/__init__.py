@@ -1,8 +1,8 @@
 """Single-trial firing rates from spike counts, by a spatiotemporal transformer."""
 
-from sklearn_stndt.decoding import BinwiseRegressor
+from sklearn_stndt.decoding import BinwiseClassifier, BinwiseRegressor
 from sklearn_stndt.ensemble import BaggingEnsemble
 from sklearn_stndt.estimator import STNDTEstimator
 
 __version__ = "0.1.0.dev0"
-__all__ = ["BaggingEnsemble", "BinwiseRegressor", "STNDTEstimator"]
+__all__ = ["BaggingEnsemble", "BinwiseClassifier", "BinwiseRegressor", "STNDTEstimator"]

@@ -1,34 +1,42 @@
-"""Decoding of behaviour from firing rates, bin by bin, with any scikit-learn regressor."""
+"""Decoding of behaviour, choices and stimuli from firing rates, bin by bin."""
 
-from numbers import Integral
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
 
-import numpy as np
-from sklearn import get_config
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, RegressorMixin, _fit_context, clone
-from sklearn.linear_model import Ridge
-from sklearn.metrics import r2_score
-from sklearn.utils import _safe_indexing, check_array, get_tags
-from sklearn.utils._param_validation import HasMethods, Interval
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn_stndt._binwise import BinwiseDecoder, cut_metadata
+from sklearn_stndt._targets import check_labels, check_numbers, known_targets
 
-__all__ = ["BinwiseRegressor"]
+__all__ = ["BinwiseClassifier", "BinwiseRegressor"]
 
 
-class BinwiseRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
+def _estimator_has(method):
+    """Condition of `available_if`: the inner estimator, fitted if possible, has the method."""
+
+    def check(self):
+        inner = self.estimator_ if hasattr(self, "estimator_") else self._estimator()
+        getattr(inner, method)  # raises an AttributeError that names the inner estimator
+        return True
+
+    return check
+
+
+class BinwiseRegressor(RegressorMixin, BinwiseDecoder):
     """Any scikit-learn regressor, made to work on trials.
 
-    A decoder reads behaviour, such as the velocity of the hand, from the firing rates of each
-    bin. scikit-learn's regressors want one row a bin; recordings come in trials, which must stay
-    whole in cross-validation. This estimator takes trials, hands their bins to `estimator`, and
-    returns its predictions as trials, so that every fold of `cross_val_score` and `GridSearchCV`
-    holds whole trials. Behaviour follows neural activity with a delay, which `lag` bridges, and
-    may depend on more than one bin, which `history` supplies.
+    A decoder predicts behaviour, such as the velocity of the hand, from the firing rates of each
+    bin. scikit-learn's regressors expect one row per bin; recordings come in trials, which must
+    stay whole in cross-validation. This estimator takes trials, passes their bins to `estimator`,
+    and returns its predictions as trials, so that every fold of `cross_val_score` and
+    `GridSearchCV` holds whole trials. Behaviour follows neural activity with a delay, which is
+    set by `lag`, and may depend on more than one bin, which is set by `history`.
 
     Parameters
     ----------
     estimator : regressor, default=None
-        The regressor that sees one row a bin. None means :class:`~sklearn.linear_model.Ridge`
+        The regressor that sees one row per bin. None means :class:`~sklearn.linear_model.Ridge`
         with its defaults. The parameters of a given one are reached as ``estimator__alpha``.
 
     lag : int, default=0
@@ -53,31 +61,31 @@ class BinwiseRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
 
     See Also
     --------
-    sklearn.linear_model.Ridge : The usual decoder, and the default one.
+    BinwiseClassifier : The same for labels, such as choices and stimuli.
+    sklearn.linear_model.Ridge : The default regressor.
     sklearn.multioutput.MultiOutputRegressor : For regressors that predict a single target.
 
     Notes
     -----
     With `lag` ``L`` and `history` ``H``, the prediction for bin ``t`` of a trial is made from the
     features of its *source bin* ``s = t - L`` and of the bins before it, in this order: all
-    features of ``s``, all of ``s - 1``, and so on to ``s - H``. A trial never sees another one:
+    features of ``s``, all of ``s - 1``, and so on to ``s - H``. No other trial is used:
 
-    - In fit, a bin whose source lies outside its trial is left out. In predict, where every bin
-      is owed a prediction, it gets that of the nearest source: the first `L` bins repeat that of
-      bin `L` (with a negative lag the last ones repeat). NaN would be more modest, but no scorer
-      takes it.
+    - In fit, a bin whose source lies outside its trial is left out. In predict, it gets the
+      prediction of the nearest source: the first `L` bins repeat that of bin `L` (with a negative
+      lag, the last bins repeat). It is not NaN because no scorer accepts NaN.
     - History that reaches back beyond the first bin of a trial repeats the first bin.
 
-    NaN stands for what is missing. A bin with a NaN among its targets does not enter fit nor
-    score. Bins at the beginning and end of a trial whose features are all NaN are padding, as in
-    trials of unequal length: the trial is taken to end where they begin. Any other NaN in `X`
-    reaches `estimator`, and most of them refuse it.
+    NaN marks missing values. A bin with a NaN among its targets enters neither fit nor score.
+    Bins at the beginning and end of a trial whose features are all NaN are padding, as in trials
+    of unequal length, and do not belong to the trial. Any other NaN in `X` is passed to
+    `estimator`, and most estimators refuse it.
 
     A 2D `X` is one continuous recording, its rows in order of time, and counts as a single trial.
-    Without lag and history it goes straight to `estimator`, in the container that it came in.
+    Without lag and history it is passed to `estimator` in its own container, such as a dataframe.
 
-    ``scoring="r2"`` does not work on trials, since scikit-learn's metric takes no 3D targets and
-    NaN comes out; leave `scoring` at None, which calls :meth:`score`.
+    ``scoring="r2"`` does not work on trials: scikit-learn's metric refuses 3D targets, and the
+    scores are NaN. Leave `scoring` at None, which calls :meth:`score`.
 
     Examples
     --------
@@ -98,21 +106,9 @@ class BinwiseRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
     3
     """
 
-    _parameter_constraints: dict = {
-        "estimator": [HasMethods(["fit", "predict"]), None],
-        "lag": [Interval(Integral, None, None, closed="neither")],
-        "history": [Interval(Integral, 0, None, closed="left")],
-    }
+    _kind = "regressor"
 
-    def __init__(self, estimator=None, *, lag=0, history=0):
-        self.estimator = estimator
-        self.lag = lag
-        self.history = history
-
-    @_fit_context(
-        # Checked when the inner estimator is fitted.
-        prefer_skip_nested_validation=False
-    )
+    @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y, **fit_params):
         """Fit the regressor on the bins of all trials.
 
@@ -126,10 +122,10 @@ class BinwiseRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
             Behaviour in each bin, NaN where it is unknown or does not matter.
 
         **fit_params : dict
-            Metadata for the `fit` of `estimator`, with
-            ``sklearn.set_config(enable_metadata_routing=True)`` alone. One value a bin, of shape
-            (n_bins,) or (n_trials, n_bins), travels with its bin; one value a trial, of shape
-            (n_trials,), with all bins of the trial; anything else goes on as it is.
+            Metadata for the `fit` of `estimator`, only with
+            ``sklearn.set_config(enable_metadata_routing=True)``. One value per bin, of shape
+            (n_bins,) or (n_trials, n_bins), is selected with the bins; one value per trial, of
+            shape (n_trials,), applies to all bins of the trial; others are passed unchanged.
 
         Returns
         -------
@@ -139,20 +135,14 @@ class BinwiseRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         TypeError
-            If `X` or `y` is sparse, or `fit_params` are not requested by `estimator`.
+            If `X` or `y` is sparse, if `estimator` is not a regressor, or if `fit_params` are not
+            requested by it.
         ValueError
             If `X` is neither 2D nor 3D, if `y` does not fit `X`, if `X` or `y` is complex,
-            infinite or no number, if `X` holds NaN and `estimator` refuses it, if a trial is NaN
+            infinite or not numeric, if `X` holds NaN and `estimator` refuses it, if a trial is NaN
             throughout, if no bin with a known target is left, or if `lag` exceeds the trials.
         """
-        bins = self._check_features(X, reset=True)
-        targets = _check_y(y, bins.shape[:-1])
-        known = _is_known(targets, bins.ndim - 1)
-        features, used = self._rows(X, bins, known)
-        metadata = self._route(fit_params, used)
-        self._target_shape = targets.shape[bins.ndim - 1 :]  # () or (n_targets,)
-        self.estimator_ = clone(self._estimator()).fit(features, targets[used], **metadata)
-        return self
+        return self._fit(X, y, fit_params)
 
     def predict(self, X):
         """Predict the behaviour in each bin.
@@ -176,13 +166,10 @@ class BinwiseRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
             If `X` is sparse.
         ValueError
             If `X` is neither 2D nor 3D, has another number of features than in fit, is complex,
-            infinite or no number, holds NaN that `estimator` refuses, if a trial is NaN
+            infinite or not numeric, holds NaN that `estimator` refuses, if a trial is NaN
             throughout, or if `lag` exceeds the trials.
         """
-        check_is_fitted(self)
-        bins = self._check_features(X, reset=False)
-        features, _ = self._rows(X, bins)
-        prediction = np.asarray(self.estimator_.predict(features))
+        bins, prediction = self._apply("predict", X)
         return prediction.reshape(*bins.shape[:-1], *self._target_shape)
 
     def score(self, X, y, sample_weight=None):
@@ -217,183 +204,294 @@ class BinwiseRegressor(MetaEstimatorMixin, RegressorMixin, BaseEstimator):
         ValueError
             As in fit and predict, or if `y` has another number of targets than in fit.
         """
-        prediction = self.predict(X)
-        n_axes = prediction.ndim - len(self._target_shape)
-        targets = _check_y(y, prediction.shape[:n_axes])
-        known = _is_known(targets, n_axes)
-        truth = targets[known].reshape(np.count_nonzero(known), -1)  # (known bins, targets)
-        prediction = prediction[known].reshape(len(truth), -1)  # (known bins, targets)
+        bins, prediction = self._apply("predict", X)
+        targets, known = self._check_targets(y, bins)
+        prediction = prediction.reshape(*known.shape, -1)[known]  # (known bins, targets)
+        truth = targets.reshape(*known.shape, -1)[known]  # (known bins, targets)
         if truth.shape != prediction.shape:
             raise ValueError(
                 f"y has {truth.shape[1]} targets, but BinwiseRegressor was fitted with "
                 f"{prediction.shape[1]}; pass the targets of fit."
             )
-        weight = None if sample_weight is None else _cut_metadata(sample_weight, known)
+        weight = None if sample_weight is None else cut_metadata(sample_weight, known)
         return r2_score(truth, prediction, sample_weight=weight)
 
-    def get_metadata_routing(self):
-        """Say which metadata go to the `fit` of `estimator`, and which to :meth:`score`.
-
-        Returns
-        -------
-        routing : sklearn.utils.metadata_routing.MetadataRouter
-            The routing of scikit-learn's meta-estimators.
-        """
-        router = MetadataRouter(owner=self).add_self_request(self)
-        to_fit = MethodMapping().add(caller="fit", callee="fit")
-        return router.add(estimator=self._estimator(), method_mapping=to_fit)
+    def _default_estimator(self):
+        return Ridge()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         inner = get_tags(self._estimator())
-        tags.input_tags.three_d_array = True
-        tags.input_tags.allow_nan = inner.input_tags.allow_nan
-        tags.input_tags.positive_only = inner.input_tags.positive_only
-        tags.target_tags = inner.target_tags
-        tags.non_deterministic = inner.non_deterministic
         if inner.regressor_tags is not None:
             tags.regressor_tags = inner.regressor_tags
         return tags
 
-    def _estimator(self):
-        return Ridge() if self.estimator is None else self.estimator
+    def _check_targets(self, y, bins):
+        targets = check_numbers(y, bins.shape[:-1])
+        return targets, known_targets(targets, bins.ndim - 1)
 
-    def _check_features(self, X, *, reset):
-        """Return `X` as a numeric array, 2D or 3D, NaN allowed; check its features."""
-        bins = check_array(
-            X,
-            dtype="numeric",
-            ensure_all_finite="allow-nan",
-            ensure_2d=False,
-            allow_nd=True,
-            estimator=self,
-            input_name="X",
-        )
-        if bins.ndim not in (2, 3):
-            raise ValueError(
-                "Expected X of shape (n_bins, n_features) or (n_trials, n_bins, n_features), got "
-                f"a {bins.ndim}D array of shape {bins.shape}. Reshape your data: "
-                "X.reshape(-1, 1) makes bins of a single feature of a 1D array."
-            )
-        if bins.ndim == 3 and bins.size == 0:
-            raise ValueError(
-                f"X has {bins.shape[1]} bins in a trial and {bins.shape[2]} feature(s) "
-                f"(shape={bins.shape}) while a minimum of 1 is required of each."
-            )
-        # Features are counted on the last axis; names come with 2D dataframes alone.
-        rows = X if hasattr(X, "columns") else bins.reshape(-1, bins.shape[-1])
-        validate_data(self, rows, reset=reset, skip_check_array=True)
-        return bins
 
-    def _rows(self, X, bins, known=None):
-        """Select what the inner regressor sees, one row a bin, and say which bins these are.
+class BinwiseClassifier(ClassifierMixin, BinwiseDecoder):
+    """Any scikit-learn classifier, made to work on trials.
 
-        `X` is what came from the user, `bins` the same after its checks. `known` marks the bins
-        to learn from, in fit; None asks for a row for every bin, in predict.
+    The choice of an animal, or the stimulus that it saw, is often decoded at each time of a
+    trial. This estimator takes trials, passes their bins to `estimator`, one row per bin, and
+    returns its predictions as trials, so that every fold of `cross_val_score` and `GridSearchCV`
+    holds whole trials. It is the counterpart of :class:`BinwiseRegressor` for labels.
+
+    Parameters
+    ----------
+    estimator : classifier, default=None
+        The classifier that sees one row per bin. None means
+        :class:`~sklearn.linear_model.LogisticRegression` with its defaults. The parameters of a
+        given one are reached as ``estimator__C``.
+
+    lag : int, default=0
+        Bins by which the labels follow the features, as in :class:`BinwiseRegressor`.
+
+    history : int, default=0
+        Number of past bins whose features are appended to those of each bin.
+
+    Attributes
+    ----------
+    estimator_ : classifier
+        The fitted classifier.
+
+    classes_ : ndarray of shape (n_classes,)
+        The labels that were known in fit.
+
+    n_features_in_ : int
+        Number of features of a bin, the length of the last axis of `X`, without history.
+
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the features, where `X` was a 2D dataframe whose column names are all strings.
+
+    See Also
+    --------
+    BinwiseRegressor : The same for numbers, such as velocity.
+    sklearn.linear_model.LogisticRegression : The default classifier.
+
+    Notes
+    -----
+    `y` holds one label per bin or one label per trial. The label of a trial is the label of all
+    of its bins, except those that are padding; there is still one prediction per bin, and
+    :meth:`score` is the accuracy over all bins. One classifier serves all bins of a trial: leave
+    out the bins before the label is encoded. For one prediction per trial, average the rates of
+    each trial over bins, and use a classifier of scikit-learn.
+
+    NaN, None and pandas' NA mark unknown labels. Bins with an unknown label enter neither fit nor
+    score. `lag`, `history`, padding and a 2D `X` are treated as in :class:`BinwiseRegressor`.
+
+    An integer `cv` depends on `y`, as for every classifier of scikit-learn:
+
+    - One label per trial: folds of trials, stratified by label.
+    - One label per bin of trials: folds of consecutive trials.
+    - One label per bin of a recording: stratified folds of bins, which are *not* contiguous in
+      time. Pass ``cv=KFold(5)``, which does not shuffle.
+    - Unknown labels: scikit-learn refuses NaN in `y` when it chooses the folds. Pass
+      ``cv=KFold(5)``.
+
+    Leave `scoring` at None, which calls :meth:`score`, if `X` is 3D. scikit-learn's
+    ``scoring="accuracy"`` fails there, or, with labels 0 and 1 in each bin, counts the trials in
+    which all bins are correct.
+
+    ``cross_val_predict`` with ``method="predict_proba"`` (or the other methods that need classes)
+    encodes `y` as integers before fit. This is correct for one known label per trial. It is wrong
+    for one label per bin of trials, where each bin is encoded separately, and for unknown labels,
+    which become a class; fit and predict in each fold of ``KFold(5).split(X)`` instead.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.model_selection import cross_val_predict, cross_val_score
+    >>> from sklearn_stndt import BinwiseClassifier
+    >>> rng = np.random.default_rng(0)
+    >>> choice = rng.choice(["left", "right"], size=60)  # one label per trial
+    >>> rates = rng.gamma(2.0, size=(60, 25, 8))  # trials, bins, neurons
+    >>> rates[choice == "right", 15:, :4] += 3.0  # the choice is encoded late in the trial
+    >>> decoder = BinwiseClassifier().fit(rates, choice)
+    >>> decoder.predict(rates).shape, decoder.predict_proba(rates).shape
+    ((60, 25), (60, 25, 2))
+    >>> bool(cross_val_score(decoder, rates[:, 15:], choice, cv=5).mean() > 0.9)
+    True
+
+    Accuracy in each bin:
+
+    >>> correct = cross_val_predict(decoder, rates, choice, cv=5) == choice[:, None]
+    >>> bool(correct[:, :15].mean() < 0.6), bool(correct[:, 15:].mean() > 0.8)
+    (True, True)
+    """
+
+    _kind = "classifier"
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y, **fit_params):
+        """Fit the classifier on the bins of all trials.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_bins, n_features) or (n_trials, n_bins, n_features)
+            Features of each bin, such as firing rates.
+
+        y : array-like of shape (n_bins,), (n_trials,) or (n_trials, n_bins)
+            Label of each bin, or of each trial where `X` is 3D: strings, integers or booleans;
+            NaN or None where it is unknown.
+
+        **fit_params : dict
+            Metadata for the `fit` of `estimator`, as in :meth:`BinwiseRegressor.fit`.
+
+        Returns
+        -------
+        self : BinwiseClassifier
+            The fitted classifier.
+
+        Raises
+        ------
+        TypeError
+            If `X` or `y` is sparse, if `estimator` is not a classifier, or if `fit_params` are not
+            requested by it.
+        ValueError
+            If `X` is neither 2D nor 3D, is complex, infinite or not numeric, or holds NaN that
+            `estimator` refuses; if a trial is NaN throughout; if `y` does not fit `X`, holds
+            several labels per bin, labels of several types, or numbers that are not integers; if
+            fewer labels are known than `estimator` needs; or if `lag` exceeds the trials.
         """
-        used = np.ones(bins.shape[:-1], dtype=bool) if known is None else known
-        if bins.ndim == 2 and self.lag == self.history == 0:
-            X = X if hasattr(X, "columns") else bins
-            return (X if used.all() else _safe_indexing(X, np.flatnonzero(used))), used
+        self._fit(X, y, fit_params)
+        self.classes_ = self.estimator_.classes_
+        return self
 
-        trials = bins.reshape(-1, *bins.shape[-2:])  # (trials, bins, features)
-        n_trials, n_bins, _ = trials.shape
-        if abs(self.lag) >= n_bins:
-            raise ValueError(
-                f"lag={self.lag} leaves no bin with a source: X has n_bins={n_bins}. Use a lag of "
-                "fewer bins than a trial has."
-            )
-        first, last = np.zeros(n_trials, dtype=int), np.full(n_trials, n_bins - 1)  # (trials,)
-        if bins.ndim == 3:
-            first, last = _first_and_last_bin(trials)
-        wanted = np.arange(n_bins) - self.lag  # (bins,)
-        source = np.clip(wanted, first[:, None], last[:, None])  # (trials, bins)
-        if known is not None:
-            used = known & (source == wanted).reshape(known.shape)
-            if not used.any():
-                raise ValueError(
-                    f"No bin is left to fit: with lag={self.lag}, all {known.sum()} bins with "
-                    "known targets have their source outside their trial. Use a smaller lag."
-                )
-        chosen = used.reshape(n_trials, n_bins)
-        trial, source = np.nonzero(chosen)[0], source[chosen]  # (rows,)
-        steps = source[:, None] - np.arange(self.history + 1)
-        steps = np.maximum(steps, first[trial, None])  # (rows, history + 1)
-        return trials[trial[:, None], steps].reshape(len(trial), -1), used
+    def predict(self, X):
+        """Predict the label of each bin.
 
-    def _route(self, fit_params, used):
-        """Return the metadata that the inner `fit` asked for, cut to the bins that it sees."""
-        if not fit_params:
-            return {}
-        if not get_config()["enable_metadata_routing"]:
-            raise ValueError(
-                f"BinwiseRegressor.fit got {sorted(fit_params)}, which it passes on only if "
-                "sklearn.set_config(enable_metadata_routing=True) is set and estimator requests "
-                "them, as with estimator.set_fit_request(sample_weight=True)."
-            )
-        routed = process_routing(self, "fit", **fit_params)["estimator"]["fit"]
-        return {name: _cut_metadata(value, used) for name, value in routed.items()}
+        Parameters
+        ----------
+        X : array-like of shape (n_bins, n_features) or (n_trials, n_bins, n_features)
+            Features of each bin; trials may be longer or shorter than in fit.
 
+        Returns
+        -------
+        y_pred : ndarray of shape (n_bins,) or (n_trials, n_bins)
+            Label of each bin of `X`, padding included.
 
-def _check_y(y, shape):
-    """Return `y` as a numeric array that starts with the axes `shape` of the bins."""
-    if y is None:
-        raise ValueError(
-            "BinwiseRegressor requires y to be passed, but the target y is None; pass the "
-            "behaviour in each bin of X."
-        )
-    y = check_array(
-        y,
-        dtype="numeric",
-        ensure_all_finite="allow-nan",
-        ensure_2d=False,
-        allow_nd=True,
-        input_name="y",
-    )
-    n_axes = len(shape)
-    if y.shape[:n_axes] != shape or y.ndim > n_axes + 1 or y.size == 0:
-        wanted = ", ".join(str(length) for length in shape)
-        axes = "n_bins" if n_axes == 1 else "n_trials, n_bins"
-        raise ValueError(
-            f"y has shape {y.shape}, which does not fit X with ({axes}) = ({wanted}); expected "
-            f"one target for each bin, of shape ({wanted}{',' * (n_axes == 1)}), or several, of "
-            f"shape ({wanted}, n_targets)."
-        )
-    return y
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before fit.
+        TypeError
+            If `X` is sparse.
+        ValueError
+            If `X` is not as in fit, or if `lag` exceeds the trials.
+        """
+        return self._output("predict", X)
 
+    @available_if(_estimator_has("predict_proba"))
+    def predict_proba(self, X):
+        """Predict the probability of each class in each bin.
 
-def _is_known(targets, n_axes):
-    """Mark the bins none of whose targets is NaN; `n_axes` axes count bins."""
-    known = ~np.isnan(targets)
-    if targets.ndim > n_axes:
-        known = known.all(axis=-1)
-    if not known.any():
-        raise ValueError(
-            f"y, of shape {targets.shape}, has a NaN among the targets of every bin; pass at "
-            "least one bin whose targets are all known."
-        )
-    return known
+        Available if `estimator` has `predict_proba`.
 
+        Parameters
+        ----------
+        X : array-like of shape (n_bins, n_features) or (n_trials, n_bins, n_features)
+            Features of each bin.
 
-def _first_and_last_bin(trials):
-    """Find where each trial begins and ends: its bins that are not NaN in all features."""
-    visible = ~np.isnan(trials).all(axis=-1)  # (trials, bins)
-    empty = np.flatnonzero(~visible.any(axis=1))
-    if len(empty):
-        raise ValueError(
-            f"X is NaN in every bin of {len(empty)} of {len(trials)} trials, the first of them "
-            f"trial {empty[0]}; leave them out, or infer their features first."
-        )
-    first = visible.argmax(axis=1)
-    last = visible.shape[1] - 1 - visible[:, ::-1].argmax(axis=1)
-    return first, last
+        Returns
+        -------
+        proba : ndarray of shape (n_bins, n_classes) or (n_trials, n_bins, n_classes)
+            Probabilities, in the order of `classes_`.
+        """
+        return self._output("predict_proba", X)
 
+    @available_if(_estimator_has("predict_log_proba"))
+    def predict_log_proba(self, X):
+        """Predict the logarithm of the probability of each class in each bin.
 
-def _cut_metadata(value, used):
-    """Cut metadata that come by bin or by trial to the bins in `used`, leave others alone."""
-    shape = np.shape(value)
-    if shape[: used.ndim] == used.shape:
-        return np.asarray(value)[used]
-    if used.ndim == 2 and shape == used.shape[:1]:
-        return np.asarray(value)[np.nonzero(used)[0]]
-    return value
+        Available if `estimator` has `predict_log_proba`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_bins, n_features) or (n_trials, n_bins, n_features)
+            Features of each bin.
+
+        Returns
+        -------
+        log_proba : ndarray of shape (n_bins, n_classes) or (n_trials, n_bins, n_classes)
+            Log-probabilities, in the order of `classes_`.
+        """
+        return self._output("predict_log_proba", X)
+
+    @available_if(_estimator_has("decision_function"))
+    def decision_function(self, X):
+        """Compute the decision function of the classifier in each bin.
+
+        Available if `estimator` has `decision_function`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_bins, n_features) or (n_trials, n_bins, n_features)
+            Features of each bin.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_bins,), (n_bins, n_classes), (n_trials, n_bins) or \
+                (n_trials, n_bins, n_classes)
+            What `estimator` returns; of two classes usually one value, positive for
+            ``classes_[1]``.
+        """
+        return self._output("decision_function", X)
+
+    def score(self, X, y, sample_weight=None):
+        """Accuracy: fraction of bins whose label is predicted correctly.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_bins, n_features) or (n_trials, n_bins, n_features)
+            Features of each bin.
+
+        y : array-like of shape (n_bins,), (n_trials,) or (n_trials, n_bins)
+            Label of each bin, or of each trial; bins with an unknown label do not count, nor does
+            the padding of labelled trials.
+
+        sample_weight : array-like of shape (n_bins,), (n_trials,) or (n_trials, n_bins), \
+                default=None
+            Weight of each bin, or of each trial.
+
+        Returns
+        -------
+        score : float
+            Accuracy over the bins of all trials together. All bins with known labels count, those
+            without a source bin among them, as in :meth:`BinwiseRegressor.score`.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            Before fit.
+        TypeError
+            If `X` or `y` is sparse.
+        ValueError
+            As in fit and predict.
+        """
+        bins, prediction = self._apply("predict", X)
+        labels, known = self._check_targets(y, bins)
+        weight = None if sample_weight is None else cut_metadata(sample_weight, known)
+        prediction = prediction.reshape(known.shape)[known]
+        return accuracy_score(labels[known], prediction, sample_weight=weight)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        inner = get_tags(self._estimator())
+        if inner.classifier_tags is not None:
+            tags.classifier_tags = inner.classifier_tags
+        tags.classifier_tags.multi_label = False
+        tags.target_tags.multi_output = False
+        return tags
+
+    def _default_estimator(self):
+        return LogisticRegression()
+
+    def _check_targets(self, y, bins):
+        return check_labels(y, bins)
+
+    def _output(self, method, X):
+        bins, values = self._apply(method, X)
+        return values.reshape(*bins.shape[:-1], *values.shape[1:])

@@ -8,16 +8,20 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn import config_context
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin, clone
+from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingRegressor
-from sklearn.linear_model import LinearRegression, Ridge
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.multioutput import MultiOutputRegressor
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import get_tags
 
-from sklearn_stndt.decoding import BinwiseRegressor
+from sklearn_stndt.decoding import BinwiseClassifier, BinwiseRegressor
 
 
 class Mirror(RegressorMixin, BaseEstimator):
@@ -368,6 +372,40 @@ X3, Y3 = np.ones((4, 6, 2)), np.ones((4, 6, 3))
 def test_bad_input_is_told_what_came_and_what_was_wanted(X, y, error, message):
     with pytest.raises(error, match=message):
         BinwiseRegressor().fit(X, y)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("dtype", [str, object])
+def test_labels_are_not_numbers(ndim, dtype):
+    y = np.where(Y3 > 0, "left", "right").astype(dtype)
+    X, y = (X3, y) if ndim == 3 else (X3[0], y[0])
+    with pytest.raises(ValueError, match=r"y holds strings.*BinwiseClassifier predicts labels"):
+        BinwiseRegressor().fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LogisticRegression(),
+        make_pipeline(StandardScaler(), LogisticRegression()),
+        GridSearchCV(make_pipeline(LogisticRegression()), {}),
+        OneVsRestClassifier(LogisticRegression()),
+        FrozenEstimator(LogisticRegression()),
+        BinwiseClassifier(),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_classifiers_are_refused_in_fit(estimator):
+    decoder = BinwiseRegressor(estimator)
+    name = type(estimator).__name__
+    message = f"needs a regressor, but {name} is of type 'classifier'. BinwiseClassifier predicts"
+    with pytest.raises(TypeError, match=message):
+        decoder.fit(X3, Y3[..., 0])
+
+
+def test_clusters_are_not_numbers_either():
+    with pytest.raises(TypeError, match=r"KMeans is of type 'clusterer'\. Pass a regressor"):
+        BinwiseRegressor(KMeans()).fit(X3, Y3)
 
 
 @pytest.mark.parametrize(

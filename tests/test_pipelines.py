@@ -8,7 +8,7 @@ import pytest
 import sklearn
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -19,7 +19,13 @@ from sklearn.model_selection import (
 )
 from sklearn.pipeline import make_pipeline
 
-from sklearn_stndt import BaggingEnsemble, BinwiseRegressor, STNDTEstimator
+from sklearn_stndt import (
+    BaggingEnsemble,
+    BinwiseClassifier,
+    BinwiseRegressor,
+    STNDTEstimator,
+)
+from sklearn_stndt.inspection import neuron_dropping_curve
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +143,21 @@ def test_an_ensemble_decodes_too(small, sentences):
     grid = {"baggingensemble__estimator__d_model": [4, 8]}
     search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(X, y)
     assert search.predict(X).shape == y.shape
+
+
+def test_the_stimulus_of_a_trial_is_decoded(small, reaches, spikes):
+    labels = np.where(reaches.conditions < 4, "upper", "lower")
+    pipeline = make_pipeline(small(max_epochs=30), BinwiseClassifier(LogisticRegression()))
+    late = spikes[:, 8:]
+    scores = cross_val_score(pipeline, late, labels, cv=3, error_score="raise")
+    assert scores.mean() > 0.6
+    proba = cross_val_predict(pipeline, late, labels, cv=3, method="predict_proba")
+    assert proba.shape == (*late.shape[:2], 2)
+    grid = {"binwiseclassifier__estimator__C": [0.01, 1.0], "stndtestimator__d_model": [4]}
+    search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(late, labels)
+    assert search.predict(late).shape == late.shape[:2]
+    curve = neuron_dropping_curve(search.best_estimator_, late, labels, n_random=2, n_steps=1)
+    assert curve.scores["score"][0] == search.best_estimator_.score(late, labels)
 
 
 # ---- trials of unequal length as rows, their groups routed

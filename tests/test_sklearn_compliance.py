@@ -1,11 +1,16 @@
 """scikit-learn's own checks on all public classes."""
 
 import pytest
-from sklearn.linear_model import Ridge
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from sklearn_stndt import BaggingEnsemble, BinwiseRegressor, STNDTEstimator
+from sklearn_stndt import (
+    BaggingEnsemble,
+    BinwiseClassifier,
+    BinwiseRegressor,
+    STNDTEstimator,
+)
 
 pytestmark = [
     # the checks fit arrays and transform tables, and the other way round
@@ -37,13 +42,15 @@ def small_estimators():
         small,
         BaggingEnsemble(small, n_estimators=2, random_state=0),
         BinwiseRegressor(Ridge()),
+        BinwiseClassifier(LogisticRegression()),
     ]
 
 
 def generated_checks():
     """Collect the checks of all classes, with the two that cannot hold marked."""
     for estimator in small_estimators():
-        expected = {} if isinstance(estimator, BinwiseRegressor) else EXPECTED_FAILURES
+        is_decoder = isinstance(estimator, BinwiseRegressor | BinwiseClassifier)
+        expected = {} if is_decoder else EXPECTED_FAILURES
         for instance, check in estimator_checks_generator(estimator):
             name = check.func.__name__
             marks = []

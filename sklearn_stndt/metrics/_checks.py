@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import get_tags
 
 # With fewer spikes, the scale of the rates cannot be judged.
 _FEWEST_SPIKES = 50
@@ -25,6 +26,68 @@ def as_float64(values: ArrayLike, name: str) -> NDArray[np.float64]:
         return array.astype(np.float64)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} holds values that are not real ({error}); {wanted}") from error
+
+
+def as_labels(values: Any, name: str) -> tuple[NDArray, NDArray[np.bool_]]:
+    """Return labels as an array, and mark the known ones: not None, NaN, NaT, NA nor masked."""
+    if isinstance(values, list | tuple):  # NumPy would turn NaN among strings into "nan"
+        values = np.array(values, dtype=object)
+    labels = np.asarray(values)
+    if not labels.ndim:
+        raise TypeError(f"{name} must be an array or a list of labels, got {values!r}.")
+    if labels.dtype.kind == "U" and (labels == "nan").any():
+        raise ValueError(
+            f"{name} holds the string 'nan', which is what NumPy makes of NaN among strings. Pass "
+            "a list, or an array with dtype=object."
+        )
+    if labels.dtype == object:
+        if any(isinstance(label, list | tuple | np.ndarray) for label in labels.flat):
+            raise ValueError(
+                f"{name} holds lists of labels of unequal lengths; pass single labels."
+            )
+        known = np.array([_is_known(label) for label in labels.flat], dtype=bool)
+        known = known.reshape(labels.shape)
+    else:
+        known = labels == labels  # NaN and NaT differ from themselves
+    if isinstance(values, np.ma.MaskedArray):
+        known &= ~np.ma.getmaskarray(values)
+    return labels, known
+
+
+def _is_known(label: Any) -> bool:
+    try:
+        return label is not None and bool(label == label)
+    except TypeError:  # NA of pandas is neither equal to itself nor different
+        return False
+
+
+def number_labels(labels: NDArray, known: NDArray) -> tuple[NDArray, NDArray[np.intp]]:
+    """Return the distinct labels in order, and the index of each label among them, -1 if unknown.
+
+    Labels of different types are sorted by the name of their type first.
+    """
+    found = labels[known]
+    try:
+        distinct = np.unique(found)
+    except TypeError:
+        ordered = sorted(set(found.tolist()), key=lambda label: (type(label).__name__, label))
+        distinct = np.empty(len(ordered), dtype=object)
+        distinct[:] = ordered
+    index = {label: number for number, label in enumerate(distinct.tolist())}
+    numbers = np.full(labels.shape, -1, dtype=np.intp)
+    numbers[known] = [index[label] for label in found.tolist()]
+    return distinct, numbers
+
+
+def check_predicts_numbers(estimator: Any, who: str) -> None:
+    """Refuse an estimator whose predictions are labels, such as a classifier."""
+    has_tags = hasattr(estimator, "__sklearn_tags__")
+    kind = get_tags(estimator).estimator_type if has_tags else None
+    if kind not in (None, "regressor"):
+        raise TypeError(
+            f"{who} compares numbers, but {type(estimator).__name__} is of type {kind!r} and "
+            "predicts labels. Pass a regressor, or use the estimator's own score."
+        )
 
 
 def check_same_shape(a: NDArray, a_name: str, b: NDArray, b_name: str) -> None:
