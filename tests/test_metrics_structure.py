@@ -1,6 +1,7 @@
 """psth_r2, tp_corr and velocity_r2."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
@@ -37,6 +38,15 @@ def test_conditions_without_trials_and_bins_without_psth_are_left_out(averages):
     assert psth_r2(psth, rates, without) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_psth_r2_leaves_out_trials_without_a_condition(averages, missing):
+    psth, rates, labels = averages
+    expected = psth_r2(psth, rates[4:], labels[4:])
+    conditions = [missing] * 4 + labels[4:].tolist()
+    for form in (conditions, np.array(conditions, dtype=object), pd.Series(conditions)):
+        assert psth_r2(psth, rates, form) == pytest.approx(expected, abs=1e-12)
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_jitter_is_undone(averages, sign):
     psth, rates, labels = averages
@@ -58,7 +68,8 @@ def test_jitter_is_undone(averages, sign):
     [
         ({"rates": np.ones((12, 20, 3))}, ValueError, "same bins and neurons"),
         ({"conditions": np.zeros(11, int)}, ValueError, "11 entries"),
-        ({"conditions": np.zeros(12)}, ValueError, "whole number"),
+        ({"conditions": np.full(12, 0.5)}, ValueError, "whole number"),
+        ({"conditions": [None] * 12}, ValueError, "nothing to compare"),
         ({"conditions": np.full(12, 3)}, ValueError, "goes up to 3"),
         ({"conditions": np.full(12, -1)}, ValueError, "nothing to compare"),
         ({"conditions": [[0, 1], [2]]}, ValueError, "3 lists"),
@@ -121,6 +132,17 @@ def test_trials_with_nan_are_left_out(intervals):
     rates = rates.copy()
     rates[30:] = np.nan
     assert tp_corr(produced, rates, labels) == expected
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_tp_corr_takes_any_labels_and_leaves_out_missing_ones(intervals, missing):
+    produced, rates, labels = intervals
+    expected = tp_corr(produced[5:], rates[5:], labels[5:])
+    for names in (["eye", "hand"], [1, "hand"], [False, True]):
+        conditions = [missing] * 5 + [names[label] for label in labels[5:]]
+        assert tp_corr(produced, rates, conditions) == pytest.approx(expected)
+        rows = [[600, condition] for condition in conditions]
+        assert tp_corr(produced, rates, rows) == pytest.approx(expected)
 
 
 def test_a_lonely_trial_is_left_out_with_a_warning(intervals):

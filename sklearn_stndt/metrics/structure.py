@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import pearsonr
 from sklearn.metrics import r2_score
 
-from sklearn_stndt.metrics._checks import as_float64
+from sklearn_stndt.metrics._checks import as_float64, as_labels, number_labels
 
 
 def psth_r2(
@@ -30,8 +30,8 @@ def psth_r2(
         Rates of single trials, in spikes per bin.
 
     conditions : array-like of int of shape (n_trials,), or list of n_conditions lists of int
-        Condition of each trial, as an index into `psth` (negative: none); or the trials of each
-        condition. Conditions without trials are left out.
+        Condition of each trial, as an index into `psth` (negative, None or NaN: none); or the
+        trials of each condition. A condition without trials is left out.
 
     jitter : array-like of int of shape (n_trials,), default=None
         Number of bins by which each trial is shifted relative to the PSTH: bin ``t`` of a trial is
@@ -115,7 +115,7 @@ def tp_corr(
         Rates of single trials, in any unit.
 
     conditions : array-like of shape (n_trials,) or (n_trials, n_labels)
-        Condition of each trial, as a number or a row of numbers. Trials with NaN are left out.
+        Condition of each trial, a label or a row of labels. A trial with None or NaN is left out.
 
     mask : array-like of bool of shape (n_trials, n_bins), default=None
         True in the bins in which speed is measured, such as from set to go. None: all bins.
@@ -132,7 +132,7 @@ def tp_corr(
     Raises
     ------
     TypeError
-        If an argument does not hold real numbers.
+        If `produced` or `rates` does not hold real numbers.
     ValueError
         If shapes are inconsistent, if a rate is NaN in a measured bin, if a trial has fewer than
         two measured bins, or if no condition has two trials.
@@ -154,15 +154,15 @@ def tp_corr(
     """
     produced = as_float64(produced, "produced")
     rates = as_float64(rates, "rates")
-    conditions = as_float64(conditions, "conditions")
+    labels, known = as_labels(conditions, "conditions")
     if rates.ndim != 3:
         raise ValueError(f"rates has shape {rates.shape}; expected (n_trials, n_bins, n_neurons).")
-    if conditions.ndim == 1:
-        conditions = conditions[:, None]
-    if produced.shape != (len(rates),) or conditions.shape[:1] != (len(rates),):
+    if labels.ndim == 1:
+        labels, known = labels[:, None], known[:, None]
+    if produced.shape != (len(rates),) or labels.ndim != 2 or len(labels) != len(rates):
         raise ValueError(
             f"rates has {len(rates)} trials, produced has shape {produced.shape} and conditions "
-            f"has shape {conditions.shape}; pass one time and one condition per trial."
+            f"has shape {labels.shape}; pass one time and one condition per trial."
         )
     counted = np.ones(rates.shape[:2], dtype=bool) if mask is None else np.asarray(mask)
     if counted.shape != rates.shape[:2] or counted.dtype != bool:
@@ -170,13 +170,15 @@ def tp_corr(
             f"mask must hold True and False, of shape {rates.shape[:2]}, got {counted.dtype} of "
             f"shape {counted.shape}."
         )
-    used = ~np.isnan(produced) & ~np.isnan(conditions).any(axis=1)
+    used = ~np.isnan(produced) & known.all(axis=1)
+    columns = [number_labels(labels[:, i], known[:, i])[1] for i in range(labels.shape[1])]
+    numbers = np.stack(columns, axis=1)  # (trials, labels)
     speeds = np.full(len(rates), np.nan)
     for trial in np.flatnonzero(used).tolist():
         speeds[trial] = _speed(rates[trial, counted[trial]], trial)
     correlations, n_small = [], 0
-    for condition in np.unique(conditions[used], axis=0):
-        trials = used & np.all(conditions == condition, axis=1)
+    for condition in np.unique(numbers[used], axis=0):
+        trials = used & np.all(numbers == condition, axis=1)
         if np.count_nonzero(trials) < 2:
             n_small += 1
             continue
@@ -199,18 +201,25 @@ def _trials_of_conditions(conditions: Any, n_conditions: int, n_trials: int) -> 
     """Return the trials of each condition, from either form of `conditions`."""
     lists = list(conditions)
     if lists and all(np.ndim(entry) == 0 for entry in lists):
-        labels = np.asarray(lists)
-        if labels.shape != (n_trials,) or labels.dtype.kind not in "iu":
+        labels, known = as_labels(lists, "conditions")
+        found = np.array(labels[known].tolist())
+        # an array with NaN holds its whole numbers as floats
+        is_whole = found.dtype.kind in "iu" or (
+            found.dtype.kind == "f" and not np.mod(found, 1).any()
+        )
+        if labels.shape != (n_trials,) or not is_whole:
             raise ValueError(
-                f"conditions holds {len(labels)} entries of {labels.dtype}, for {n_trials} "
-                "trials; pass a whole number per trial, or a list of the trials of each condition."
+                f"conditions holds {len(labels)} entries of {found.dtype}, for {n_trials} trials; "
+                "pass a whole number per trial, or a list of the trials of each condition."
             )
-        if labels.max() >= n_conditions:
+        numbers = np.full(n_trials, -1)
+        numbers[known] = found
+        if numbers.max() >= n_conditions:
             raise ValueError(
-                f"conditions goes up to {labels.max()}, but psth has {n_conditions} conditions; "
+                f"conditions goes up to {numbers.max()}, but psth has {n_conditions} conditions; "
                 "number them from 0."
             )
-        return [np.flatnonzero(labels == condition) for condition in range(n_conditions)]
+        return [np.flatnonzero(numbers == condition) for condition in range(n_conditions)]
     if len(lists) != n_conditions:
         raise ValueError(
             f"conditions must be {n_trials} whole numbers, the condition of each trial, or "

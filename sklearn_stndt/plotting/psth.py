@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_stndt._rates import infer_rates
+from sklearn_stndt.metrics._checks import as_labels, number_labels
 from sklearn_stndt.plotting._style import (
     as_trials,
     category_colors,
@@ -101,7 +102,7 @@ class PSTHDisplay:
         X : array-like of shape (n_trials, n_bins, n_neurons)
             Spikes per bin, NaN where hidden.
         conditions : array-like of shape (n_trials,)
-            Condition of each trial.
+            Condition of each trial; trials with None or NaN are left out.
         neurons : array-like of int, default=None
             Neurons to show. None: the three that differ most between conditions, by their
             inferred rates.
@@ -121,7 +122,7 @@ class PSTHDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If conditions or neurons do not fit X.
+            If conditions or neurons do not fit X, or no trial has a condition.
         """
         require_matplotlib()
         return cls.from_predictions(
@@ -162,16 +163,21 @@ class PSTHDisplay:
         require_matplotlib()
         spikes, rates = as_trials(spikes, "spikes"), as_trials(rates, "rates")
         check_same_shape(spikes, rates, ("spikes", "rates"))
-        labels = np.asarray(conditions)
+        labels, known = as_labels(conditions, "conditions")
         if labels.shape != (len(spikes),):
             raise ValueError(
                 f"conditions must name the condition of each of the {len(spikes)} trials, got "
                 f"shape {labels.shape}."
             )
-        names = np.unique(labels)
+        if not known.any():
+            raise ValueError(
+                f"conditions is None or NaN for each of the {len(spikes)} trials; pass the "
+                "condition of at least one trial."
+            )
+        names, numbers = number_labels(labels, known)
         smoothed = smooth(spikes, smoothing)
-        psth = np.stack([mean_seen(smoothed[labels == name]) for name in names])
-        means = np.stack([mean_seen(rates[labels == name]) for name in names])
+        psth = np.stack([mean_seen(smoothed[numbers == i]) for i in range(len(names))])
+        means = np.stack([mean_seen(rates[numbers == i]) for i in range(len(names))])
         if neurons is None:
             neurons = np.argsort(-means.var(0).mean(0), kind="stable")[:3]
         shown = np.asarray(neurons)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from sklearn_stndt._rates import infer_rates
+from sklearn_stndt.metrics._checks import as_labels
 from sklearn_stndt.plotting._style import (
     as_trials,
     check_bin_width,
@@ -110,7 +111,7 @@ class RatesDisplay:
         trial : int, default=0
             Trial to show.
         conditions : array-like of shape (n_trials,), default=None
-            Condition of each trial.
+            Condition of each trial, None or NaN where it has none.
         condition : default=None
             Show the mean over the trials of this condition instead.
         bins : (int, int), default=None
@@ -180,13 +181,15 @@ class RatesDisplay:
         spikes, rates = as_trials(spikes, "spikes"), as_trials(rates, "rates")
         check_same_shape(spikes, rates, ("spikes", "rates"))
         if condition is not None:
-            labels = np.asarray(conditions)
-            if labels.shape != (len(spikes),) or not (labels == condition).any():
+            chosen = np.zeros(0, dtype=bool)
+            if conditions is not None:
+                labels, chosen = as_labels(conditions, "conditions")
+                chosen[chosen] = labels[chosen] == condition
+            if chosen.shape != (len(spikes),) or not chosen.any():
                 raise ValueError(
                     f"condition={condition!r} needs conditions, one for each of the {len(spikes)} "
                     f"trials, that name it; got {conditions!r}."
                 )
-            chosen = labels == condition
             one, its_rates = mean_seen(spikes[chosen]), mean_seen(rates[chosen])
         elif not -len(spikes) <= trial < len(spikes):
             raise ValueError(
