@@ -3,12 +3,14 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.linear_model import Ridge
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import make_pipeline
 
-from sklearn_stndt import BaggingEnsemble, BinwiseRegressor
+from sklearn_stndt import BaggingEnsemble, BinwiseClassifier, BinwiseRegressor
 from sklearn_stndt import plotting as shown
 from sklearn_stndt.inspection import attention_maps, neuron_dropping_curve
 
@@ -240,6 +242,36 @@ def test_psth_is_the_mean_over_a_condition_in_hertz(pipeline, spikes, reaches):
         shown.PSTHDisplay.from_estimator(pipeline, spikes, [1, 2])
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("names", [["a", "b", "c"], [0, 1, 2], [0, "b", 2.5]])
+def test_trials_without_a_condition_are_left_out(spikes, names, missing):
+    kept = np.arange(24) >= 6
+    labels = np.arange(24) % 3
+    conditions = [
+        names[label] if keep else missing for label, keep in zip(labels, kept, strict=True)
+    ]
+    for form in (conditions, np.array(conditions, dtype=object), pd.Series(conditions)):
+        display = shown.PSTHDisplay.from_predictions(spikes, spikes, form)
+        order = [names.index(name) for name in display.conditions]
+        assert sorted(order) == [0, 1, 2]
+        expected = [spikes[kept & (labels == label)].mean(0) for label in order]
+        assert_allclose(display.mean_rates, expected)
+        one = shown.RatesDisplay.from_predictions(
+            spikes, spikes, conditions=form, condition=names[1]
+        )
+        assert_allclose(one.spikes, spikes[kept & (labels == 1)].mean(0))
+
+
+def test_conditions_that_cannot_be_used_are_named(spikes):
+    for missing in (None, np.nan):
+        with pytest.raises(ValueError, match="None or NaN for each of the 24 trials"):
+            shown.PSTHDisplay.from_predictions(spikes, spikes, [missing] * 24)
+    with pytest.raises(ValueError, match="string 'nan'"):
+        shown.PSTHDisplay.from_predictions(spikes, spikes, np.array(["a", np.nan] * 12))
+    with pytest.raises(ValueError, match="condition=3 needs conditions"):
+        shown.RatesDisplay.from_predictions(spikes, spikes, condition=3)
+
+
 def test_attention_is_that_of_inspection(pipeline, small, spikes):
     maps = attention_maps(pipeline, spikes)
     display = shown.AttentionDisplay.from_estimator(pipeline, spikes, layer=1, head=1)
@@ -340,6 +372,14 @@ def test_a_single_target_of_a_recording_is_decoded(small, rows, reaches):
 def test_wrong_arguments_are_named(fitted, spikes, reaches):
     with pytest.raises(TypeError, match="STNDTEstimator has no predict"):
         shown.DecodingDisplay.from_estimator(fitted, spikes, reaches.velocity)
+    labels = np.arange(24) % 2
+    classifier = BinwiseClassifier(LogisticRegression(max_iter=500)).fit(spikes, labels)
+    for estimator in (classifier, make_pipeline(fitted, classifier), KMeans()):
+        name = type(estimator).__name__
+        with pytest.raises(TypeError, match=f"DecodingDisplay compares numbers, but {name}"):
+            shown.DecodingDisplay.from_estimator(estimator, spikes, labels)
+    with pytest.raises(TypeError, match="y_true has dtype"):
+        shown.DecodingDisplay.from_predictions(np.full((2, 3, 1), "a"), np.ones((2, 3, 1)))
     with pytest.raises(TypeError, match="Ridge has no transform"):
         shown.RatesDisplay.from_estimator(Ridge(), spikes)
     with pytest.raises(ValueError, match="no trial 24 among 24"):

@@ -5,13 +5,14 @@ import pickle
 import numpy as np
 import pytest
 from sklearn import config_context
-from sklearn.linear_model import Ridge
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_stndt import BinwiseRegressor
+from sklearn_stndt import BinwiseClassifier, BinwiseRegressor
 from sklearn_stndt.metrics import co_bps, co_smoothing_scorer, velocity_scorer
 
 NEURONS = [10, 11]
@@ -132,6 +133,23 @@ def test_rates_are_decoded_from_other_trials(spikes, reaches):
     labels[np.arange(24), :, np.arange(24)] = 1
     of_trial = np.repeat(np.random.default_rng(0).normal(size=(24, 1, 1)), 20, axis=1)
     assert velocity_scorer()(identity, labels, of_trial) < 0.1
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        BinwiseClassifier(),
+        make_pipeline(FunctionTransformer(), BinwiseClassifier()),
+        GridSearchCV(BinwiseClassifier(), {"lag": [0]}),
+        LogisticRegression(),
+        KMeans(),
+    ],
+    ids=lambda estimator: type(estimator).__name__,
+)
+def test_velocity_is_not_scored_by_labels(spikes, estimator):
+    message = f"velocity_scorer compares numbers, but {type(estimator).__name__} is of type"
+    with pytest.raises(TypeError, match=message):
+        velocity_scorer()(estimator, spikes, np.arange(24) % 2)
 
 
 @pytest.mark.parametrize(

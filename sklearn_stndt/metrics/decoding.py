@@ -13,7 +13,7 @@ from sklearn_stndt.metrics._checks import as_float64
 
 # The decoder of the Neural Latents Benchmark: nine penalties, five contiguous folds.
 ALPHAS = np.logspace(-4, 0, 9)
-N_FOLDS = 5
+DECODER_FOLDS = 5
 
 
 def velocity_r2(
@@ -146,7 +146,7 @@ def known_rows(rates: NDArray, velocity: NDArray) -> tuple[NDArray, NDArray]:
 
 def make_decoder() -> GridSearchCV:
     """Return the decoder of the Neural Latents Benchmark, unfitted."""
-    return GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=N_FOLDS)
+    return GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=DECODER_FOLDS)
 
 
 def _decode(
@@ -154,10 +154,10 @@ def _decode(
 ) -> float:
     train_rates, train_velocity = known_rows(train_rates, train_velocity)
     rates, velocity = known_rows(rates, velocity)
-    if len(train_rates) < N_FOLDS or len(rates) < 2:
+    if len(train_rates) < DECODER_FOLDS or len(rates) < 2:
         raise ValueError(
             f"{len(train_rates)} training bins and {len(rates)} scored bins have a known "
-            f"velocity; a decoder needs at least {N_FOLDS} and 2. Check velocity for NaN, and "
+            f"velocity; a decoder needs at least {DECODER_FOLDS} and 2. Check velocity for NaN, and "
             "the masks for decoders without trials."
         )
     return float(make_decoder().fit(train_rates, train_velocity).score(rates, velocity))

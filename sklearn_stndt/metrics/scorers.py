@@ -9,10 +9,9 @@ from sklearn.model_selection import KFold
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_stndt._rates import groups_keyword, infer_rates
-
-from ._checks import as_float64, check_neurons
-from .bits import co_bps
-from .decoding import N_FOLDS, known_rows, make_decoder, shift
+from sklearn_stndt.metrics._checks import as_float64, check_neurons, check_predicts_numbers
+from sklearn_stndt.metrics.bits import co_bps
+from sklearn_stndt.metrics.decoding import DECODER_FOLDS, known_rows, make_decoder, shift
 
 
 def co_smoothing_scorer(neurons: ArrayLike, *, check: bool = True) -> Any:
@@ -52,9 +51,10 @@ def velocity_scorer(*, neurons: ArrayLike | None = None, lag: int = 0) -> Any:
     """Scorer by R2 of velocity, or other behaviour, in all bins where it is known.
 
     An estimator with `predict`, such as a pipeline that ends in a decoder, is scored by its own
-    predictions. An estimator with `transform` alone is scored by the benchmark's decoder: its
-    rates in the scored data are decoded by ridge regression in five contiguous folds of trials,
-    each predicted from the others. Unlike ``scoring="r2"`` it takes trials.
+    predictions; a classifier is refused. An estimator with `transform` alone is scored by the
+    benchmark's decoder: its rates in the scored data are decoded by ridge regression in five
+    contiguous folds of trials, each predicted from the others. Unlike ``scoring="r2"`` it takes
+    trials.
 
     Parameters
     ----------
@@ -140,6 +140,8 @@ class _VelocityScorer(_Scorer):
     def __call__(
         self, estimator: Any, X: ArrayLike, y: ArrayLike, *, groups: ArrayLike | None = None
     ) -> float:
+        if hasattr(estimator, "predict"):
+            check_predicts_numbers(estimator, "velocity_scorer")
         _, _, hidden = self._hide(X)
         velocity = as_float64(y, "y")
         if hasattr(estimator, "predict"):
@@ -174,7 +176,7 @@ def _decode_across_folds(rates: NDArray, velocity: NDArray, lag: int) -> tuple[N
             "behaviour of each bin of X."
         )
     rates, velocity = shift(rates, velocity, lag)
-    n_folds = min(N_FOLDS, len(rates))
+    n_folds = min(DECODER_FOLDS, len(rates))
     if n_folds < 2:
         raise ValueError(
             "There is 1 trial to score, and decoding across folds needs 2. Use fewer folds in the "

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import r2_score
 
 from sklearn_stndt._rates import groups_keyword
+from sklearn_stndt.metrics._checks import as_float64, check_predicts_numbers
 from sklearn_stndt.plotting._style import (
     check_bin_width,
     check_same_shape,
@@ -78,8 +79,7 @@ class DecodingDisplay:
         unit: str = "cm/s",
         path_unit: str = "cm",
     ):
-        y_true = np.asarray(y_true, dtype=np.float64)
-        y_pred = np.asarray(y_pred, dtype=np.float64)
+        y_true, y_pred = as_float64(y_true, "y_true"), as_float64(y_pred, "y_pred")
         check_same_shape(y_true, y_pred, ("y_true", "y_pred"))
         check_bin_width(bin_width)
         if y_true.ndim not in (2, 3) or 0 in y_true.shape:
@@ -148,7 +148,7 @@ class DecodingDisplay:
         ImportError
             If matplotlib is not installed.
         TypeError
-            If `estimator` has no `predict`.
+            If `estimator` has no `predict`, or predicts labels.
         """
         require_matplotlib()
         if not hasattr(estimator, "predict"):
@@ -156,6 +156,7 @@ class DecodingDisplay:
                 f"{type(estimator).__name__} has no predict; pass a pipeline that ends in a "
                 "regressor, or pass predictions to from_predictions."
             )
+        check_predicts_numbers(estimator, cls.__name__)
         y_pred = estimator.predict(X, **groups_keyword(groups))
         y = np.asarray(y)
         if y.ndim == np.ndim(X) - 1:
