@@ -157,8 +157,8 @@ def _decode(
     if len(train_rates) < DECODER_FOLDS or len(rates) < 2:
         raise ValueError(
             f"{len(train_rates)} training bins and {len(rates)} scored bins have a known "
-            f"velocity; a decoder needs at least {DECODER_FOLDS} and 2. Check velocity for NaN, and "
-            "the masks for decoders without trials."
+            f"velocity; a decoder needs at least {DECODER_FOLDS} and 2. Check velocity for NaN, "
+            "and the masks for decoders without trials."
         )
     return float(make_decoder().fit(train_rates, train_velocity).score(rates, velocity))
 

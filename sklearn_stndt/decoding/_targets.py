@@ -8,7 +8,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 
-from sklearn_stndt._binwise import ALTERNATIVES, first_and_last_bin
+from sklearn_stndt.decoding._base import ALTERNATIVES, first_and_last_bin
 from sklearn_stndt.metrics._checks import as_labels
 
 

@@ -1,4 +1,4 @@
-"""Decoding of behaviour, choices and stimuli from firing rates, bin by bin."""
+"""BinwiseRegressor and BinwiseClassifier: any scikit-learn decoder, made to work on trials."""
 
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -6,8 +6,8 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 
-from sklearn_stndt._binwise import BinwiseDecoder, cut_metadata
-from sklearn_stndt._targets import check_labels, check_numbers, known_targets
+from sklearn_stndt.decoding._base import BinwiseDecoder, cut_metadata
+from sklearn_stndt.decoding._targets import check_labels, check_numbers, known_targets
 
 __all__ = ["BinwiseClassifier", "BinwiseRegressor"]
 
