@@ -1,6 +1,8 @@
 """Checks of user input; each error says what came, what was wanted and what to do."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -9,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 
@@ -17,71 +18,31 @@ from sklearn_stndt.windows.out_of_core import extremes, mapping_of
 
 _LARGEST_COUNT = float(np.finfo(np.float32).max)
 
-# kinds of values that the parameters of STNDTEstimator take
-STNDT_CONSTRAINTS: dict[str, list] = {
-    "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-    "n_heads": [Interval(Integral, 1, None, closed="left")],
-    "d_model": [Interval(Integral, 1, None, closed="left"), None],
-    "dim_feedforward": [Interval(Integral, 1, None, closed="left"), None],
-    "dropout": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
-    "dropout_embedding": [Interval(Real, 0, 1, closed="left"), None],
-    "dropout_rates": [Interval(Real, 0, 1, closed="left"), None],
-    "attention": [StrOptions({"spatiotemporal", "temporal"})],
-    "context": ["array-like", None],
-    "local_attention": ["boolean"],
-    "spatial_layers": [StrOptions({"last", "all"})],
-    "stochastic_depth": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
-    "n_spatial_heads": [Interval(Integral, 1, None, closed="left")],
-    "d_spatial": [Interval(Integral, 1, None, closed="left"), None],
-    "input_scaling": [StrOptions({"sqrt", "standardized", "counts"})],
-    "mask_ratio": [Interval(Real, 0, 1, closed="neither"), "array-like"],
-    "token_ratio": [Interval(Real, 0, 1, closed="both")],
-    "random_ratio": [Interval(Real, 0, 1, closed="both")],
-    "heldout_neurons": [
-        Interval(Integral, 1, None, closed="left"),
-        Interval(RealNotInt, 0, 1, closed="neither"),
-        "array-like",
-        None,
-    ],
-    "forecast_bins": [Interval(Integral, 0, None, closed="left")],
-    "contrastive_weight": [Interval(Real, 0, None, closed="left")],
-    "contrastive_at": [StrOptions({"encoder", "embedding"})],
-    "contrastive_mask_ratio": [Interval(Real, 0, 1, closed="neither"), "array-like", None],
-    "contrastive_token_ratio": [Interval(Real, 0, 1, closed="both"), None],
-    "contrastive_random_ratio": [Interval(Real, 0, 1, closed="both"), None],
-    "temperature": [Interval(Real, 0, None, closed="neither")],
-    "window": [Interval(Integral, 1, None, closed="left"), None],
-    "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-    "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-    "lr": [Interval(Real, 0, None, closed="neither")],
-    "warmup": [Interval(Real, 0, 1, closed="left")],
-    "weight_decay": [Interval(Real, 0, None, closed="left")],
-    "early_stopping": ["boolean"],
-    "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-    "calibration": ["boolean"],
-    "device": [str],
-    "n_threads": [Interval(Integral, 1, None, closed="left")],
-    "precision": [StrOptions({"float32", "bfloat16"})],
-    "random_state": ["random_state"],
-    "verbose": ["verbose"],
-    "warm_start": ["boolean"],
-    "callbacks": [list, None],
-    "net_params": [dict, None],
-}
+
+@contextmanager
+def unchanged_if_failed(estimator: Any) -> Iterator[None]:
+    """Leave an estimator as it was where what is done to it fails."""
+    before = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(before)
+        raise
 
 
 # what the shape of a network's input and targets follows from
 FIXED_BY_FIT = ("heldout_neurons", "forecast_bins", "window")
 
 
-def check_unchanged(params: dict[str, Any], before: dict[str, Any]) -> None:
+def check_unchanged(estimator: Any, before: dict[str, Any]) -> None:
     """Refuse to go on training with another input or other targets."""
     for name, value in before.items():
-        if joblib.hash(params[name]) != joblib.hash(value):
+        now = getattr(estimator, name)
+        if joblib.hash(now) != joblib.hash(value):
             raise ValueError(
                 f"warm_start=True goes on with a network that was fitted with {name}={value!r}, "
-                f"but {name} is {params[name]!r} now. Set it back, or fit a clone."
+                f"but {name} is {now!r} now. Set it back, or fit a clone."
             )
 
 
@@ -214,35 +175,6 @@ def check_table_output(estimator: Any, X: ArrayLike) -> None:
             f"{container} output is for a 2D X, got X of shape {np.shape(X)}. Call "
             "set_output(transform='default'), or pass rows and name their trials by `groups`."
         )
-
-
-def check_mask_ratio(mask_ratio: Any, name: str = "mask_ratio") -> float | tuple[float, float]:
-    """Check a share of entries, or a range of shares."""
-    if isinstance(mask_ratio, Real):
-        if 0 < float(mask_ratio) < 1:
-            return float(mask_ratio)
-    elif isinstance(mask_ratio, list | tuple) and len(mask_ratio) == 2:
-        low, high = mask_ratio
-        if isinstance(low, Real) and isinstance(high, Real):
-            low, high = float(low), float(high)
-            if 0 <= low < high <= 1:
-                return low, high
-    raise ValueError(
-        f"{name} must be a number between 0 and 1, both excluded, or a range (low, high) with "
-        f"0 <= low < high <= 1, got {mask_ratio!r}."
-    )
-
-
-def check_context(context: Any) -> tuple[int, int] | None:
-    """Check bins back and ahead."""
-    if context is None:
-        return None
-    pair = isinstance(context, list | tuple) and len(context) == 2
-    if pair and all(isinstance(c, Integral) and int(c) >= 0 for c in context):
-        return int(context[0]), int(context[1])
-    raise ValueError(
-        f"context must be None or two numbers of bins (back, ahead), each >= 0, got {context!r}."
-    )
 
 
 def check_heldout_neurons(

@@ -1,30 +1,36 @@
 """STNDTEstimator: spike counts in, single-trial firing rates out."""
 
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context
 from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._scoring import score_hidden
 from sklearn_stndt._validation import (
     FIXED_BY_FIT,
-    STNDT_CONSTRAINTS,
-    check_context,
     check_counts,
     check_forecast,
     check_groups,
     check_heldout_neurons,
-    check_mask_ratio,
     check_unchanged,
+    unchanged_if_failed,
     warn_of_interruption,
 )
 from sklearn_stndt.inference.rates import infer
-from sklearn_stndt.training.defaults import choose_device, choose_window
-from sklearn_stndt.training.fitting import train
+from sklearn_stndt.training.fitting import prepare, train
+from sklearn_stndt.training.settings import (
+    Settings,
+    choose_device,
+    choose_window,
+    keep_device,
+    resolve,
+)
 from sklearn_stndt.windows.out_of_core import empty_rates
 from sklearn_stndt.windows.segments import as_segments, before_forecast
 
@@ -151,6 +157,9 @@ class STNDTEstimator(RateTransformer):
         Indices of the held-out neurons.
     device_ : str
         Device of the network.
+    settings_ : Settings
+        What the parameters became, with every "auto" resolved, as dataclasses of the parameters'
+        names: ``settings_.network``, ``settings_.objective``, ``settings_.training``.
     n_features_in_, feature_names_in_ : int, ndarray of str
         Number of neurons; their names, where fit was given a table.
 
@@ -182,7 +191,57 @@ class STNDTEstimator(RateTransformer):
     True
     """
 
-    _parameter_constraints: dict = STNDT_CONSTRAINTS
+    _parameter_constraints: dict = {
+        "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_heads": [Interval(Integral, 1, None, closed="left")],
+        "d_model": [Interval(Integral, 1, None, closed="left"), None],
+        "dim_feedforward": [Interval(Integral, 1, None, closed="left"), None],
+        "dropout": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
+        "dropout_embedding": [Interval(Real, 0, 1, closed="left"), None],
+        "dropout_rates": [Interval(Real, 0, 1, closed="left"), None],
+        "attention": [StrOptions({"spatiotemporal", "temporal"})],
+        "context": ["array-like", None],
+        "local_attention": ["boolean"],
+        "spatial_layers": [StrOptions({"last", "all"})],
+        "stochastic_depth": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
+        "n_spatial_heads": [Interval(Integral, 1, None, closed="left")],
+        "d_spatial": [Interval(Integral, 1, None, closed="left"), None],
+        "input_scaling": [StrOptions({"sqrt", "standardized", "counts"})],
+        "mask_ratio": [Interval(Real, 0, 1, closed="neither"), "array-like"],
+        "token_ratio": [Interval(Real, 0, 1, closed="both")],
+        "random_ratio": [Interval(Real, 0, 1, closed="both")],
+        "heldout_neurons": [
+            Interval(Integral, 1, None, closed="left"),
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            "array-like",
+            None,
+        ],
+        "forecast_bins": [Interval(Integral, 0, None, closed="left")],
+        "contrastive_weight": [Interval(Real, 0, None, closed="left")],
+        "contrastive_at": [StrOptions({"encoder", "embedding"})],
+        "contrastive_mask_ratio": [Interval(Real, 0, 1, closed="neither"), "array-like", None],
+        "contrastive_token_ratio": [Interval(Real, 0, 1, closed="both"), None],
+        "contrastive_random_ratio": [Interval(Real, 0, 1, closed="both"), None],
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+        "window": [Interval(Integral, 1, None, closed="left"), None],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "warmup": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "calibration": ["boolean"],
+        "device": [str],
+        "n_threads": [Interval(Integral, 1, None, closed="left")],
+        "precision": [StrOptions({"float32", "bfloat16"})],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "callbacks": [list, None],
+        "net_params": [dict, None],
+    }
 
     def __init__(
         self,
@@ -301,39 +360,46 @@ class STNDTEstimator(RateTransformer):
             If X holds negative or infinite values, no value at all, or a neuron without a single
             value; or if a parameter does not fit the data.
         """
+        with unchanged_if_failed(self):
+            self._fit(X, groups)
+        return self
+
+    def _fit(self, X: ArrayLike, groups: ArrayLike | None) -> None:
         previous = getattr(self, "net_", None) if self.warm_start else None
         X = check_counts(self, X, reset=previous is None)
         segments = as_segments(X, check_groups(X, groups))
-        params = self.get_params(deep=False)
-        params["context"] = check_context(self.context)
-        for name in ("mask_ratio", "contrastive_mask_ratio"):
-            if params[name] is not None:
-                params[name] = check_mask_ratio(params[name], name)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        if previous is not None:
-            check_unchanged(params, self._fitted_with)
-        self._fitted_with: dict[str, Any] = {name: params[name] for name in FIXED_BY_FIT}
         if previous is None:
+            self._fitted_with = {name: getattr(self, name) for name in FIXED_BY_FIT}
             self.heldout_neurons_ = check_heldout_neurons(
                 self.heldout_neurons, X.shape[-1], np.random.RandomState(seed)
             )
             kind = "trials" if X.ndim == 3 else "recording" if groups is None else "groups"
             self.window_ = choose_window(self.window, segments.longest, kind, self.forecast_bins)
             self.device_ = choose_device(self.device)
-        self.net_ = train(
+        else:
+            check_unchanged(self, self._fitted_with)
+            self.device_ = keep_device(self.device_)
+        data = prepare(
             segments,
-            params,
             window=self.window_,
-            heldout_neurons=self.heldout_neurons_,
+            forecast_bins=self.forecast_bins,
+            validation_fraction=self.validation_fraction if self.early_stopping else None,
+            seed=seed,
+        )
+        self.settings_: Settings = resolve(
+            self,
+            data.size,
+            heldout_neurons=tuple(self.heldout_neurons_.tolist()),
             device=self.device_,
             seed=seed,
-            previous=previous,
+            previous=None if previous is None else getattr(self, "settings_", None),
         )
+        self.net_ = train(data, self.settings_, previous)
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
         if self.net_.interrupted_:
             warn_of_interruption(self.net_, previous)
-        return self
 
     def score(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> float:
         """Bits per spike of entries that were hidden.
@@ -377,8 +443,9 @@ class STNDTEstimator(RateTransformer):
         """
         check_is_fitted(self)
         X = check_counts(self, X, reset=False)
-        check_forecast(n_bins, self.window_, self.net_.forecast_bins)
-        n_tail = max(n_bins, self.net_.forecast_bins)
+        trained = self.settings_.objective.forecast_bins
+        check_forecast(n_bins, self.window_, trained)
+        n_tail = max(n_bins, trained)
         rates = self._infer(before_forecast(X, self.window_, n_tail), None)
         start = self.window_ - n_tail
         return rates[..., start : start + n_bins, :]

@@ -2,7 +2,9 @@
 
 import torch
 
+from sklearn_stndt import STNDTEstimator
 from sklearn_stndt.training.net import build_net
+from sklearn_stndt.training.settings import DataSize, resolve
 from sklearn_stndt.windows.cutting import cut
 from sklearn_stndt.windows.segments import as_segments
 
@@ -30,17 +32,9 @@ def windows_of(batch):
     return cut(as_segments(batch.numpy()), N_BINS, N_BINS)
 
 
-def small_net(callbacks=(), validation=None, net_params=None, n_train=12, **params):
-    choices = {"max_epochs": 2, "batch_size": 4, "lr": 0.01, "weight_decay": 0.01, "patience": 5}
-    choices["warmup"] = 0.3
-    net = build_net(
-        {**SMALL, "n_neurons": N_NEURONS, "n_bins": N_BINS},
-        n_train=n_train,
-        validation=validation,
-        device="cpu",
-        verbose=0,
-        callbacks=list(callbacks),
-        net_params=net_params or {},
-        **(choices | params),
-    )
-    return net.initialize()
+def small_net(callbacks=(), validation=None, n_train=12, heldout_neurons=(), **params):
+    choices = {"max_epochs": 2, "batch_size": 4, "lr": 0.01, "n_iter_no_change": 5, "warmup": 0.3}
+    estimator = STNDTEstimator(**(SMALL | choices | params), callbacks=list(callbacks))
+    size = DataSize(n_train * N_BINS, N_NEURONS, n_train, N_BINS, 1.0)
+    settings = resolve(estimator, size, heldout_neurons=heldout_neurons, device="cpu", seed=0)
+    return build_net(settings, N_NEURONS, range(n_train), validation).initialize()

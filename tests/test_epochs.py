@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skorch.callbacks import Callback
 
-from sklearn_stndt.training import defaults
+from sklearn_stndt.training import net
 
 SEEN = []  # fit copies callbacks, so they tell what they saw here
 
@@ -34,7 +34,7 @@ def test_an_epoch_is_all_windows_once(small, numbered):
 
 
 def test_of_many_windows_an_epoch_is_a_part_drawn_anew(small, numbered, monkeypatch):
-    monkeypatch.setattr(defaults, "LONGEST_EPOCH", 2)
+    monkeypatch.setattr(net, "LONGEST_EPOCH", 2)
     epochs = fit(small, numbered)
     assert [len(set(epoch)) for epoch in epochs] == [8] * 5
     assert len({tuple(sorted(epoch)) for epoch in epochs}) == 5

@@ -124,7 +124,8 @@ def test_net_params_are_merged_last(small, spikes):
 
 def test_net_params_reach_the_objective(small, spikes):
     estimator = small(net_params={"mask_ratio": 0.25}).fit(spikes)
-    assert estimator.net_.mask_ratio == 0.25
+    assert estimator.settings_.objective.mask_ratio == 0.25
+    assert estimator.net_.objective == estimator.settings_.objective
 
 
 def test_warm_start_goes_on_from_the_present_weights(small, spikes):
@@ -153,7 +154,7 @@ def test_an_interrupted_warm_start_counts_its_own_epochs(small, spikes):
 
 def test_warm_start_with_more_data_keeps_the_layers(small, spikes, monkeypatch):
     estimator = small(n_layers="auto", warm_start=True).fit(spikes)
-    monkeypatch.setattr("sklearn_stndt.training.defaults.MANY_BINS", 100)
+    monkeypatch.setattr("sklearn_stndt.training.settings.MANY_BINS", 100)
     assert len(estimator.fit(spikes).net_.module_.layers) == 3
     assert len(small(n_layers="auto").fit(spikes).net_.module_.layers) == 4
 

@@ -11,7 +11,8 @@ from sklearn_stndt.inference.rates import infer
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.network import N_FOLDS, speckled_folds
 from sklearn_stndt.training.callbacks import WarmupCosine
-from sklearn_stndt.training.fitting import train
+from sklearn_stndt.training.fitting import prepare, train
+from sklearn_stndt.training.settings import resolve
 from sklearn_stndt.training.splitting import split
 from sklearn_stndt.windows.segments import Segments, as_segments
 
@@ -38,16 +39,18 @@ def recording(n_trials=N_TRIALS, n_bins=N_BINS, missing=0.05):
 
 
 def fit(X, *, seed=0, heldout=(), previous=None, window=N_BINS, **params):
-    params = STNDTEstimator(**(SMALL | params)).get_params()
-    return train(
+    estimator = STNDTEstimator(**(SMALL | params))
+    data = prepare(
         X if isinstance(X, Segments) else as_segments(X),
-        params,
         window=window,
-        heldout_neurons=np.array(heldout, dtype=int),
-        device="cpu",
+        forecast_bins=estimator.forecast_bins,
+        validation_fraction=estimator.validation_fraction if estimator.early_stopping else None,
         seed=seed,
-        previous=previous,
     )
+    settings = resolve(
+        estimator, data.size, heldout_neurons=tuple(heldout), device="cpu", seed=seed
+    )
+    return train(data, settings, previous)
 
 
 def rates_of(net, X, window=N_BINS):

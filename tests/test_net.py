@@ -21,6 +21,7 @@ from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.likelihood import Poisson
 from sklearn_stndt.training import net as net_module
 from sklearn_stndt.training.net import MaskedModellingNet
+from sklearn_stndt.training.objective import ObjectiveSettings
 
 pytestmark = pytest.mark.usefixtures("torch_seed")
 
@@ -41,8 +42,13 @@ class Spy(nn.Module):
         return NetworkOutput(self.log_rate.expand(spikes.shape), encoded, [], [])
 
 
-def spying_net(**params):
-    net = MaskedModellingNet(Spy, train_split=None, **params).initialize()
+def spying_net(n_scored_folds=N_FOLDS, **objective):
+    net = MaskedModellingNet(
+        Spy,
+        train_split=None,
+        objective=ObjectiveSettings(**objective),
+        n_scored_folds=n_scored_folds,
+    ).initialize()
     net.history.new_epoch()
     net.history.new_batch()
     return net
@@ -75,10 +81,11 @@ def test_without_further_parameters_only_missing_entries_are_hidden(batch):
 @HIDING
 def test_training_never_shows_what_is_missing_or_always_hidden(batch, heldout, n_forecast):
     net = spying_net(
-        heldout_neurons=np.array(heldout, dtype=int),
+        heldout_neurons=tuple(heldout),
         forecast_bins=n_forecast,
         contrastive_weight=0.5,
         mask_ratio=(0.2, 0.6),
+        contrastive_mask_ratio=(0.2, 0.6),
     )
     net.train_step_single((batch, None))
     allowed = may_be_shown(batch, heldout, n_forecast)
@@ -97,7 +104,7 @@ def test_training_never_shows_what_is_missing_or_always_hidden(batch, heldout, n
 @pytest.mark.parametrize("weight", [0.0, 0.5])
 def test_the_loss_is_of_what_was_hidden_and_known(batch, heldout, n_forecast, weight):
     net = spying_net(
-        heldout_neurons=np.array(heldout, dtype=int),
+        heldout_neurons=tuple(heldout),
         forecast_bins=n_forecast,
         contrastive_weight=weight,
         temperature=0.3,
@@ -140,7 +147,7 @@ def test_corruption_follows_the_ratios():
 
 @HIDING
 def test_validation_hides_held_out_neurons_or_else_every_entry_once(batch, heldout, n_forecast):
-    net = spying_net(heldout_neurons=np.array(heldout, dtype=int), forecast_bins=n_forecast)
+    net = spying_net(heldout_neurons=tuple(heldout), forecast_bins=n_forecast)
     step = net.validation_step((batch, None))
     allowed = may_be_shown(batch, heldout, n_forecast)
     # folds pass together, one behind the other
@@ -198,7 +205,7 @@ def test_validation_hides_the_same_entries_in_every_epoch(batch):
 @HIDING
 def test_inference_shows_all_that_may_be_shown(batch, heldout, n_forecast, monkeypatch):
     monkeypatch.setattr("sklearn_stndt.inference.rates.inference_batch_size", lambda *args: 100)
-    net = spying_net(heldout_neurons=np.array(heldout, dtype=int), forecast_bins=n_forecast)
+    net = spying_net(heldout_neurons=tuple(heldout), forecast_bins=n_forecast)
     ((indices, rates),) = iterate_rates(net, windows_of(batch))
     assert indices.tolist() == list(range(6))
     np.testing.assert_allclose(rates, np.full(batch.shape, math.exp(0.5)), rtol=1e-6)
@@ -221,7 +228,7 @@ def test_gradients_are_as_before_between_batches(batch, monkeypatch):
 
 @pytest.mark.parametrize("bound", [1, 3000])
 def test_batches_of_any_size_give_the_same_rates(batch, monkeypatch, bound):
-    net = small_net(heldout_neurons=np.array([1]))
+    net = small_net(heldout_neurons=(1,))
     ((_, together),) = iterate_rates(net, windows_of(batch))
     monkeypatch.setattr(cost, "MAX_INFERENCE_ENTRIES", bound)
     indices, rates = zip(*iterate_rates(net, windows_of(batch)), strict=True)

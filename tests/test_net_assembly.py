@@ -112,7 +112,7 @@ def test_parameters_of_the_net_can_be_overridden(name, value):
 @pytest.mark.parametrize(("name", "value"), [("mask_ratio", 0.4), ("contrastive_weight", 0.2)])
 def test_parameters_of_the_objective_can_be_overridden(name, value):
     net = small_net(mask_ratio=0.3, contrastive_weight=0.0, net_params={name: value})
-    assert getattr(net, name) == value
+    assert getattr(net.objective, name) == value
 
 
 def test_the_network_can_be_overridden():

@@ -5,6 +5,7 @@ import torch
 
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.training.net import MaskedModellingNet
+from sklearn_stndt.training.objective import ObjectiveSettings
 
 N_BINS, N_NEURONS = 8, 5
 SMALL = {"n_layers": 1, "n_heads": 2, "d_model": 8, "dim_feedforward": 8, "d_spatial": 4}
@@ -24,7 +25,8 @@ def batch():
 
 def net_with(spatial_layers="last", **params):
     module = STNDT(N_NEURONS, N_BINS, **SMALL, spatial_layers=spatial_layers)
-    return MaskedModellingNet(module, train_split=None, **params).initialize()
+    objective = ObjectiveSettings(**params)
+    return MaskedModellingNet(module, train_split=None, objective=objective).initialize()
 
 
 @pytest.mark.parametrize("at", ["encoder", "embedding"])

@@ -40,8 +40,9 @@ def test_published_training_parameters_reach_the_training(spikes, monkeypatch):
     )
     net = STNDTEstimator(**presets.paper("mc_maze") | {"max_epochs": 1}).fit(spikes).net_
     assert set(norms) == {200.0}
-    assert (net.contrastive_at, net.contrastive_mask_ratio) == ("embedding", 0.05)
-    assert (net.contrastive_token_ratio, net.contrastive_random_ratio) == (0.5, 0.5)
+    objective = net.objective
+    assert (objective.contrastive_at, objective.contrastive_mask_ratio) == ("embedding", 0.05)
+    assert (objective.contrastive_token_ratio, objective.contrastive_random_ratio) == (0.5, 0.5)
     assert net.module_.bands == [(8, 4)] * 4
 
 

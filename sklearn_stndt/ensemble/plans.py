@@ -15,7 +15,7 @@ from sklearn_stndt._validation import check_heldout_neurons
 from sklearn_stndt.ensemble.fingerprints import describe, describe_estimator
 from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.estimator import STNDTEstimator
-from sklearn_stndt.training.defaults import DEFAULT_WINDOW
+from sklearn_stndt.training.settings import DEFAULT_WINDOW
 
 # purposes for which a seed gives streams of random numbers that have nothing in common
 PARAMETERS, TRIALS_SET_ASIDE = 1, 2

@@ -55,7 +55,7 @@ def infer(
     if len(padded):
         # what lies behind the last visible bin has windows of its own, so that those of the
         # visible bins are the same with and without padding
-        back = half_overlap(window, net.forecast_bins)
+        back = half_overlap(window, net.objective.forecast_bins)
         starts = np.maximum(visible.stops[padded] - back, segments.starts[padded])
         tails = Segments(segments.rows, starts, segments.stops[padded])
         stops = visible.stops[padded]
@@ -69,7 +69,7 @@ def infer(
 
 def _write_rates(net: MaskedModellingNet, segments: Segments, window: int, out: NDArray) -> None:
     windows = windows_to_infer(net, segments, window)
-    stitcher = Stitcher(windows, out, hidden_tail=net.forecast_bins)
+    stitcher = Stitcher(windows, out, hidden_tail=net.objective.forecast_bins)
     for indices, rates in iterate_rates(net, windows):
         stitcher.add(indices, rates)
     stitcher.result()
@@ -77,7 +77,7 @@ def _write_rates(net: MaskedModellingNet, segments: Segments, window: int, out: 
 
 def windows_to_infer(net: MaskedModellingNet, segments: Segments, window: int) -> Windows:
     """Windows through which the network sees segments: they overlap by half."""
-    return cut(segments, window, half_overlap(window, net.forecast_bins))
+    return cut(segments, window, half_overlap(window, net.objective.forecast_bins))
 
 
 @torch.inference_mode()

@@ -42,7 +42,7 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     log_rates, spikes, known, hidden = _predictions(net, validation)
     n_neurons = spikes.shape[-1]
     heldout = torch.zeros(n_neurons, dtype=torch.bool)
-    heldout[torch.as_tensor(net.heldout_neurons, dtype=torch.long)] = True
+    heldout[torch.as_tensor(net.objective.heldout_neurons, dtype=torch.long)] = True
     center = _mean(log_rates, known)  # (n_neurons,)
     gains = {}
     module: STNDT = net.module_

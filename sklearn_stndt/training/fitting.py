@@ -1,7 +1,8 @@
 """Train the network on segments."""
 
 import copy
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -9,70 +10,124 @@ from numpy.typing import NDArray
 
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.isolation import isolated_torch
-from sklearn_stndt.training import defaults
 from sklearn_stndt.training.calibration import calibrate
 from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net
+from sklearn_stndt.training.settings import DataSize, Settings
 from sklearn_stndt.training.splitting import split
-from sklearn_stndt.windows.cutting import cut, half_overlap
+from sklearn_stndt.windows.cutting import Windows, cut, half_overlap
 from sklearn_stndt.windows.out_of_core import in_pieces
 from sklearn_stndt.windows.segments import Segments
 
 STATISTICS_BYTES = 2**21  # of counts that are read at once
-# parameters of the estimator that are the network's, under the same name
-NETWORK_PARAMETERS = (
-    "n_layers",
-    "n_heads",
-    "d_model",
-    "attention",
-    "context",
-    "local_attention",
-    "spatial_layers",
-    "n_spatial_heads",
-    "d_spatial",
-    "input_scaling",
-)
-# and those that are the objective's
-OBJECTIVE_PARAMETERS = (
-    "mask_ratio",
-    "token_ratio",
-    "random_ratio",
-    "forecast_bins",
-    "contrastive_weight",
-    "contrastive_at",
-    "contrastive_mask_ratio",
-    "contrastive_token_ratio",
-    "contrastive_random_ratio",
-    "temperature",
-)
 
 
-def train(
+class Statistics(NamedTuple):
+    """Statistics of each neuron over what is known, each of shape (n_neurons,).
+
+    Attributes
+    ----------
+    mean : ndarray of float64
+        Mean count, above 0 also for a silent neuron.
+    mean_sqrt, std_sqrt : ndarray of float64
+        Mean and standard deviation of the square root of the counts, 1 for a constant neuron.
+    """
+
+    mean: NDArray
+    mean_sqrt: NDArray
+    std_sqrt: NDArray
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a network is trained and validated on.
+
+    Attributes
+    ----------
+    windows : Windows
+        To train on.
+    validation : Windows or None
+        To stop on, not trained on.
+    n_bins : int
+        Bins of training data.
+    statistics : Statistics
+        Of all data.
+    """
+
+    windows: Windows
+    validation: Windows | None
+    n_bins: int
+    statistics: Statistics
+
+    @property
+    def size(self) -> DataSize:
+        """What "auto" depends on."""
+        return DataSize(
+            n_bins=self.n_bins,
+            n_neurons=self.windows.rows.shape[1],
+            n_windows=len(self.windows),
+            window=self.windows.window,
+            spikes_per_bin=float(self.statistics.mean.sum()),
+        )
+
+
+def prepare(
     segments: Segments,
-    params: dict[str, Any],
     *,
     window: int,
-    heldout_neurons: NDArray,
-    device: str,
+    forecast_bins: int,
+    validation_fraction: float | None,
     seed: int,
-    previous: MaskedModellingNet | None = None,
-) -> MaskedModellingNet:
-    """Train a net on segments.
+) -> TrainingData:
+    """Set windows aside for validation, and cut the rest into windows to train on.
 
     Parameters
     ----------
     segments : Segments
         The data.
-    params : dict
-        Parameters of :class:`sklearn_stndt.STNDTEstimator`, checked.
     window : int
         Bins of a window.
-    heldout_neurons : ndarray of int
-        Neurons that are never shown.
-    device : str
-        Where to train.
+    forecast_bins : int
+        Bins at the end of a window that are never shown.
+    validation_fraction : float or None
+        Share to set aside; None: nothing.
     seed : int
-        Decides everything that is random.
+        Draws the windows that are set aside.
+
+    Returns
+    -------
+    TrainingData
+
+    Raises
+    ------
+    ValueError
+        If a neuron is never known.
+    """
+    statistics = known_statistics(segments.rows)
+    segments = segments.without_padding(window)
+    training, validation = segments, None
+    if validation_fraction is not None:
+        parts = split(segments, window, validation_fraction, np.random.RandomState(seed))
+        training, validation = parts or (segments, None)
+    return TrainingData(
+        windows=cut(training, window, half_overlap(window, forecast_bins)),
+        validation=None if validation is None else cut(validation, window, window - forecast_bins),
+        n_bins=training.n_bins,
+        statistics=statistics,
+    )
+
+
+def train(
+    data: TrainingData, settings: Settings, previous: MaskedModellingNet | None = None
+) -> MaskedModellingNet:
+    """Train a net.
+
+    Parameters
+    ----------
+    data : TrainingData
+        Windows to train and validate on.
+    settings : Settings
+        Of network, objective and training.
     previous : MaskedModellingNet, default=None
         Start from its weights and go on with its history.
 
@@ -81,84 +136,21 @@ def train(
     MaskedModellingNet
         Trained, and trimmed for prediction.
     """
-    statistics = known_statistics(segments.rows)
-    segments = segments.without_padding(window)
-    training, validation = segments, None
-    if params["early_stopping"]:
-        random_state = np.random.RandomState(seed)
-        parts = split(segments, window, params["validation_fraction"], random_state)
-        training, validation = parts or (segments, None)
-    observed = window - params["forecast_bins"]
-    windows = cut(training, window, half_overlap(window, params["forecast_bins"]))
-    n_bins = training.n_bins
-    if validation is not None:
-        validation = cut(validation, window, observed)
-    batch_size = params["batch_size"]
-    if batch_size == "auto":
-        batch_size = defaults.auto_batch_size(len(windows))
-    n_windows = min(len(windows), defaults.LONGEST_EPOCH * batch_size)
-    max_epochs = params["max_epochs"]
-    if max_epochs == "auto":
-        spikes_per_bin = float(statistics[0].sum())
-        max_epochs = defaults.auto_max_epochs(n_bins, window, n_windows, batch_size, spikes_per_bin)
-    patience = params["n_iter_no_change"]
-    if patience == "auto":
-        patience = defaults.auto_patience(max_epochs)
-    dropout = params["dropout"]
-    if dropout == "auto":
-        dropout = defaults.auto_dropout(n_bins)
-
-    n_layers = params["n_layers"]
-    if n_layers == "auto":
-        n_layers = defaults.auto_n_layers(n_bins)
-        if previous is not None and isinstance(previous.module_, STNDT):
-            n_layers = len(previous.module_.layers)  # more data may go on with this network
-
-    n_neurons = segments.rows.shape[1]
-    stochastic_depth = params["stochastic_depth"]
-    if stochastic_depth == "auto":
-        stochastic_depth = defaults.auto_stochastic_depth(n_neurons, params["spatial_layers"])
-    network = {name: params[name] for name in NETWORK_PARAMETERS}
-    network |= {
-        "n_neurons": n_neurons,
-        "n_bins": window,
-        "n_layers": n_layers,
-        "dropout": dropout,
-        "stochastic_depth": stochastic_depth,
-    }
-    network["dim_feedforward"] = params["dim_feedforward"] or 4 * (params["d_model"] or n_neurons)
-    for name in ("dropout_embedding", "dropout_rates"):
-        network[name] = 0.75 * dropout if params[name] is None else params[name]
-
-    with isolated_torch(params["n_threads"], seed, device, params["precision"]):
-        net = build_net(
-            network,
-            max_epochs=max_epochs,
-            batch_size=batch_size,
-            n_train=len(windows),
-            n_epoch=n_windows,
-            validation=validation,
-            patience=patience,
-            lr=params["lr"],
-            warmup=params["warmup"],
-            weight_decay=params["weight_decay"],
-            device=device,
-            verbose=int(params["verbose"]),
-            callbacks=params["callbacks"] or [],
-            net_params=params["net_params"] or {},
-            heldout_neurons=heldout_neurons,
-            **{name: params[name] for name in OBJECTIVE_PARAMETERS},
-        )
+    training, size = settings.training, data.size
+    with isolated_torch(
+        training.n_threads, training.random_state, training.device, training.precision
+    ):
+        net = build_net(settings, size.n_neurons, data.windows, data.validation)
         net.initialize()
-        if torch.device(device).type == "cpu" and isinstance(net.module_, STNDT):
-            check_memory(net.module_, window, n_neurons)
+        if torch.device(training.device).type == "cpu" and isinstance(net.module_, STNDT):
+            check_memory(net.module_, size.window, size.n_neurons)
             reuse_memory()
-        net.module_.set_statistics(*(torch.as_tensor(s) for s in statistics))
+        net.module_.set_statistics(*(torch.as_tensor(s) for s in data.statistics))
         if previous is not None:
             _take_weights(net, previous)
-        net.partial_fit(windows)
-        if validation is not None and params["calibration"]:
-            calibrate(net, validation)
+        net.partial_fit(data.windows)
+        if data.validation is not None and training.calibration:
+            calibrate(net, data.validation)
     history = copy.copy(net.history)
     net.trim_for_prediction()  # forgets the history, which is small and wanted
     if previous is not None:
@@ -181,7 +173,7 @@ def _take_weights(net: MaskedModellingNet, previous: MaskedModellingNet) -> None
         ) from error
 
 
-def known_statistics(X: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+def known_statistics(X: NDArray) -> Statistics:
     """Statistics of each neuron over what is known, read in pieces.
 
     Parameters
@@ -191,9 +183,7 @@ def known_statistics(X: NDArray) -> tuple[NDArray, NDArray, NDArray]:
 
     Returns
     -------
-    mean, mean_sqrt, std_sqrt : ndarray of float64, shape (n_neurons,)
-        Mean count, above 0 also for a silent neuron; mean and standard deviation of the square
-        root of the counts, 1 for a constant neuron.
+    Statistics
 
     Raises
     ------
@@ -220,4 +210,4 @@ def known_statistics(X: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     std_sqrt = np.sqrt(np.maximum(mean - mean_sqrt**2, 0))
     std_sqrt[std_sqrt < 1e-6] = 1.0
     # half a spike in the whole recording stands for none: its logarithm is finite
-    return np.maximum(mean, 0.5 / n_known), mean_sqrt, std_sqrt
+    return Statistics(np.maximum(mean, 0.5 / n_known), mean_sqrt, std_sqrt)

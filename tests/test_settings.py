@@ -1,8 +1,18 @@
+"""Parameters become settings, and \"auto\" follows the data."""
+
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from sklearn_stndt.training.defaults import (
+from sklearn_stndt import BaggingEnsemble, STNDTEstimator
+from sklearn_stndt.ensemble.plans import EnsembleSettings
+from sklearn_stndt.network import NetworkSettings
+from sklearn_stndt.training.objective import ObjectiveSettings
+from sklearn_stndt.training.settings import (
+    DataSize,
+    TrainingSettings,
     auto_batch_size,
     auto_dropout,
     auto_max_epochs,
@@ -11,6 +21,7 @@ from sklearn_stndt.training.defaults import (
     auto_stochastic_depth,
     choose_device,
     choose_window,
+    resolve,
 )
 
 
@@ -136,3 +147,125 @@ def test_a_device_that_torch_finds_stays_as_it_is(device):
 def test_a_device_that_cannot_be_used_is_refused(device):
     with pytest.raises(ValueError, match=rf"device='{device}' cannot be used here: \w.*'auto'"):
         choose_device(device)
+
+
+def test_every_parameter_is_a_setting_and_every_setting_a_parameter():
+    parameters = set(STNDTEstimator().get_params())
+    settings = [
+        field.name
+        for kind in (NetworkSettings, ObjectiveSettings, TrainingSettings)
+        for field in dataclasses.fields(kind)
+    ]
+    assert sorted(settings) == sorted(parameters)  # each is in one dataclass
+    assert parameters == set(STNDTEstimator._parameter_constraints)
+
+
+def test_parameters_of_an_ensemble_are_its_settings():
+    parameters = set(BaggingEnsemble().get_params(deep=False))
+    assert parameters == {field.name for field in dataclasses.fields(EnsembleSettings)}
+    assert parameters == set(BaggingEnsemble._parameter_constraints)
+
+
+# a value other than the default, in another container where there is one
+OTHER = {
+    "n_layers": 2,
+    "n_heads": 3,
+    "d_model": 9,
+    "dim_feedforward": 11,
+    "dropout": 0.11,
+    "dropout_embedding": 0.12,
+    "dropout_rates": 0.13,
+    "attention": "temporal",
+    "context": np.array([3, 2]),
+    "local_attention": False,
+    "spatial_layers": "all",
+    "stochastic_depth": 0.2,
+    "n_spatial_heads": 2,
+    "d_spatial": 5,
+    "input_scaling": "counts",
+    "mask_ratio": np.array([0.1, 0.5]),
+    "token_ratio": 0.9,
+    "random_ratio": 0.3,
+    "forecast_bins": 2,
+    "contrastive_weight": 0.1,
+    "contrastive_at": "embedding",
+    "contrastive_mask_ratio": [0.2, 0.3],
+    "contrastive_token_ratio": 0.6,
+    "contrastive_random_ratio": 0.7,
+    "temperature": 0.2,
+    "max_epochs": 3,
+    "batch_size": 7,
+    "lr": 0.002,
+    "warmup": 0.2,
+    "weight_decay": 0.1,
+    "early_stopping": False,
+    "validation_fraction": 0.3,
+    "n_iter_no_change": 4,
+    "calibration": False,
+    "n_threads": 2,
+    "precision": "bfloat16",
+    "verbose": 1,
+    "warm_start": True,
+    "callbacks": [],
+    "net_params": {},
+}
+DECIDED_ELSEWHERE = {"heldout_neurons", "window", "device", "random_state"}
+
+
+def resolved(**params):
+    size = DataSize(n_bins=1000, n_neurons=6, n_windows=50, window=20, spikes_per_bin=3.0)
+    estimator = STNDTEstimator(**params)
+    return resolve(estimator, size, heldout_neurons=(1,), device="cpu", seed=7)
+
+
+def flat(settings):
+    return {k: v for part in vars(settings).values() for k, v in vars(part).items()}
+
+
+def test_other_values_are_given_for_all_parameters():
+    assert OTHER.keys() | DECIDED_ELSEWHERE == STNDTEstimator().get_params().keys()
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_a_parameter_reaches_its_setting(name):
+    value = OTHER[name]
+    found = flat(resolved(**{name: value}))[name]
+    assert found != flat(resolved())[name] or name in ("callbacks", "net_params")
+    pairs = ("context", "mask_ratio", "contrastive_mask_ratio")
+    assert found == (tuple(value) if name in pairs else value)
+
+
+def test_what_is_decided_elsewhere_reaches_the_settings():
+    settings = resolved()
+    assert settings.objective.heldout_neurons == (1,)
+    training = settings.training
+    assert (training.window, training.device, training.random_state) == (20, "cpu", 7)
+
+
+def test_no_auto_is_left():
+    assert "auto" not in [v for v in flat(resolved()).values() if isinstance(v, str)]
+
+
+def test_net_params_win():
+    net_params = {"max_epochs": 3, "lr": 0.5, "mask_ratio": 0.4, "module__d_model": 5}
+    found = flat(resolved(max_epochs=9, net_params=net_params))
+    assert (found["max_epochs"], found["lr"], found["mask_ratio"], found["d_model"]) == (
+        3,
+        0.5,
+        0.4,
+        5,
+    )
+
+
+def test_a_fitted_estimator_shows_what_its_parameters_became(small, spikes):
+    estimator = small(n_layers="auto", heldout_neurons=2, context=np.array([5, 1])).fit(spikes)
+    settings = estimator.settings_
+    assert settings.network.n_layers == 3
+    assert settings.network.context == (5, 1)
+    assert settings.objective.heldout_neurons == tuple(estimator.heldout_neurons_)
+    assert settings.training.window == estimator.window_ == 20
+    module = estimator.net_.module_
+    assert module.settings == settings.network
+    assert estimator.net_.objective == settings.objective
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        settings.network.n_layers = 4

@@ -1,0 +1,95 @@
+"""The objective: which entries are hidden in training, in validation and always."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sklearn_stndt.network import N_FOLDS, speckled_folds
+
+
+class Batch(NamedTuple):
+    """A batch of windows, each tensor of shape (batch, n_bins, n_neurons).
+
+    Attributes
+    ----------
+    spikes : Tensor
+        Counts, 0 where missing.
+    known : Tensor of bool
+        Where there is a count.
+    visible : Tensor of bool
+        What of it the network may be shown.
+    """
+
+    spikes: Tensor
+    known: Tensor
+    visible: Tensor
+
+
+@dataclass(frozen=True)
+class ObjectiveSettings:
+    """Settings of the objective, under the names of the estimator's parameters.
+
+    Parameters
+    ----------
+    mask_ratio : float or (float, float)
+        Share of the visible entries that a training step masks; of a range, drawn per trial.
+    token_ratio, random_ratio : float
+        What becomes of masked entries, see :func:`sklearn_stndt.network.corrupt`.
+    heldout_neurons : tuple of int
+        Neurons that are never shown.
+    forecast_bins : int
+        Bins at the end of a window that are never shown.
+    contrastive_weight, temperature : float
+        Weight of the contrastive loss between two further corrupted views, and its temperature.
+    contrastive_at : {"encoder", "embedding"}
+        What the loss compares: the mean output of the encoder, or the embedded input.
+    contrastive_mask_ratio, contrastive_token_ratio, contrastive_random_ratio
+        Corruption of the two views.
+    """
+
+    mask_ratio: float | tuple[float, float] = (0.0, 0.8)
+    token_ratio: float = 1.0
+    random_ratio: float = 0.0
+    heldout_neurons: tuple[int, ...] = ()
+    forecast_bins: int = 0
+    contrastive_weight: float = 0.0
+    contrastive_at: str = "encoder"
+    contrastive_mask_ratio: float | tuple[float, float] = (0.0, 0.8)
+    contrastive_token_ratio: float = 1.0
+    contrastive_random_ratio: float = 0.0
+    temperature: float = 0.07
+
+    def split(self, windows: Tensor) -> Batch:
+        """Split windows, NaN where missing, into counts, what is known, and what may be shown."""
+        known = ~torch.isnan(windows)  # (batch, n_bins, n_neurons)
+        visible = known.clone()
+        visible[:, :, list(self.heldout_neurons)] = False
+        visible[:, windows.shape[1] - self.forecast_bins :] = False
+        return Batch(windows.masked_fill(~known, 0.0), known, visible)
+
+    def always_hidden(self, known: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Known entries of held-out neurons, and of forecast bins; None where there are none."""
+        heldout = forecast = None
+        observed = known.shape[1] - self.forecast_bins
+        if self.heldout_neurons:
+            neurons = list(self.heldout_neurons)
+            heldout = torch.zeros_like(known)
+            heldout[:, :observed, neurons] = known[:, :observed, neurons]
+        if self.forecast_bins:
+            forecast = known.clone()
+            forecast[:, :observed] = False
+        return heldout, forecast
+
+    def validation_sets(self, batch: Batch, n_folds: int = N_FOLDS) -> Tensor:
+        """Entries that are scored together while they are hidden, (n_sets, *batch.spikes.shape).
+
+        Held-out neurons are one set; without any, the visible entries are dealt to the speckled
+        folds, of which `n_folds` are scored.
+        """
+        heldout, _ = self.always_hidden(batch.known)
+        if heldout is not None:
+            return heldout[None]
+        folds = speckled_folds(tuple(batch.spikes.shape), batch.spikes.device)
+        return torch.stack([batch.visible & (folds == fold) for fold in range(n_folds)])

@@ -1,0 +1,345 @@
+"""Settings of a fit: the estimator's parameters, with every "auto" resolved, in one place."""
+
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+
+from sklearn_stndt.network import NetworkSettings
+from sklearn_stndt.training.objective import ObjectiveSettings
+
+DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
+PASSES = (100, 200)  # times that each bin is seen: at one spike a bin or fewer, at two or more
+LONGEST_EPOCH = 600  # batches: where there are more, an epoch is a part of them
+MANY_BINS = 25_000  # of training data, from which on the network has a fourth layer
+MANY_NEURONS = 128  # from which on most training passes skip spatial attention
+LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
+SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # mean the same to the skorch net
+DROPOUT_SHARE = 0.75  # of `dropout`, for the embedded input and before the read-out
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of training and run time, under the names of the estimator's parameters.
+
+    `window` is the number of bins that was chosen, `device` a device of torch, `random_state` the
+    seed that was drawn, and the others are as described there.
+    """
+
+    window: int
+    max_epochs: int
+    batch_size: int
+    lr: float
+    warmup: float
+    weight_decay: float
+    early_stopping: bool
+    validation_fraction: float
+    n_iter_no_change: int
+    calibration: bool
+    device: str
+    n_threads: int
+    precision: str
+    random_state: int
+    verbose: int
+    warm_start: bool
+    callbacks: list | None
+    net_params: dict | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the parameters of an estimator became for the data of a fit.
+
+    Attributes
+    ----------
+    network : NetworkSettings
+        Of the network.
+    objective : ObjectiveSettings
+        Of what is hidden in training, and of the losses.
+    training : TrainingSettings
+        Of windows, training and run time.
+    """
+
+    network: NetworkSettings
+    objective: ObjectiveSettings
+    training: TrainingSettings
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """What "auto" depends on.
+
+    Attributes
+    ----------
+    n_bins : int
+        Bins of training data.
+    n_neurons : int
+    n_windows : int
+        Windows of training data, which may overlap.
+    window : int
+        Bins of a window.
+    spikes_per_bin : float
+        Of all neurons together, on average.
+    """
+
+    n_bins: int
+    n_neurons: int
+    n_windows: int
+    window: int
+    spikes_per_bin: float
+
+    def epoch_windows(self, batch_size: int) -> int:
+        """Windows of an epoch: all of them, or as many as the longest epoch has."""
+        return min(self.n_windows, LONGEST_EPOCH * batch_size)
+
+
+def resolve(
+    estimator: Any,
+    size: DataSize,
+    *,
+    heldout_neurons: tuple[int, ...],
+    device: str,
+    seed: int,
+    previous: Settings | None = None,
+) -> Settings:
+    """Turn the parameters of an estimator into settings.
+
+    Parameters
+    ----------
+    estimator : STNDTEstimator
+        Its parameters, checked. `net_params` win where they name a setting.
+    size : DataSize
+        Of the data to fit.
+    heldout_neurons : tuple of int
+        Indices of the neurons that are always hidden.
+    device : str
+        Where to train.
+    seed : int
+        Decides everything that is random.
+    previous : Settings or None, default=None
+        Of the fit whose weights are trained further: "auto" keeps its number of layers.
+
+    Returns
+    -------
+    Settings
+    """
+    given = estimator.net_params or {}
+    n_layers = estimator.n_layers
+    if n_layers == "auto":
+        n_layers = auto_n_layers(size.n_bins)
+        if previous is not None:
+            n_layers = previous.network.n_layers
+    dropout = estimator.dropout
+    if dropout == "auto":
+        dropout = auto_dropout(size.n_bins)
+    stochastic_depth = estimator.stochastic_depth
+    if stochastic_depth == "auto":
+        stochastic_depth = auto_stochastic_depth(size.n_neurons, estimator.spatial_layers)
+    network = _settings(
+        NetworkSettings,
+        estimator,
+        n_layers=n_layers,
+        dim_feedforward=estimator.dim_feedforward or 4 * (estimator.d_model or size.n_neurons),
+        dropout=dropout,
+        dropout_embedding=_or(estimator.dropout_embedding, DROPOUT_SHARE * dropout),
+        dropout_rates=_or(estimator.dropout_rates, DROPOUT_SHARE * dropout),
+        context=check_context(estimator.context),
+        stochastic_depth=stochastic_depth,
+    )
+    mask_ratio = check_mask_ratio(estimator.mask_ratio, "mask_ratio")
+    contrastive_mask_ratio = mask_ratio
+    if estimator.contrastive_mask_ratio is not None:
+        contrastive_mask_ratio = check_mask_ratio(
+            estimator.contrastive_mask_ratio, "contrastive_mask_ratio"
+        )
+    objective = _settings(
+        ObjectiveSettings,
+        estimator,
+        mask_ratio=mask_ratio,
+        heldout_neurons=heldout_neurons,
+        contrastive_mask_ratio=contrastive_mask_ratio,
+        contrastive_token_ratio=_or(estimator.contrastive_token_ratio, estimator.token_ratio),
+        contrastive_random_ratio=_or(estimator.contrastive_random_ratio, estimator.random_ratio),
+    )
+    batch_size = estimator.batch_size
+    if batch_size == "auto":
+        batch_size = auto_batch_size(size.n_windows)
+    max_epochs = estimator.max_epochs
+    if max_epochs == "auto":
+        max_epochs = auto_max_epochs(
+            size.n_bins,
+            size.window,
+            size.epoch_windows(batch_size),
+            batch_size,
+            size.spikes_per_bin,
+        )
+    patience = estimator.n_iter_no_change
+    if patience == "auto":
+        patience = auto_patience(max_epochs)
+    training = _settings(
+        TrainingSettings,
+        estimator,
+        window=size.window,
+        max_epochs=max_epochs,
+        batch_size=batch_size,
+        n_iter_no_change=patience,
+        device=device,
+        random_state=seed,
+        verbose=int(estimator.verbose),
+    )
+    of_module = {
+        name.removeprefix("module__"): value
+        for name, value in given.items()
+        if name.startswith("module__")
+    }
+    of_skorch = {name: given[name] for name in SKORCH_NAMES if name in given}
+    return Settings(
+        _override(network, of_module), _override(objective, given), _override(training, of_skorch)
+    )
+
+
+def _settings(kind: Any, estimator: Any, **resolved: Any) -> Any:
+    """Fill a dataclass from the estimator's parameters of the same names."""
+    names = [field.name for field in fields(kind)]
+    return kind(**{n: resolved[n] if n in resolved else getattr(estimator, n) for n in names})
+
+
+def _override(settings: Any, given: Mapping[str, Any]) -> Any:
+    """Replace settings by what `net_params` say of them."""
+    return replace(settings, **{f.name: given[f.name] for f in fields(settings) if f.name in given})
+
+
+def _or(value: Any, default: Any) -> Any:
+    return default if value is None else value
+
+
+def check_mask_ratio(mask_ratio: Any, name: str) -> float | tuple[float, float]:
+    """Check a share of entries, or a range of shares in any container."""
+    if isinstance(mask_ratio, Real):
+        if 0 < float(mask_ratio) < 1:
+            return float(mask_ratio)
+    elif np.shape(mask_ratio) == (2,):
+        low, high = mask_ratio
+        if isinstance(low, Real) and isinstance(high, Real):
+            low, high = float(low), float(high)
+            if 0 <= low < high <= 1:
+                return low, high
+    raise ValueError(
+        f"{name} must be a number between 0 and 1, both excluded, or a range (low, high) with "
+        f"0 <= low < high <= 1, got {mask_ratio!r}."
+    )
+
+
+def check_context(context: Any) -> tuple[int, int] | None:
+    """Check bins back and ahead, in any container."""
+    if context is None:
+        return None
+    if np.shape(context) == (2,):
+        back, ahead = context
+        if isinstance(back, Integral) and isinstance(ahead, Integral):
+            back, ahead = int(back), int(ahead)
+            if back >= 0 and ahead >= 0:
+                return back, ahead
+    raise ValueError(
+        f"context must be None or two numbers of bins (back, ahead), each >= 0, got {context!r}."
+    )
+
+
+def auto_batch_size(n_windows: int) -> int:
+    """Windows in a batch: many small updates where windows are few."""
+    return min(16 if n_windows <= 500 else 32, n_windows)
+
+
+def auto_max_epochs(
+    n_bins: int, window: int, n_windows: int, batch_size: int, spikes_per_bin: float
+) -> int:
+    """Enough epochs to see each bin 100 to 200 times, in 400 to 12,000 updates.
+
+    There are `n_bins` bins of training data, with `spikes_per_bin` of all neurons together; an
+    epoch is `n_windows` windows of `window` bins, which may overlap.
+    """
+    n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
+    n_updates = n_passes * n_bins / (batch_size * window)
+    n_updates = min(max(n_updates, 400), 12_000)
+    return max(math.ceil(n_updates / math.ceil(n_windows / batch_size)), 1)
+
+
+def auto_n_layers(n_bins: int) -> int:
+    """Transformer layers: a fourth where there are tens of thousands of bins."""
+    return 4 if n_bins >= MANY_BINS else 3
+
+
+def auto_stochastic_depth(n_neurons: int, spatial_layers: str) -> float:
+    """Probability that a pass skips spatial attention, whose cost grows as neurons squared."""
+    return 0.75 if n_neurons >= MANY_NEURONS and spatial_layers == "last" else 0.0
+
+
+def auto_dropout(n_bins: int) -> float:
+    """Dropout from the bins of training data: .4 for 5,000, .1 for 113,000 and more."""
+    position = math.log(max(n_bins, 1) / 5_000) / math.log(8)
+    return 0.4 - 0.2 * min(max(position, 0.0), 1.5)
+
+
+def auto_patience(max_epochs: int) -> int:
+    """Epochs without a better score: a third of the training, for scores are noisy."""
+    return max(max_epochs // 3, 10)
+
+
+def choose_window(window: int | None, longest: int, kind: str, forecast_bins: int) -> int:
+    """Bins of a window, never more than the longest trial has.
+
+    Parameters
+    ----------
+    window : int or None
+        What the user wants; None: the longest trial, or `DEFAULT_WINDOW` for a recording.
+    longest : int
+        Bins of the longest trial.
+    kind : {"trials", "groups", "recording"}
+        Trials along an axis; rows whose groups may be trials or, where they are long, sessions;
+        rows of one recording.
+    forecast_bins : int
+        Bins at the end of the window that are never shown.
+    """
+    if window is None:
+        trials = kind == "trials" or (kind == "groups" and longest <= LONGEST_RUN)
+        window = longest if trials else DEFAULT_WINDOW
+    window = min(window, longest)
+    if forecast_bins > 0 and forecast_bins >= window:
+        raise ValueError(
+            f"forecast_bins={forecast_bins} leaves nothing of a window of {window} bins to "
+            "forecast from. Lower forecast_bins, or pass longer trials."
+        )
+    return window
+
+
+def choose_device(device: str) -> str:
+    """Resolve "auto" to a GPU where there is one; check what the user wants."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device={device!r} cannot be used here: {str(error).splitlines()[0]}. "
+            "Pass 'auto', 'cpu', or the name of a device that torch finds."
+        ) from error
+    return device
+
+
+def keep_device(device: str) -> str:
+    """Device of a fitted network, or another one where it is not on this machine."""
+    try:
+        return choose_device(device)
+    except ValueError:
+        other = choose_device("auto")
+    warnings.warn(
+        f"The network was trained on {device!r}, which is not on this machine. Training goes on "
+        f"on {other!r}.",
+        stacklevel=5,
+    )
+    return other
