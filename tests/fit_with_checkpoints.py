@@ -5,18 +5,19 @@
 Several fits run one after the other, each in a fork of this process, which spares it the imports;
 their exit codes are printed. Each fit of a member adds a line to the log when it begins. `kill`
 is a pair: after how many members of this fit, and at what moment after that, the process ends
-itself by SIGKILL.
+itself by SIGKILL. As long as a file `<log>.hold` is there, members after the second one begin and
+then wait to be killed.
 """
 
 import json
 import os
 import signal
 import sys
-import time
 
 import numpy as np
 from scipy.stats import uniform
 from skorch.callbacks import Callback
+from subprocesses import log_begin, wait_to_be_killed
 
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
@@ -36,19 +37,17 @@ def make_spikes():
 
 
 class Log(Callback):
-    """Writes down which members begin, and slows them down if that is wanted."""
+    """Writes down which members begin, and holds those back that come late."""
 
-    def __init__(self, path, pause):
+    def __init__(self, path):
         self.path = path
-        self.pause = pause
 
     def on_train_begin(self, net, **kwargs):
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(f"{os.getpid()}\n")
+        self.number_ = log_begin(self.path)
 
     def on_epoch_end(self, net, **kwargs):
-        if self.pause:
-            time.sleep(self.pause)
+        if self.number_ > 2 and os.path.exists(f"{self.path}.hold"):
+            wait_to_be_killed()
 
 
 def die():
@@ -85,7 +84,7 @@ def fit(options):
     if options.get("kill"):
         die_at(*options["kill"])
     ensemble = make_ensemble(**options.get("params", {}))
-    log = Log(options["log"], options.get("pause", 0))
+    log = Log(options["log"])
     ensemble.set_params(estimator__callbacks=[log])
     spikes = make_spikes()
     ensemble.fit(spikes)

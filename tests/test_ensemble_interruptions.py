@@ -4,14 +4,13 @@ import json
 import os
 import runpy
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from subprocesses import LIMIT, kill, started, wait_until
 
 from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory
 
@@ -30,16 +29,9 @@ def uninterrupted():
 
 
 def start(*fits):
-    """Start a process that fits, in a group of its own with its workers."""
+    """Start a process that fits."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), json.dumps(fits)],
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return started(str(SCRIPT), json.dumps(fits), env=environment)
 
 
 def finished(directory):
@@ -68,8 +60,8 @@ def test_three_kills_and_a_resume_are_an_uninterrupted_run(tmp_path, uninterrupt
     random = np.random.RandomState()  # another night, another failure; one member is always left
     moments = random.permutation(["in training", "half written", "just written"]).tolist()
     kills = [(int(random.randint(1, 3)), moment) for moment in moments]
-    process = start(*[options | {"kill": kill} for kill in kills], options)
-    printed, errors = process.communicate(timeout=120)
+    with start(*[options | {"kill": pair} for pair in kills], options) as process:
+        printed, errors = process.communicate(timeout=LIMIT)
     assert errors == "", kills
     assert json.loads(printed) == [-signal.SIGKILL] * 3 + [0], kills
     # every member has begun once, and those again that were not finished at a kill
@@ -82,24 +74,22 @@ def test_three_kills_and_a_resume_are_an_uninterrupted_run(tmp_path, uninterrupt
 def test_a_kill_of_all_workers_loses_no_finished_member(tmp_path, uninterrupted):
     directory, log, out = tmp_path / "run", tmp_path / "log", tmp_path / "out.npz"
     params = {"checkpoint_dir": str(directory), "n_jobs": 2}
-    options = {"log": str(log), "out": str(out), "params": params, "pause": 0.03}
-    process = start(options)
-    deadline = time.monotonic() + 60
-    while len(finished(directory)) < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    lock = CheckpointDirectory(directory)
-    with pytest.raises(RuntimeError, match=f"in use by process {process.pid} on"):
-        lock.locked().__enter__()
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    with lock.locked():  # a lock does not outlive its process
-        pass
-    written, begun = finished(directory), n_begun(log)
-    assert 2 <= len(written) < 7
-    process = start(options | {"params": params | {"n_jobs": 1}})
-    assert process.communicate(timeout=120) == ("", "")
+    options = {"log": str(log), "out": str(out), "params": params}
+    lock, hold = CheckpointDirectory(directory), tmp_path / "log.hold"
+    hold.touch()
+    with start(options) as process:
+        wait_until(lambda: log.exists() and n_begun(log) == 4, process)
+        with pytest.raises(RuntimeError, match=f"in use by process {process.pid} on"):
+            lock.locked().__enter__()
+        kill(process)
+        process.wait(LIMIT)
+        with lock.locked():  # a lock does not outlive its process
+            pass
+    written = finished(directory)
+    assert len(written) == 2
+    hold.unlink()
+    with start(options | {"params": params | {"n_jobs": 1}}) as process:
+        assert process.communicate(timeout=LIMIT) == ("", "")
     assert written.items() <= finished(directory).items()  # they are not touched again
-    assert n_begun(log) - begun == 7 - len(written)
+    assert n_begun(log) == 4 + 5
     same(out, uninterrupted)

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import joblib
@@ -12,6 +10,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 from sklearn.utils import check_random_state
+from subprocesses import output_of
 
 import sklearn_stndt
 
@@ -42,14 +41,8 @@ estimator = STNDTEstimator(d_model=8, n_heads=2, max_epochs=3, random_state=0)
 print(hashlib.sha256(estimator.fit_transform(spikes).tobytes()).hexdigest())
 """
     package = Path(sklearn_stndt.__file__).parents[1]
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"PYTHONPATH": str(package), "PYTHONHASHSEED": "7"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert result.stdout.strip() == digest(fitted.transform(spikes))
+    environment = os.environ | {"PYTHONPATH": str(package), "PYTHONHASHSEED": "7"}
+    assert output_of("-c", script, env=environment).strip() == digest(fitted.transform(spikes))
 
 
 def test_threads_of_joblib_give_the_same_bits(small, spikes):
@@ -65,6 +58,7 @@ def test_threads_of_joblib_give_the_same_bits(small, spikes):
 def test_global_generators_and_threads_stay_as_they_were(small, spikes, call):
     estimator = small(forecast_bins=2).fit(spikes)
     n_threads, global_numpy = torch.get_num_threads(), check_random_state(None)
+    states = torch.get_rng_state(), global_numpy.get_state()
     torch.set_num_threads(2)
     torch.manual_seed(12345)  # a state that no training leaves behind
     global_numpy.seed(12345)
@@ -77,3 +71,5 @@ def test_global_generators_and_threads_stay_as_they_were(small, spikes, call):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(n_threads)
+        torch.set_rng_state(states[0])
+        global_numpy.set_state(states[1])

@@ -1,10 +1,9 @@
 import os
 import platform
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from subprocesses import output_of
 
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.cost import training_bytes
@@ -62,8 +61,5 @@ def test_what_a_step_frees_is_there_for_the_next():
         "print(before, faults_of(10))\n"
     )
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", steps], env=environment, capture_output=True, text=True, check=True
-    )
-    before, after = map(int, done.stdout.split())
+    before, after = map(int, output_of("-c", steps, env=environment).split())
     assert after < before / 10

@@ -2,6 +2,7 @@ import threading
 
 import pytest
 import torch
+from subprocesses import LIMIT
 
 from sklearn_stndt.network.isolation import isolated_torch
 
@@ -56,7 +57,7 @@ def test_everything_is_put_back_after_an_exception(error):
     # and the next block finds the door open, in another thread too
     thread = threading.Thread(target=draw, args=(0,), daemon=True)
     thread.start()
-    thread.join(10)
+    thread.join(LIMIT)
     assert not thread.is_alive()
 
 
@@ -93,7 +94,7 @@ def test_python_threads_wait_for_each_other():
     second = threading.Thread(target=enter_second)
     before = torch.random.get_rng_state()
     first()
-    second.join(10)
+    second.join(LIMIT)
     assert drawn == {1: draw(1, 6), 2: draw(2, 6)}
     assert torch.equal(torch.random.get_rng_state(), before)
 
