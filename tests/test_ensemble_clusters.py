@@ -3,7 +3,6 @@
 import os
 import signal
 import threading
-import time
 
 import joblib
 import numpy as np
@@ -15,8 +14,11 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
+from subprocesses import LIMIT, joblib_processes
+from worker_callbacks import DieOnce, InterruptParent
 
 from sklearn_stndt import BaggingEnsemble, BinwiseRegressor
+from sklearn_stndt.ensemble import engine
 
 PARAMS = {
     "n_estimators": 5,
@@ -67,27 +69,55 @@ def ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.fixture
+def two_processes():
+    with joblib_processes():
+        yield
+
+
+@pytest.mark.usefixtures("two_processes")
 def test_processes_change_no_bit(make, expected, spikes, tmp_path):
     same(make(n_jobs=2).fit(spikes), expected, spikes)
     same(make(n_jobs=2, checkpoint_dir=tmp_path).fit(spikes), expected, spikes)
 
 
-def test_ctrl_c_keeps_the_members_that_processes_have_finished(make, spikes, monkeypatch):
-    from sklearn_stndt.ensemble import engine
+@pytest.mark.usefixtures("two_processes")
+def test_ctrl_c_keeps_the_members_that_processes_have_finished(make, spikes, monkeypatch, tmp_path):
+    update, done, ready = engine.Progress.update, [], tmp_path / "ready"
 
-    update, done = engine.Progress.update, []
-
-    def update_and_interrupt(self, outcome):
+    def update_and_count(self, outcome):
         update(self, outcome)
         done.append(outcome.plan.index)
-        if len(done) == 2:  # the signal comes while joblib waits for the next one
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        if len(done) == 2:  # from now on joblib waits for members that never finish
+            ready.touch()
 
-    monkeypatch.setattr(engine.Progress, "update", update_and_interrupt)
+    monkeypatch.setattr(engine.Progress, "update", update_and_count)
+    callback = InterruptParent(str(tmp_path / "log"), str(ready), os.getpid())
+    ensemble = make(n_jobs=2, n_estimators=40, oob_score=False)
+    ensemble.set_params(estimator__callbacks=[callback])
     with pytest.warns(ConvergenceWarning, match="interrupted at member .* of 40"):
-        ensemble = make(n_jobs=2, n_estimators=40, oob_score=False).fit(spikes)
-    assert 2 <= len(ensemble) == len(done) < 40
+        ensemble.fit(spikes)
+    assert len(ensemble) == len(done) == 2
     assert np.isfinite(ensemble.transform(spikes)).all()
+
+
+@pytest.fixture
+def hold_back(monkeypatch):
+    """Let members from a number on wait in their threads until the test is over."""
+    fit_member, over = engine.fit_member, threading.Event()
+
+    def hold(first, begin_to_wait=lambda: None):
+        def fit_or_wait(work, plan):
+            if plan.index < first:
+                return fit_member(work, plan)
+            begin_to_wait()
+            over.wait(LIMIT)
+            raise TimeoutError("nothing has ended this member")
+
+        monkeypatch.setattr(engine, "fit_member", fit_or_wait)
+
+    yield hold
+    over.set()
 
 
 class InterruptThird(Callback):
@@ -105,13 +135,14 @@ class InterruptThird(Callback):
 
 # filters of warnings are not safe among threads, so what joblib says of it may come through
 @pytest.mark.filterwarnings("ignore:.*tasks which were still being processed:UserWarning")
-def test_an_interrupt_of_one_worker_ends_the_others(make, spikes):
+def test_an_interrupt_of_one_worker_ends_the_others(make, spikes, hold_back):
+    hold_back(4)
     InterruptThird.begun.clear()
     ensemble = make(n_estimators=40).set_params(estimator__callbacks=[InterruptThird()])
     with joblib.parallel_config("threading", n_jobs=2), pytest.warns(ConvergenceWarning) as warned:
         ensemble.fit(spikes)
     assert any("interrupted at member" in str(w.message) for w in warned)
-    assert 1 <= len(ensemble) < 8
+    assert 1 <= len(ensemble) <= 4
     assert np.isfinite(ensemble.transform(spikes)).all()
 
 
@@ -136,19 +167,15 @@ def test_backends_that_return_lists_change_no_bit(make, expected, spikes, capsys
 
 
 @pytest.mark.usefixtures("list_backend")
-def test_checkpoints_survive_where_results_come_at_the_end(make, expected, spikes, tmp_path):
-    def interrupt():
-        while not list(tmp_path.glob("member-*.zip")):
-            time.sleep(0.001)
-        signal.raise_signal(signal.SIGINT)
-
+def test_checkpoints_survive_where_results_come_at_the_end(
+    make, expected, spikes, tmp_path, hold_back
+):
     # the signal is for the main thread, which waits for the list
-    thread = threading.Thread(target=interrupt)
-    thread.start()
+    both = threading.Barrier(2, lambda: signal.raise_signal(signal.SIGINT), LIMIT)
+    hold_back(2, both.wait)
     with pytest.warns(Warning, match="interrupted at member"):
         ensemble = make(checkpoint_dir=tmp_path, n_estimators=40, oob_score=False).fit(spikes)
-    thread.join()
-    assert 1 <= len(ensemble) < 40
+    assert len(ensemble) == 2
     seeds = dict(zip(expected.results_["seed"], expected.params_, strict=True))
     for seed, params in zip(ensemble.results_["seed"], ensemble.params_, strict=True):
         assert seeds.get(seed, params) == params
@@ -158,12 +185,20 @@ def test_checkpoints_survive_where_results_come_at_the_end(make, expected, spike
 
 
 @pytest.fixture(scope="module")
-def client():
+def client(tmp_path_factory):
     """Client of a cluster of two worker processes on this machine."""
     distributed = pytest.importorskip("distributed", reason="needs the extra [dask]")
+    import dask
+
+    limits = ("comm.timeouts.connect", "comm.timeouts.tcp", "scheduler.worker-ttl")
     with (
+        dask.config.set({f"distributed.{name}": f"{LIMIT} s" for name in limits}),
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0"
+            n_workers=2,
+            threads_per_worker=1,
+            host="127.0.0.1",
+            dashboard_address=":0",
+            local_directory=tmp_path_factory.mktemp("dask"),
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -173,7 +208,8 @@ def client():
 
 @pytest.fixture
 def on_dask(client):
-    with joblib.parallel_config("dask"):
+    client.wait_for_workers(2)
+    with joblib.parallel_config("dask", wait_for_workers_timeout=LIMIT):
         yield client
 
 
@@ -187,7 +223,7 @@ def test_dask_changes_no_bit(make, expected, spikes, on_dask, capsys):
 
 
 @pytest.mark.slow
-def test_a_search_over_a_pipeline_runs_on_dask(small, spikes, reaches, client):
+def test_a_search_over_a_pipeline_runs_on_dask(small, spikes, reaches, on_dask):
     pipeline = make_pipeline(small(), BinwiseRegressor(Ridge()))
     grid = {"stndtestimator__d_model": [4, 8], "binwiseregressor__estimator__alpha": [0.1, 10.0]}
 
@@ -197,32 +233,20 @@ def test_a_search_over_a_pipeline_runs_on_dask(small, spikes, reaches, client):
 
     ensemble = BaggingEnsemble(small(), 2, random_state=0)
     nested = {"estimator__d_model": [4, 8]}
-    with joblib.parallel_config("dask"):
-        of_pipeline = scores(pipeline, grid, reaches.velocity)
-        of_ensemble = scores(ensemble, nested)  # a task that hands out tasks
-    assert_array_equal(of_pipeline, scores(pipeline, grid, reaches.velocity))
-    assert_array_equal(of_ensemble, scores(ensemble, nested))
+    of_pipeline = scores(pipeline, grid, reaches.velocity)
+    of_ensemble = scores(ensemble, nested)  # a task that hands out tasks
+    with joblib.parallel_config("sequential"):
+        assert_array_equal(of_pipeline, scores(pipeline, grid, reaches.velocity))
+        assert_array_equal(of_ensemble, scores(ensemble, nested))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_the_loss_of_a_worker_is_no_loss(make, expected, spikes, on_dask, tmp_path, on_disk):
-    """Last of the tests on this cluster, for its workers are killed."""
-    on_dask.wait_for_workers(2)
-    ensemble = make(checkpoint_dir=tmp_path if on_disk else None)
-    victims, killed = list(on_dask.run(os.getpid).values()), []
-
-    def kill_one():
-        while on_disk and not list(tmp_path.glob("member-*.zip")):
-            time.sleep(0.001)
-        os.kill(victims[0], signal.SIGKILL)
-        killed.append(victims[0])
-
-    thread = threading.Timer(0 if on_disk else 0.3, kill_one)
-    thread.start()
-    ensemble.fit(spikes)
-    assert killed  # before the end
-    thread.join()
+    directory, mark = (tmp_path / "run" if on_disk else None), tmp_path / "killed"
+    ensemble = make(checkpoint_dir=directory)
+    ensemble.set_params(estimator__callbacks=[DieOnce(mark, directory)]).fit(spikes)
+    assert mark.exists()
     same(ensemble, expected, spikes)
 
 

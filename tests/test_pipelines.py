@@ -18,6 +18,7 @@ from sklearn.model_selection import (
     cross_validate,
 )
 from sklearn.pipeline import make_pipeline
+from subprocesses import joblib_processes
 
 from sklearn_stndt import (
     BaggingEnsemble,
@@ -72,6 +73,13 @@ def test_pipeline_is_the_sum_of_its_steps(sentence):
     assert_array_equal(clone(pipeline).fit(X, y).predict(X), prediction)
 
 
+@pytest.fixture(scope="module")
+def two_processes():
+    with joblib_processes():
+        yield
+
+
+@pytest.mark.usefixtures("two_processes")
 def test_cross_validation_is_the_same_for_every_number_of_jobs(sentence):
     pipeline, X, y = sentence
     scores = cross_val_score(pipeline, X, y, cv=3)
@@ -90,6 +98,7 @@ def test_folds_are_trials(sentences, n_fits):
     assert n_fits == [18, 18, 18, 18]
 
 
+@pytest.mark.usefixtures("two_processes")
 def test_search_over_parameters_of_both_steps(sentence):
     pipeline, X, y = sentence
     decoder = pipeline.steps[1][0]
