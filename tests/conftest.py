@@ -1,18 +1,29 @@
 """Data and estimators that several test files share, and what to skip on which machine."""
 
 import copy
+import multiprocessing
 import os
+import sys
+import threading
 from datetime import UTC, datetime
+from multiprocessing.dummy import DummyProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from counted_fits import FITS, Scaled
+from hypothesis import HealthCheck, settings
 from scipy.stats import uniform
+from subprocesses import LIMIT
 
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
+
+# how long an example takes, or is drawn for, decides no test
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 FORMS = {
     "default": {},
@@ -42,6 +53,47 @@ def pytest_collection_modifyitems(items):
         for marker, reason in reasons.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+# what a test finds and leaves: how to read it, and how to put it back
+GLOBAL_STATE = {
+    "threads of torch": (torch.get_num_threads, torch.set_num_threads),
+    "gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
+    "settings of scikit-learn": (sklearn.get_config, lambda config: sklearn.set_config(**config)),
+    "directory": (os.getcwd, os.chdir),
+}
+
+
+def running():
+    """Threads and processes that must be ended; joblib ends those that it keeps itself."""
+    everything = [*threading.enumerate(), *multiprocessing.active_children()]
+    return {one for one in everything if not one.daemon and ".loky." not in type(one).__module__}
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Close the figures that a test has drawn."""
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left():
+    """Put back what a test has left changed, and fail it."""
+    threads, before = set(threading.enumerate()), running()
+    values = {name: read() for name, (read, _) in GLOBAL_STATE.items()}
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        if isinstance(thread, DummyProcess):  # joblib does not wait for threads of its pool
+            thread.join(LIMIT)
+    changed = []
+    for name, (read, put_back) in GLOBAL_STATE.items():
+        if read() != values[name]:
+            changed.append(name)
+            put_back(values[name])
+    assert not changed
+    assert not running() - before
 
 
 @pytest.fixture(scope="session")

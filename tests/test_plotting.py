@@ -21,12 +21,6 @@ import matplotlib.pyplot as plt  # noqa: E402
 HELDOUT = [1, 5, 9]
 
 
-@pytest.fixture(autouse=True)
-def closed_figures():
-    yield
-    plt.close("all")
-
-
 @pytest.fixture(scope="module")
 def pipeline(small, spikes, reaches):
     pipeline = make_pipeline(small(heldout_neurons=HELDOUT), BinwiseRegressor(Ridge()))
