@@ -1,12 +1,15 @@
 """Data and estimators that several test files share, and what to skip on which machine."""
 
 import copy
+import gc
 import multiprocessing
 import os
 import sys
 import threading
+import warnings
 from datetime import UTC, datetime
 from multiprocessing.dummy import DummyProcess
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +58,20 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Drop what a failed test has left open, or its warnings would fail a later test."""
+    n_failed = item.session.testsfailed
+    result = yield
+    if item.session.testsfailed > n_failed:
+        for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+            vars(sys).pop(name, None)  # the traceback holds all variables of the test
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+    return result
+
+
 # what a test finds and leaves: how to read it, and how to put it back
 GLOBAL_STATE = {
     "threads of torch": (torch.get_num_threads, torch.set_num_threads),
@@ -78,15 +95,24 @@ def closed_figures():
         sys.modules["matplotlib.pyplot"].close("all")
 
 
+def end_pools(threads):
+    """Wait for threads of joblib, which does so neither after an interrupt nor after an error."""
+    left = [t for t in set(threading.enumerate()) - threads if isinstance(t, DummyProcess)]
+    if left:
+        for pool in gc.get_objects():
+            if type(pool) is ThreadPool:
+                pool.terminate()
+    for thread in left:
+        thread.join(LIMIT)
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left():
     """Put back what a test has left changed, and fail it."""
     threads, before = set(threading.enumerate()), running()
     values = {name: read() for name, (read, _) in GLOBAL_STATE.items()}
     yield
-    for thread in set(threading.enumerate()) - threads:
-        if isinstance(thread, DummyProcess):  # joblib does not wait for threads of its pool
-            thread.join(LIMIT)
+    end_pools(threads)
     changed = []
     for name, (read, put_back) in GLOBAL_STATE.items():
         if read() != values[name]:
