@@ -6,6 +6,7 @@ from scipy.ndimage import gaussian_filter1d
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
+from subprocesses import joblib_processes
 
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator, presets
 from sklearn_stndt.datasets import evaluate, load_nlb, make_submission
@@ -31,7 +32,8 @@ def test_a_published_ensemble_has_the_same_bits_in_two_processes(real_data):
         "n_best": "auto",
         "random_state": 0,
     }
-    alone, together = (BaggingEnsemble(**published, n_jobs=n).fit(spikes) for n in (1, 2))
+    with joblib_processes():
+        alone, together = (BaggingEnsemble(**published, n_jobs=n).fit(spikes) for n in (1, 2))
     assert np.array_equal(alone.scores_, together.scores_)
     assert np.array_equal(alone.selected_, together.selected_)
     assert np.array_equal(alone.transform(spikes), together.transform(spikes))
