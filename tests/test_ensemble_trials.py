@@ -4,7 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from sklearn_stndt.ensemble.trials import row_trials, take
+from sklearn_stndt import BaggingEnsemble
+from sklearn_stndt.ensemble.plans import EnsembleSettings, draw_plans
+from sklearn_stndt.ensemble.trials import Recording, row_trials, take
 
 ROWS = np.arange(100.0).reshape(50, 2)
 LABELS = np.repeat(["b", "a", "c"], [10, 25, 15])
@@ -64,3 +66,11 @@ def test_blocks_are_kept_apart_where_the_estimator_knows_of_groups(takes_groups)
         assert_array_equal(labels, [0, 0, 1, 1, 2, 2])
     else:
         assert labels is None
+
+
+def test_trials_and_seeds_of_a_member_are_drawn_independently():
+    settings = EnsembleSettings(**BaggingEnsemble(bootstrap=True).get_params(deep=False))
+    plans = draw_plans(settings, Recording.of(np.ones((1000, 2, 3)), None), None)
+    for plan in plans.members:
+        from_the_seed = np.random.RandomState(plan.seed).choice(1000, 1000)
+        assert not np.array_equal(plan.drawn, np.sort(from_the_seed))

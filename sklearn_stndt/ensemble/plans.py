@@ -17,8 +17,8 @@ from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.training.settings import DEFAULT_WINDOW
 
-# purposes for which a seed gives streams of random numbers that have nothing in common
-PARAMETERS, TRIALS_SET_ASIDE = 1, 2
+# purposes for which the seed of a member gives independent streams of random numbers
+PARAMETERS, TRIALS_SET_ASIDE, TRIALS = 1, 2, 3
 DEFAULT_VALIDATION = 0.2  # of the trials, where members have to be ranked
 HELDOUT = "heldout_neurons"
 
@@ -143,8 +143,8 @@ def draw_plans(settings: EnsembleSettings, recording: Recording, known: Spec | N
         )
         drawn = pool
         if settings.bootstrap or n_samples < len(pool):
-            choice = np.random.RandomState(seed)
-            drawn = choice.choice(len(pool), n_samples, replace=settings.bootstrap)
+            draw = stream(seed, TRIALS)
+            drawn = draw.choice(len(pool), n_samples, replace=settings.bootstrap)
             drawn = pool[np.sort(drawn)]
         left_out = np.setdiff1d(np.arange(recording.n_trials), drawn)
         # where a class is defined in a script, a worker would describe it in other words
@@ -186,7 +186,7 @@ def draw_estimator(base: Any, seed: int, param_distributions: Any) -> tuple[Any,
             for name, value in sorted(next(iter(sampler)).items())
         }
         estimator.set_params(**clone(params, safe=False))
-    seeds = np.random.RandomState(seed)
+    seeds = np.random.RandomState(seed)  # the one draw from the seed itself
     for name in nested_names(estimator, "random_state"):
         if name not in params:
             estimator.set_params(**{name: int(seeds.randint(np.iinfo(np.int32).max))})
