@@ -18,9 +18,12 @@ class RateMixin:
     """Marks estimators whose `transform` turns counts into rates."""
 
 
-def groups_keyword(groups: ArrayLike | None) -> dict[str, Any]:
-    """Keyword of `groups`, where there are any: not every estimator takes it."""
-    return {} if groups is None else {"groups": groups}
+def groups_keyword(X: Any, groups: ArrayLike | None) -> dict[str, Any]:
+    """Keyword of `groups`, where they name the trials of rows: not every estimator takes it.
+
+    Of a 3D X the trials are known, and its groups are for cross-validation alone.
+    """
+    return {} if groups is None or getattr(X, "ndim", 2) == 3 else {"groups": groups}
 
 
 def find_rates(estimator: Any) -> tuple[list[Any], Any]:
@@ -124,7 +127,7 @@ def infer_rates(estimator: Any, X: Any, groups: ArrayLike | None = None) -> NDAr
     before, source = find_rates(estimator)
     X = pass_through(before, X)
     with config_context(transform_output="default"):
-        return np.asarray(source.transform(X, **groups_keyword(groups)))
+        return np.asarray(source.transform(X, **groups_keyword(X, groups)))
 
 
 def _find(estimator: Any) -> tuple[list[Any], Any] | None:

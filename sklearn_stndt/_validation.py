@@ -14,6 +14,7 @@ from sklearn.utils import check_array
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 
+from sklearn_stndt.metrics._checks import check_neurons
 from sklearn_stndt.windows.out_of_core import extremes, mapping_of
 
 _LARGEST_COUNT = float(np.finfo(np.float32).max)
@@ -145,15 +146,23 @@ def _check_values(counts: NDArray, name: str) -> None:
 
 
 def check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:
-    """Check the trial of each row of a 2D X."""
+    """Check the trial of each row of a 2D X; of a 3D X, groups are for cross-validation alone.
+
+    Returns
+    -------
+    ndarray of shape (n_bins,) or None
+        None where X is 3D: its trials are known, whatever groups they belong to.
+    """
     if groups is None:
         return None
-    if X.ndim == 3:
-        raise ValueError(
-            "groups name the trial of each row of a 2D X, but X is 3D and its first axis is the "
-            f"trials already: {X.shape}. Leave groups out."
-        )
     groups = np.asarray(groups)
+    if X.ndim == 3:
+        if groups.shape != X.shape[:1]:
+            raise ValueError(
+                f"groups has shape {groups.shape}, but X is 3D, of {len(X)} trials: {X.shape}. "
+                f"Pass one group a trial, of shape ({len(X)},), or leave groups out."
+            )
+        return None
     if groups.ndim != 1:
         raise ValueError(
             f"groups must name the trial of each row of X, a 1d array of shape ({len(X)},), got "
@@ -194,20 +203,9 @@ def check_heldout_neurons(
                 "at least one and leave at least one."
             )
         return np.sort(random_state.permutation(n_neurons)[:number])
-    indices = np.asarray(heldout)
-    if indices.dtype == bool and indices.shape == (n_neurons,):
-        indices = np.flatnonzero(indices)
-    if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
-        raise ValueError(
-            "heldout_neurons must be None, a number, a fraction, a boolean mask of shape "
-            f"({n_neurons},) or a list of indices, got {heldout!r}."
-        )
-    if indices.size and not (indices.min() >= 0 and indices.max() < n_neurons):
-        raise ValueError(
-            f"heldout_neurons must lie between 0 and {n_neurons - 1}, for X has {n_neurons} "
-            f"neurons, got {indices.min()} to {indices.max()}."
-        )
-    indices = np.unique(indices).astype(np.intp)
+    if not isinstance(heldout, Real) and not np.size(heldout):
+        return np.array([], dtype=np.intp)
+    indices = np.sort(check_neurons(heldout, n_neurons, "heldout_neurons", from_the_end=False))
     if len(indices) == n_neurons:
         raise ValueError(
             f"heldout_neurons names all {n_neurons} neurons, so nothing is left to infer rates "
@@ -240,5 +238,5 @@ def warn_of_interruption(net: Any, previous: Any) -> None:
         f"Training was interrupted in epoch {epoch} of {net.max_epochs}. The estimator can be "
         f"used: it keeps the {which} weights so far.",
         ConvergenceWarning,
-        stacklevel=4,
+        stacklevel=5,
     )

@@ -115,7 +115,8 @@ class STNDTEstimator(RateTransformer):
         Weight decay of AdamW.
     early_stopping : bool, default=True
         Set windows aside, stop when their held-out bits per spike no longer improve, and keep the
-        best weights. With fewer than two windows training goes on to the end.
+        best weights. Forecast bins are part of that score. With fewer than two windows training
+        goes on to the end.
     validation_fraction : float, default=0.1
         Share of the windows set aside, at most 2,048 of them.
     n_iter_no_change : int or "auto", default="auto"
@@ -347,8 +348,9 @@ class STNDTEstimator(RateTransformer):
             hidden.
         y : ignored
             For compatibility with pipelines.
-        groups : array-like of shape (n_bins,), default=None
-            Trial of each row of a 2D X; a window never spans two trials.
+        groups : array-like of shape (n_bins,) or (n_trials,), default=None
+            Trial of each row of a 2D X; a window never spans two trials. Of a 3D X, groups of
+            trials, such as sessions, play no part here: they are for cross-validation.
 
         Returns
         -------
@@ -379,7 +381,7 @@ class STNDTEstimator(RateTransformer):
             self.device_ = choose_device(self.device)
         else:
             check_unchanged(self, self._fitted_with)
-            self.device_ = keep_device(self.device_)
+            self.device_ = keep_device(self.device_, self.settings_.training.device)
         data = prepare(
             segments,
             window=self.window_,
@@ -400,6 +402,11 @@ class STNDTEstimator(RateTransformer):
         self.n_iter_ = len(self.history_)
         if self.net_.interrupted_:
             warn_of_interruption(self.net_, previous)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if hasattr(self, "net_"):  # on a machine without its device, skorch has moved it
+            self.device_ = str(self.net_.device)
 
     def score(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> float:
         """Bits per spike of entries that were hidden.

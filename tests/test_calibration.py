@@ -102,6 +102,18 @@ def test_heldout_neurons_have_a_gain_of_their_own(trained, data):
     assert gains["heldout"] == pytest.approx(0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("heldout", [None, [2, 5]])
+def test_every_entry_of_a_group_counts_alike(trained, data, heldout):
+    net = trained(forecast_bins=5, heldout_neurons=heldout, max_epochs=1)
+    scored = calibration._predictions(net, windows_of(data.spikes[60:])).scored
+    times = scored.unflatten(0, (5, -1)).sum(0).sum(0)  # (n_bins, n_neurons)
+    n_windows = len(data.spikes[60:])
+    heldin = np.setdiff1d(np.arange(12), heldout or [])
+    assert (times[:, heldin] == n_windows).all()  # once each, also in the forecast bins
+    if heldout:
+        assert (times[:, heldout] == 5 * n_windows).all()
+
+
 def test_missing_entries_have_no_say(trained, data):
     spikes = data.spikes[60:].astype(float)
     net = trained()

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_array_equal
+from skorch.callbacks import Callback
 
 
 @pytest.mark.parametrize(
@@ -13,7 +15,7 @@ from numpy.testing import assert_array_equal
         (0.25, 3),
         (0.01, 1),
         ([7, 2], [2, 7]),
-        (np.array([2, 7, 7]), [2, 7]),
+        (np.array([7, 2]), [2, 7]),
         (np.isin(np.arange(12), [2, 7]), [2, 7]),
         ([], []),
         (None, []),
@@ -76,3 +78,20 @@ def test_forecast_beyond_its_training_warns(small, fitted, spikes):
         rates = estimator.forecast(spikes.astype(int), 3)
     assert rates.shape == (24, 3, 12)
     assert rates.dtype == np.float64
+
+
+def test_weights_are_chosen_with_the_forecast_in_the_score(small, spikes):
+    """Weights that spoil nothing but the forecast are not the best ones."""
+
+    class Spoil(Callback):
+        def on_epoch_begin(self, net, dataset_train=None, **kwargs):
+            if len(net.history) == 3:  # positions of forecast bins have no other use
+                with torch.no_grad():
+                    net.module_.positions.weight[-5:] += 40.0
+
+    estimator = small(
+        forecast_bins=5, max_epochs=6, lr=1e-4, n_iter_no_change=6, callbacks=[Spoil()]
+    ).fit(spikes)
+    bits = estimator.history_[:, "valid_bits"]
+    assert max(bits[2:]) < max(bits[:2])
+    assert estimator.net_.module_.positions.weight[-5:].abs().max() < 10

@@ -87,6 +87,8 @@ BAD_PARAMETERS = [
     ({"heldout_neurons": 0.99}, "heldout_neurons=0.99 would hide 12 of 12 neurons"),
     ({"heldout_neurons": [12]}, "between 0 and 11.*12 neurons, got 12"),
     ({"heldout_neurons": [0, -1]}, "between 0 and 11.*got -1"),
+    ({"heldout_neurons": [1, 1]}, r"heldout_neurons names a neuron twice, got \[1, 1\]"),
+    ({"heldout_neurons": np.array([2, 7, 7])}, "heldout_neurons names a neuron twice"),
     ({"heldout_neurons": list(range(12))}, "names all 12 neurons"),
     ({"heldout_neurons": [True] * 12}, "names all 12 neurons"),
     ({"heldout_neurons": [True] * 5}, r"mask of shape \(12,\).*got \[True"),
@@ -160,7 +162,7 @@ def test_an_unknown_parameter_is_refused(small):
 @pytest.mark.parametrize(
     ("n_rows", "groups", "message"),
     [
-        (None, np.arange(24), r"2D X, but X is 3D.*\(24, 20, 12\)"),
+        (None, np.arange(480), r"shape \(480,\), but X is 3D, of 24 trials.*one group a trial"),
         (480, np.zeros(5), r"\b480\b.*\b5\b"),
         (480, np.zeros((480, 2)), r"groups.*1d array.*\(480, 2\)"),
         (480, 7, r"groups.*1d array.*\(\)"),

@@ -1,5 +1,6 @@
 """Epochs, early stopping, interrupts, callbacks, net_params, warm start, output."""
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -194,3 +195,23 @@ def test_verbose_shows_a_bar_with_its_rate(small, spikes, capsys):
 def test_silent_by_default(small, spikes, capsys):
     small().fit(spikes).transform(spikes)
     assert capsys.readouterr() == ("", "")
+
+
+def test_training_goes_on_where_the_device_of_the_first_fit_is_missing(small, spikes):
+    estimator = small(warm_start=True).fit(spikes)
+    settings = estimator.settings_  # as on the machine that it comes from
+    trained = dataclasses.replace(settings.training, device="cuda:7")
+    estimator.settings_ = dataclasses.replace(settings, training=trained)
+    with pytest.warns(UserWarning, match="trained on 'cuda:7'.*goes on on '(cpu|cuda)'"):
+        estimator.fit(spikes)
+    assert estimator.device_ == str(estimator.net_.device) == estimator.settings_.training.device
+    assert estimator.n_iter_ == 6
+    assert np.isfinite(estimator.transform(spikes)).all()
+
+
+def test_the_device_is_that_of_the_network_after_a_move(small, spikes):
+    estimator = small().fit(spikes)
+    state = estimator.__getstate__() | {"device_": "cuda:7"}
+    moved = small()
+    moved.__setstate__(state)
+    assert moved.device_ == "cpu"

@@ -88,7 +88,7 @@ def test_true_rates_and_few_spikes_get_no_warning(trials):
         (lambda s, r: co_bps(s, r, []), "at least one"),
         (lambda s, r: co_bps(s, r, [6]), "between 0 and 5"),
         (lambda s, r: co_bps(s, r, [1, -5]), "a neuron twice"),
-        (lambda s, r: co_bps(s, r, [0.5]), "indices or a boolean mask"),
+        (lambda s, r: co_bps(s, r, [0.5]), "a boolean mask .* or a list of indices"),
         (lambda s, r: co_bps(s, r, X=s[1:]), "X has shape"),
         (lambda s, r: co_bps(s, r[:, ::4]), "4 times as many bins"),
         (lambda s, r: co_bps(s[..., None], r[..., None]), "4D"),

@@ -146,23 +146,24 @@ def test_corruption_follows_the_ratios():
 
 
 @HIDING
-def test_validation_hides_held_out_neurons_or_else_every_entry_once(batch, heldout, n_forecast):
+def test_validation_scores_what_is_always_hidden_or_else_every_entry_once(
+    batch, heldout, n_forecast
+):
     net = spying_net(heldout_neurons=tuple(heldout), forecast_bins=n_forecast)
     step = net.validation_step((batch, None))
     allowed = may_be_shown(batch, heldout, n_forecast)
-    # folds pass together, one behind the other
+    # folds pass together, one after the other
     views = [view for _, visible, *_ in net.module_.calls for view in visible.split(len(batch))]
+    hidden = ~batch.isnan()  # forecast bins are scored in either case
     if heldout:
         (view,) = views
         assert torch.equal(view, allowed)
-        hidden = ~batch.isnan()
-        hidden[:, N_BINS - n_forecast :] = False
-        hidden[..., [n for n in range(N_NEURONS) if n not in heldout]] = False
+        heldin = [n for n in range(N_NEURONS) if n not in heldout]
+        hidden[:, : N_BINS - n_forecast, heldin] = False
     else:
         assert len(views) > 1
         assert torch.equal(sum((allowed & ~view).int() for view in views), allowed.int())
         assert not any((view & ~allowed).any() for view in views)
-        hidden = allowed
     spikes = batch.nan_to_num(0)
     nll, n_spikes, n_entries = step["evaluated"]
     expected = (math.exp(0.5) - 0.5 * spikes)[hidden].sum()

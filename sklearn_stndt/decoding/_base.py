@@ -10,6 +10,8 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_stndt._validation import unchanged_if_failed
+
 ALTERNATIVES = {
     "classifier": "BinwiseClassifier predicts labels, such as choices and stimuli.",
     "regressor": "BinwiseRegressor predicts numbers, such as velocity.",
@@ -69,13 +71,14 @@ class BinwiseDecoder(MetaEstimatorMixin, BaseEstimator):
 
     def _fit(self, X, y, fit_params):
         """Fit a clone of `estimator` to the bins whose targets are known."""
-        self._check_kind()
-        bins = self._check_features(X, reset=True)
-        targets, known = self._check_targets(y, bins)
-        features, used = self._rows(X, bins, known)
-        metadata = self._route(fit_params, used)
-        self._target_shape = targets.shape[bins.ndim - 1 :]  # () or (n_targets,)
-        self.estimator_ = clone(self._estimator()).fit(features, targets[used], **metadata)
+        with unchanged_if_failed(self):
+            self._check_kind()
+            bins = self._check_features(X, reset=True)
+            targets, known = self._check_targets(y, bins)
+            features, used = self._rows(X, bins, known)
+            metadata = self._route(fit_params, used)
+            self._target_shape = targets.shape[bins.ndim - 1 :]  # () or (n_targets,)
+            self.estimator_ = clone(self._estimator()).fit(features, targets[used], **metadata)
         return self
 
     def _apply(self, method, X):

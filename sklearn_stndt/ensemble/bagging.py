@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -17,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._rates import infer_rates
 from sklearn_stndt._scoring import infer_hidden
-from sklearn_stndt._validation import check_counts, check_groups
+from sklearn_stndt._validation import check_counts, check_groups, unchanged_if_failed
 from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, StoredMembers
 from sklearn_stndt.ensemble.engine import train_run
 from sklearn_stndt.ensemble.plans import EnsembleSettings
@@ -241,6 +242,11 @@ class BaggingEnsemble(RateTransformer):
         RuntimeError
             If another process trains into `checkpoint_dir`.
         """
+        with unchanged_if_failed(self):
+            self._fit(X, groups)
+        return self
+
+    def _fit(self, X: ArrayLike, groups: ArrayLike | None) -> None:
         previous = getattr(self, "_run", None) if self.warm_start else None
         X = check_counts(self, X, reset=previous is None)
         recording = Recording.of(X, check_groups(X, groups))
@@ -256,10 +262,9 @@ class BaggingEnsemble(RateTransformer):
                     f"Training was interrupted at member {len(run.outcomes)} of "
                     f"{self.n_estimators}. The ensemble can be used: it keeps the members so far.",
                     ConvergenceWarning,
-                    stacklevel=3,
+                    stacklevel=4,
                 )
             self._finish(run)
-        return self
 
     def _finish(self, run: Run) -> None:
         """Choose members, and set what fit leaves behind."""
@@ -355,10 +360,7 @@ class BaggingEnsemble(RateTransformer):
         groups = check_groups(X, groups)
         total, n, scores = 0.0, 0, []
         for n_picks, member in self._selected_members():
-
-            def infer(counts, member=member):
-                return infer_rates(member, counts, groups)
-
+            infer = partial(infer_rates, member, groups=groups)
             spikes, rates = infer_hidden(infer, X, self.heldout_neurons_)
             total, n = total + n_picks * rates, n + n_picks
             scores.append(bits_per_spike(spikes, total / n))

@@ -199,7 +199,7 @@ class CheckpointDirectory:
             warnings.warn(
                 f"Members in {str(self.path)!r} were trained with {', '.join(changed)}. New ones "
                 "join them, but the ensemble is not bit by bit what one version alone makes.",
-                stacklevel=5,
+                stacklevel=6,
             )
         return manifest["run"]
 
@@ -218,7 +218,7 @@ class CheckpointDirectory:
             if record is None:
                 warnings.warn(
                     f"{path} is damaged and is not used: its member is trained again.",
-                    stacklevel=5,
+                    stacklevel=7,
                 )
                 continue
             found[record["index"]] = file, record

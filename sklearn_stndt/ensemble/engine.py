@@ -150,5 +150,5 @@ def _report_failure(outcome: Outcome, run: Run) -> None:
         f"{message} and is left out; results_['error'] has the traceback. error_score='raise' "
         "stops at it.",
         FitFailedWarning,
-        stacklevel=6,
+        stacklevel=7,
     )

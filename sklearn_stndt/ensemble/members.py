@@ -3,6 +3,7 @@
 import time
 import traceback
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def _fit_member(work: Work, plan: Plan) -> Outcome:
         started = time.perf_counter()
         try:
             X, groups = recording.take(plan.drawn, plan.takes_groups)
-            outcome.member = clone(plan.estimator).fit(X, **groups_keyword(groups))
+            outcome.member = clone(plan.estimator).fit(X, **groups_keyword(X, groups))
             outcome.interrupted = was_interrupted(outcome.member)
             outcome.fit_time = time.perf_counter() - started
             if work.evaluate:
@@ -117,13 +118,12 @@ def evaluate(outcome: Outcome, recording: Recording, work: Work) -> None:
     plan, member = outcome.plan, outcome.member
     if len(plan.evaluated):
         X, groups = recording.take(plan.evaluated, plan.takes_groups)
-        spikes, hidden = infer_hidden(
-            lambda counts: infer_rates(member, counts, groups), X, work.heldout_neurons
-        )
+        infer = partial(infer_rates, member, groups=groups)
+        spikes, hidden = infer_hidden(infer, X, work.heldout_neurons)
         outcome.arrays["hidden"] = hidden.astype(np.float32)
         outcome.score = bits_per_spike(spikes, outcome.arrays["hidden"])
         if work.infer:
-            outcome.arrays["rates"] = infer_rates(member, X, groups).astype(np.float32)
+            outcome.arrays["rates"] = infer(X).astype(np.float32)
     outcome.score_time = time.perf_counter() - started
 
 

@@ -138,7 +138,7 @@ def begin_run(
     if previous is not None and len(previous.outcomes) == n_members:
         warnings.warn(
             f"warm_start=True and n_estimators={n_members} as before: no member is trained.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return run
 

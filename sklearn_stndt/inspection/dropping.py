@@ -180,7 +180,7 @@ def neuron_dropping_curve(
     if not np.isin(scored, source.heldout_neurons_).all():
         folds = entry_folds(counts.shape)
         folds[..., np.setdiff1d(np.arange(counts.shape[-1]), scored)] = NEVER_HIDDEN
-    keywords = groups_keyword(checked_groups)
+    keywords = groups_keyword(counts, checked_groups)
 
     def infer(shown: NDArray) -> NDArray:
         return source._infer(shown, checked_groups)
@@ -256,7 +256,7 @@ def _check_scored(wanted: Any, source: Any, counts: NDArray, draw: Any) -> NDArr
             return heldout
         wanted = 0.25
     if not isinstance(wanted, Real):
-        return np.unique(check_neurons(wanted, counts.shape[-1]) % counts.shape[-1])
+        return np.sort(check_neurons(wanted, counts.shape[-1], "scored_neurons"))
     number = int(wanted) if isinstance(wanted, Integral) else round(float(wanted) * len(heldin))
     if not 0 < number < len(heldin):
         raise ValueError(

@@ -108,24 +108,39 @@ def check_same_shape(a: NDArray, a_name: str, b: NDArray, b_name: str) -> None:
     raise ValueError(message)
 
 
-def check_neurons(neurons: Any, n_neurons: int) -> NDArray[np.intp]:
-    """Return indices of neurons from indices or a boolean mask."""
+def check_neurons(
+    neurons: Any, n_neurons: int, name: str = "neurons", *, from_the_end: bool = True
+) -> NDArray[np.intp]:
+    """Turn indices or a boolean mask into indices of neurons.
+
+    Parameters
+    ----------
+    neurons : array-like of int or bool
+        What the user passed.
+    n_neurons : int
+        Number of neurons that there are.
+    name : str, default="neurons"
+        Parameter that an error names.
+    from_the_end : bool, default=True
+        Whether negative indices count from the last neuron.
+    """
     indices = np.asarray(neurons)
     if indices.dtype == bool and indices.shape == (n_neurons,):
         indices = np.flatnonzero(indices)
     if indices.ndim != 1 or not indices.size or indices.dtype.kind not in "iu":
         raise ValueError(
-            f"neurons must be a list of indices or a boolean mask of shape ({n_neurons},), got "
+            f"{name} must be a boolean mask of shape ({n_neurons},) or a list of indices, got "
             f"{neurons!r}. Name at least one neuron."
         )
-    if not (indices.min() >= -n_neurons and indices.max() < n_neurons):
+    lowest = -n_neurons if from_the_end else 0
+    if not (indices.min() >= lowest and indices.max() < n_neurons):
         raise ValueError(
-            f"neurons must lie between 0 and {n_neurons - 1}, as there are {n_neurons} neurons, "
-            f"got {indices.min()} to {indices.max()}."
+            f"{name} must lie between 0 and {n_neurons - 1}, for X has {n_neurons} neurons, got "
+            f"{indices.min()} to {indices.max()}."
         )
     indices = np.where(indices < 0, indices + n_neurons, indices).astype(np.intp)
     if len(np.unique(indices)) != len(indices):
-        raise ValueError(f"neurons names a neuron twice, got {neurons!r}. Name each neuron once.")
+        raise ValueError(f"{name} names a neuron twice, got {neurons!r}. Name each neuron once.")
     return indices
 
 

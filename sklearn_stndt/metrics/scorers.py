@@ -150,9 +150,11 @@ class _VelocityScorer(_Scorer):
                     f"lag={self.lag}, but {type(estimator).__name__} predicts behaviour itself. "
                     "Set the lag of the decoder, such as BinwiseRegressor(lag=...)."
                 )
-            predicted = np.asarray(estimator.predict(hidden, **groups_keyword(groups)))
+            predicted = np.asarray(estimator.predict(hidden, **groups_keyword(hidden, groups)))
         else:
-            rates = as_float64(estimator.transform(hidden, **groups_keyword(groups)), "rates")
+            rates = as_float64(
+                estimator.transform(hidden, **groups_keyword(hidden, groups)), "rates"
+            )
             predicted, velocity = _decode_across_folds(rates, velocity, self.lag)
         if predicted.shape != velocity.shape:
             raise ValueError(

@@ -1,12 +1,13 @@
 """Plot scores against the number of dropped neurons or of ensemble members."""
 
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.pipeline import Pipeline
 
-from sklearn_stndt._rates import groups_keyword
+from sklearn_stndt._rates import find_rates, groups_keyword, infer_rates, pass_through
+from sklearn_stndt._scoring import score_hidden
 from sklearn_stndt.inspection import neuron_dropping_curve
 from sklearn_stndt.plotting._style import (
     ORANGE,
@@ -267,17 +268,23 @@ class EnsembleCurveDisplay:
             If `estimator` has no `score_curve`.
         """
         require_matplotlib()
-        ensemble = estimator.steps[0][1] if isinstance(estimator, Pipeline) else estimator
+        before, ensemble = find_rates(estimator)
         if not hasattr(ensemble, "score_curve"):
             raise TypeError(
                 f"{type(ensemble).__name__} has no score_curve; pass a fitted BaggingEnsemble."
             )
-        keywords = groups_keyword(groups)
+        X = pass_through(before, X)
+        keywords = groups_keyword(X, groups)
         scores = ensemble.score_curve(X, **keywords)
         alone = None
         if members:
             counts = np.asarray(X)  # members were fitted without feature names
-            alone = [member.score(counts, **keywords) for member in ensemble.estimators_]
+            alone = [
+                score_hidden(
+                    partial(infer_rates, member, groups=groups), counts, ensemble.heldout_neurons_
+                )
+                for member in ensemble.estimators_
+            ]
         return cls.from_scores(scores, alone, ax=ax)
 
     @classmethod

@@ -157,7 +157,7 @@ class DecodingDisplay:
                 "regressor, or pass predictions to from_predictions."
             )
         check_predicts_numbers(estimator, cls.__name__)
-        y_pred = estimator.predict(X, **groups_keyword(groups))
+        y_pred = estimator.predict(X, **groups_keyword(X, groups))
         y = np.asarray(y)
         if y.ndim == np.ndim(X) - 1:
             y, y_pred = y[..., None], np.reshape(y_pred, (*y.shape, 1))

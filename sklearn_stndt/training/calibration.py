@@ -1,14 +1,15 @@
 """How far inferred rates should depart from each neuron's mean, as validation windows tell."""
 
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from sklearn_stndt.network import N_FOLDS, STNDT, speckled_folds
+from sklearn_stndt.network import N_FOLDS, STNDT
 from sklearn_stndt.network.cost import inference_batch_size
+from sklearn_stndt.network.likelihood import Likelihood
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.windows.cutting import Windows
 
@@ -39,28 +40,26 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     dict
         The gains, by "heldin" and "heldout", of the groups that have hidden spikes.
     """
-    log_rates, spikes, known, hidden = _predictions(net, validation)
-    n_neurons = spikes.shape[-1]
+    predictions = _predictions(net, validation)
+    n_neurons = predictions.spikes.shape[-1]
     heldout = torch.zeros(n_neurons, dtype=torch.bool)
     heldout[torch.as_tensor(net.objective.heldout_neurons, dtype=torch.long)] = True
-    center = _mean(log_rates, known)  # (n_neurons,)
+    center = _mean(predictions.log_rates, predictions.known)  # (n_neurons,)
     gains = {}
     module: STNDT = net.module_
     for name, group in (("heldin", ~heldout), ("heldout", heldout)):
-        scored = hidden[..., group]
-        if not (spikes[..., group] * scored).any():
+        parts = predictions.of(group)
+        if not (parts.spikes * parts.scored).any():
             continue
-        parts = (log_rates[..., group], spikes[..., group], known[..., group], scored)
         best = minimize_scalar(
-            lambda gain, parts=parts, center=center[group]: _loss(
-                module.likelihood, gain, center, *parts
-            ),
+            _loss,
             bounds=GAINS,
+            args=(module.likelihood, center[group], parts),
             method="bounded",
             options={"xatol": 1e-3},
         )
         gain = gains[name] = float(best.x)
-        _, shift = _scaled(gain, center[group], parts[0], parts[2])
+        _, shift = _scaled(gain, center[group], parts.log_rates, parts.known)
         readout = module.readout
         index = torch.where(group)[0].to(readout.gain.device)
         readout.gain[index] *= gain
@@ -69,11 +68,24 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     return gains
 
 
-def _predictions(net: MaskedModellingNet, windows: Windows) -> tuple[Tensor, ...]:
-    """Log-rates with fold after fold hidden, on the CPU, and what they are scored against.
+class _Predictions(NamedTuple):
+    """Log-rates of windows, and what they are scored against, on the CPU.
 
     Each of shape (n_folds * n_windows, n_bins, n_neurons).
     """
+
+    log_rates: Tensor
+    spikes: Tensor
+    known: Tensor
+    scored: Tensor  # hidden from the network, and to be scored
+
+    def of(self, neurons: Tensor) -> "_Predictions":
+        """Those of some neurons."""
+        return _Predictions(*(part[..., neurons] for part in self))
+
+
+def _predictions(net: MaskedModellingNet, windows: Windows) -> _Predictions:
+    """Log-rates with fold after fold hidden."""
     net.module_.eval()
     n_neurons = windows.rows.shape[1]
     a_window = N_FOLDS * windows.window * n_neurons
@@ -82,13 +94,12 @@ def _predictions(net: MaskedModellingNet, windows: Windows) -> tuple[Tensor, ...
     collected = []
     for start in range(0, n_windows, size):
         indices = np.arange(start, min(start + size, n_windows))
-        spikes, known, visible = net.split_visible(windows.__getitems__(indices)[0])
-        folds = speckled_folds(tuple(spikes.shape), spikes.device)
-        for fold in range(N_FOLDS):
-            shown = visible & (folds != fold)
-            log_rates = net.module_(spikes, shown).log_rates
-            collected.append([x.cpu() for x in (log_rates, spikes, known, known & ~shown)])
-    return tuple(torch.cat(parts) for parts in zip(*collected, strict=True))
+        batch = net.split_visible(windows.__getitems__(indices)[0])
+        for scored in net.objective.calibration_sets(batch):
+            log_rates = net.module_(batch.spikes, batch.visible & ~scored).log_rates
+            parts = (log_rates, batch.spikes, batch.known, scored)
+            collected.append([part.cpu() for part in parts])
+    return _Predictions(*(torch.cat(parts) for parts in zip(*collected, strict=True)))
 
 
 def _mean(log_rates: Tensor, known: Tensor) -> Tensor:
@@ -106,15 +117,7 @@ def _scaled(gain: float, center: Tensor, log_rates: Tensor, known: Tensor) -> tu
     return scaled + shift, shift
 
 
-def _loss(
-    likelihood: Any,
-    gain: float,
-    center: Tensor,
-    log_rates: Tensor,
-    spikes: Tensor,
-    known: Tensor,
-    scored: Tensor,
-) -> float:
-    scaled, _ = _scaled(gain, center, log_rates, known)
-    nll = likelihood.nll(scaled, spikes)
-    return float(torch.where(scored, nll, 0.0).sum(dtype=torch.float64))
+def _loss(gain: float, likelihood: Likelihood, center: Tensor, parts: _Predictions) -> float:
+    scaled, _ = _scaled(gain, center, parts.log_rates, parts.known)
+    nll = likelihood.nll(scaled, parts.spikes)
+    return float(torch.where(parts.scored, nll, 0.0).sum(dtype=torch.float64))

@@ -83,13 +83,38 @@ class ObjectiveSettings:
         return heldout, forecast
 
     def validation_sets(self, batch: Batch, n_folds: int = N_FOLDS) -> Tensor:
-        """Entries that are scored together while they are hidden, (n_sets, *batch.spikes.shape).
+        """Entries that are scored together while they are hidden, to choose weights.
 
-        Held-out neurons are one set; without any, the visible entries are dealt to the speckled
-        folds, of which `n_folds` are scored.
+        Held-out neurons, with the forecast bins, are one set. Without held-out neurons, entries
+        are dealt to the speckled folds, forecast bins too, and the first `n_folds` are scored.
+
+        Returns
+        -------
+        Tensor of bool, shape (n_sets, batch, n_bins, n_neurons)
         """
-        heldout, _ = self.always_hidden(batch.known)
+        heldout, forecast = self.always_hidden(batch.known)
         if heldout is not None:
-            return heldout[None]
+            return (heldout if forecast is None else heldout | forecast)[None]
+        return self._folds(batch, forecast)[:n_folds]
+
+    def calibration_sets(self, batch: Batch) -> Tensor:
+        """Entries that are scored together while they are hidden, to choose gains.
+
+        Every entry of a held-in neuron is in one set. Those of held-out neurons, whose gain is one
+        of their own, are in each.
+
+        Returns
+        -------
+        Tensor of bool, shape (N_FOLDS, batch, n_bins, n_neurons)
+        """
+        _, forecast = self.always_hidden(batch.known)
+        sets = self._folds(batch, forecast)
+        neurons = list(self.heldout_neurons)
+        sets[..., neurons] = batch.known[..., neurons]
+        return sets
+
+    def _folds(self, batch: Batch, forecast: Tensor | None) -> Tensor:
+        """Visible entries and forecast bins, each in one of the speckled folds."""
+        scored = batch.visible if forecast is None else batch.visible | forecast
         folds = speckled_folds(tuple(batch.spikes.shape), batch.spikes.device)
-        return torch.stack([batch.visible & (folds == fold) for fold in range(n_folds)])
+        return torch.stack([scored & (folds == fold) for fold in range(N_FOLDS)])

@@ -331,15 +331,25 @@ def choose_device(device: str) -> str:
     return device
 
 
-def keep_device(device: str) -> str:
-    """Device of a fitted network, or another one where it is not on this machine."""
-    try:
-        return choose_device(device)
-    except ValueError:
-        other = choose_device("auto")
-    warnings.warn(
-        f"The network was trained on {device!r}, which is not on this machine. Training goes on "
-        f"on {other!r}.",
-        stacklevel=5,
-    )
-    return other
+def keep_device(present: str, trained_on: str) -> str:
+    """Device of a fitted network, or another one where it is not on this machine.
+
+    Parameters
+    ----------
+    present : str
+        Where the network is.
+    trained_on : str
+        Where it was trained, maybe on another machine.
+    """
+    for device in (present, trained_on):
+        try:
+            choose_device(device)
+        except ValueError:
+            other = choose_device("auto")
+            warnings.warn(
+                f"The network was trained on {device!r}, which is not on this machine. Training "
+                f"goes on on {other!r}.",
+                stacklevel=5,
+            )
+            return other
+    return present
