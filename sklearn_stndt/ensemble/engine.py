@@ -96,6 +96,7 @@ def train_run(run: Run, n_jobs: int | None, verbose: int) -> bool:
 def _train(run: Run, n_jobs: int | None, progress: Progress) -> bool:
     missing = run.missing
     tasks = (delayed(fit_member)(run.work, plan) for plan in missing)
+    results: Iterable[Outcome] = ()
     try:
         results, all_at_once = _start(tasks, n_jobs, progress)
         for outcome in results:
@@ -105,12 +106,13 @@ def _train(run: Run, n_jobs: int | None, progress: Progress) -> bool:
             if not all_at_once:
                 progress.update(outcome)
             if outcome.interrupted:
-                _stop(results)
                 return True
     except KeyboardInterrupt:
         # a member may be on disk whose outcome was still on its way
         run.collect()
         return True
+    finally:
+        _stop(results)  # also after an error: workers would train on
     return False
 
 

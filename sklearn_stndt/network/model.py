@@ -141,10 +141,22 @@ class STNDT(nn.Module):
         self.mix_last: SpatialMixing | None = None
         self.mix_every: PublishedSpatialPart | None = None
         if s.attention == "spatiotemporal":
+            spatial: dict[str, Any] = {
+                "d_model": s.d_model,
+                "n_heads": s.n_spatial_heads,
+                "d_spatial": s.d_spatial,
+                "dropout": s.dropout,
+            }
             if s.spatial_layers == "last":
-                self.mix_last = SpatialMixing(n_neurons, n_bins, s)
+                self.mix_last = SpatialMixing(n_neurons, n_bins, **spatial)
             else:
-                self.mix_every = PublishedSpatialPart(n_neurons, n_bins, s)
+                self.mix_every = PublishedSpatialPart(
+                    n_neurons,
+                    n_bins,
+                    n_layers=s.n_layers,
+                    dim_feedforward=s.dim_feedforward,
+                    **spatial,
+                )
         self.norm = nn.LayerNorm(width)
         self.drop_rates = Dropout(s.dropout_rates)
         self.readout = ReadOut(width, n_neurons)

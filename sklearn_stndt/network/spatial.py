@@ -1,7 +1,7 @@
 """The spatial part of the network: attention between neurons, once or in every layer."""
 
 import math
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.layers import feed_forward, sinusoids
 from sklearn_stndt.network.population import FromNeurons
-
-if TYPE_CHECKING:
-    from sklearn_stndt.network.model import NetworkSettings
 
 HIDDEN_SCORE = 1e6  # lower by this much, a neuron gets no weight: exp(-1e6) is 0
 
@@ -104,12 +101,20 @@ class SpatialMixing(nn.Module):
     a linear map that starts at zero, so that training begins with the temporal network.
     """
 
-    def __init__(self, n_neurons: int, n_bins: int, settings: "NetworkSettings"):
+    def __init__(
+        self,
+        n_neurons: int,
+        n_bins: int,
+        *,
+        d_model: int | None,
+        n_heads: int,
+        d_spatial: int | None,
+        dropout: float,
+    ):
         super().__init__()
-        d_model, dropout = settings.d_model, settings.dropout
-        width = n_bins if settings.d_spatial is None else settings.d_spatial
+        width = n_bins if d_spatial is None else d_spatial
         self.norm = nn.LayerNorm(n_neurons if d_model is None else d_model)
-        self.attention = SpatialAttention(n_bins, settings.n_spatial_heads, width, dropout)
+        self.attention = SpatialAttention(n_bins, n_heads, width, dropout)
         self.drop = Dropout(dropout)
         self.from_neurons = None if d_model is None else FromNeurons(n_neurons, d_model)
 
@@ -137,18 +142,36 @@ class PublishedSpatialPart(nn.Module):
     stream. Each mixing is followed by a feed-forward.
     """
 
-    def __init__(self, n_neurons: int, n_bins: int, settings: "NetworkSettings"):
+    def __init__(
+        self,
+        n_neurons: int,
+        n_bins: int,
+        *,
+        n_layers: int,
+        d_model: int | None,
+        n_heads: int,
+        d_spatial: int | None,
+        dim_feedforward: int,
+        dropout: float,
+    ):
         super().__init__()
-        n_layers = settings.n_layers
-        width = n_neurons if settings.d_model is None else settings.d_model
+        width = n_neurons if d_model is None else d_model
         self.embed_courses = nn.Linear(n_bins, n_bins)
         self.positions = nn.Parameter(0.5 * sinusoids(n_neurons, n_bins))
         self.mixings = nn.ModuleList(
-            SpatialMixing(n_neurons, n_bins, settings) for _ in range(n_layers)
+            SpatialMixing(
+                n_neurons,
+                n_bins,
+                d_model=d_model,
+                n_heads=n_heads,
+                d_spatial=d_spatial,
+                dropout=dropout,
+            )
+            for _ in range(n_layers)
         )
         self.norms = nn.ModuleList(CourseNorm(n_bins) for _ in range(n_layers))
         self.feed_forwards = nn.ModuleList(
-            feed_forward(width, settings.dim_feedforward, settings.dropout) for _ in range(n_layers)
+            feed_forward(width, dim_feedforward, dropout) for _ in range(n_layers)
         )
 
     def courses(

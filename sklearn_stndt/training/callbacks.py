@@ -1,7 +1,6 @@
 """Callbacks of the skorch net: held-out bits per spike, learning rate, progress."""
 
 import math
-import time
 
 import torch
 from skorch.callbacks import Callback, EarlyStopping
@@ -79,7 +78,6 @@ class Progress(Callback):
 
     def on_train_begin(self, net, **kwargs):
         self.bar_ = tqdm(total=self.n_updates, unit=" updates", desc="fit")
-        self.began_ = time.monotonic()
 
     def on_batch_end(self, net, training=False, **kwargs):
         if training:
