@@ -1,6 +1,7 @@
 """Which neurons the rates of the others depend on."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
@@ -18,9 +19,35 @@ from sklearn_stndt.inspection._networks import (
 )
 from sklearn_stndt.inspection.attention import iterate_maps
 from sklearn_stndt.metrics import bits_per_spike
-from sklearn_stndt.windows.segments import Segments, as_segments
+from sklearn_stndt.windows.segments import as_segments
 
-METHODS = ("attention", "gradient", "hiding", "permutation")
+
+@dataclass(frozen=True)
+class Question:
+    """What a measure of importance is given.
+
+    Attributes
+    ----------
+    source : STNDTEstimator or BaggingEnsemble
+        Fitted.
+    counts : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+        Checked counts, NaN where hidden.
+    groups : ndarray or None
+        Trial of each row of 2D counts.
+    neurons : ndarray of int
+        Neurons that the networks are shown.
+    n_repeats : int
+        Repetitions of what is drawn at random.
+    draw : RandomState
+        Draws it.
+    """
+
+    source: Any
+    counts: NDArray
+    groups: NDArray | None
+    neurons: NDArray
+    n_repeats: int
+    draw: np.random.RandomState
 
 
 def neuron_importance(
@@ -130,28 +157,17 @@ def neuron_importance(
             "Pass counts of at least 2 neurons that are not held out."
         )
     draw = check_random_state(random_state)
-    if method == "attention":
-        values = _received_attention(source, as_segments(counts, groups))
-    elif method == "gradient":
-        segments = as_segments(counts, groups)
-        seed = int(draw.randint(np.iinfo(np.int32).max))
-        values = np.mean(
-            [gradient_importance(net, segments, n_repeats, seed) for net in networks(source)],
-            axis=0,
-        )
-    else:
-        change = _hide if method == "hiding" else _permute
-        repeats = 1 if method == "hiding" else n_repeats
-        values = _loss_without(source, counts, groups, neurons, change, repeats, draw)
+    values = METHODS[method](Question(source, counts, groups, neurons, n_repeats, draw))
     importance = np.full(counts.shape[-1], np.nan)
     importance[neurons] = values[neurons]
     return importance
 
 
-def _received_attention(source: Any, segments: Segments) -> NDArray:
+def _received_attention(question: Question) -> NDArray:
     """Mean over queries, windows and members of the first spatial map."""
+    segments = as_segments(question.counts, question.groups)
     of_members = []
-    for network in networks(source):
+    for network in networks(question.source):
         total: Any = 0.0
         for _, _, spatial in iterate_maps(network, segments):
             if spatial:
@@ -165,6 +181,27 @@ def _received_attention(source: Any, segments: Segments) -> NDArray:
             "attention='spatiotemporal'."
         )
     return np.mean(of_members, axis=0)
+
+
+def _gradient(question: Question) -> NDArray:
+    """Mean over members of the sensitivity to each neuron's input."""
+    segments = as_segments(question.counts, question.groups)
+    seed = int(question.draw.randint(np.iinfo(np.int32).max))
+    return np.mean(
+        [
+            gradient_importance(network, segments, question.n_repeats, seed)
+            for network in networks(question.source)
+        ],
+        axis=0,
+    )
+
+
+def _hiding(question: Question) -> NDArray:
+    return _loss_without(question, _hide, 1)
+
+
+def _permutation(question: Question) -> NDArray:
+    return _loss_without(question, _permute, question.n_repeats)
 
 
 def _hide(counts: NDArray, draw: np.random.RandomState) -> NDArray:
@@ -184,15 +221,12 @@ def _permute(counts: NDArray, draw: np.random.RandomState) -> NDArray:
 
 
 def _loss_without(
-    source: Any,
-    counts: NDArray,
-    groups: NDArray | None,
-    neurons: NDArray,
+    question: Question,
     change: Callable[[NDArray, np.random.RandomState], NDArray],
     n_repeats: int,
-    draw: np.random.RandomState,
 ) -> NDArray:
     """Bits per spike of the other neurons that are lost by changing a neuron's counts."""
+    source, counts, groups = question.source, question.counts, question.groups
     scored = source.heldout_neurons_
     if not len(scored):
         scored = np.arange(counts.shape[-1])
@@ -206,15 +240,24 @@ def _loss_without(
 
     intact = rates_while_hidden(counts)
     loss = np.full(counts.shape[-1], np.nan)
-    for neuron in neurons:
+    for neuron in question.neurons:
         others = scored[scored != neuron]
         spikes = counts[..., others]
         with_it = bits_per_spike(spikes, intact[..., others])
         without_it = []
         for _ in range(n_repeats):
             changed = counts.copy()
-            changed[..., neuron] = change(counts[..., neuron], draw)
+            changed[..., neuron] = change(counts[..., neuron], question.draw)
             rates = rates_while_hidden(changed)
             without_it.append(bits_per_spike(spikes, rates[..., others]))
         loss[neuron] = with_it - np.mean(without_it)
     return loss
+
+
+# a further measure is a function above and a line here
+METHODS: dict[str, Callable[[Question], NDArray]] = {
+    "attention": _received_attention,
+    "gradient": _gradient,
+    "hiding": _hiding,
+    "permutation": _permutation,
+}

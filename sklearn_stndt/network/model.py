@@ -1,12 +1,14 @@
 """The spatiotemporal neural data transformer: counts in, log-rates out."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout, StochasticDepth
+from sklearn_stndt.network.layers import feed_forward
 from sklearn_stndt.network.likelihood import LIKELIHOODS, Likelihood
 from sklearn_stndt.network.population import InputScaling, ReadOut
 from sklearn_stndt.network.spatial import PublishedSpatialPart, SpatialMixing
@@ -133,8 +135,9 @@ class STNDT(nn.Module):
         self.embed = nn.Linear(n_neurons, width)
         self.drop_embedding = Dropout(s.dropout_embedding)
         local_bins = n_bins if s.local_attention else None
+        make_feed_forward = partial(feed_forward, width, s.dim_feedforward, s.dropout)
         self.layers = nn.ModuleList(
-            TemporalLayer(width, s.n_heads, s.dim_feedforward, s.dropout, local_bins)
+            TemporalLayer(width, s.n_heads, s.dropout, local_bins, make_feed_forward)
             for _ in range(s.n_layers)
         )
         self.depth = StochasticDepth(s.stochastic_depth)
@@ -154,7 +157,7 @@ class STNDT(nn.Module):
                     n_neurons,
                     n_bins,
                     n_layers=s.n_layers,
-                    dim_feedforward=s.dim_feedforward,
+                    feed_forward=make_feed_forward,
                     **spatial,
                 )
         self.norm = nn.LayerNorm(width)

@@ -1,6 +1,7 @@
 """The spatial part of the network: attention between neurons, once or in every layer."""
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
-from sklearn_stndt.network.layers import feed_forward, sinusoids
+from sklearn_stndt.network.layers import sinusoids
 from sklearn_stndt.network.population import FromNeurons
 
 HIDDEN_SCORE = 1e6  # lower by this much, a neuron gets no weight: exp(-1e6) is 0
@@ -151,11 +152,10 @@ class PublishedSpatialPart(nn.Module):
         d_model: int | None,
         n_heads: int,
         d_spatial: int | None,
-        dim_feedforward: int,
         dropout: float,
+        feed_forward: Callable[[], nn.Module],
     ):
         super().__init__()
-        width = n_neurons if d_model is None else d_model
         self.embed_courses = nn.Linear(n_bins, n_bins)
         self.positions = nn.Parameter(0.5 * sinusoids(n_neurons, n_bins))
         self.mixings = nn.ModuleList(
@@ -170,9 +170,7 @@ class PublishedSpatialPart(nn.Module):
             for _ in range(n_layers)
         )
         self.norms = nn.ModuleList(CourseNorm(n_bins) for _ in range(n_layers))
-        self.feed_forwards = nn.ModuleList(
-            feed_forward(width, dim_feedforward, dropout) for _ in range(n_layers)
-        )
+        self.feed_forwards = nn.ModuleList(feed_forward() for _ in range(n_layers))
 
     def courses(
         self, i: int, x: Tensor, values: Tensor, bin_visible: Tensor, readout: Tensor

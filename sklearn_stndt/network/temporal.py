@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.dropped_attention import DroppedAttention, of_block, query_blocks
-from sklearn_stndt.network.layers import feed_forward, sinusoids
+from sklearn_stndt.network.layers import sinusoids
 
 LONGEST_WHOLE = 256  # bins up to which one call is faster than several in the reach of a band
 
@@ -237,15 +238,15 @@ class TemporalLayer(nn.Module):
         self,
         d_model: int,
         n_heads: int,
-        dim_feedforward: int,
         dropout: float,
         local_bins: int | None,
+        feed_forward: Callable[[], nn.Module],
     ):
         super().__init__()
         self.norm = nn.LayerNorm(d_model)
         self.attention = TemporalAttention(d_model, n_heads, dropout, local_bins)
         self.drop = Dropout(dropout)
-        self.feed_forward = feed_forward(d_model, dim_feedforward, dropout)
+        self.feed_forward = feed_forward()
 
     def forward(
         self,
