@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import Ridge
@@ -11,7 +12,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from sklearn_stndt import BaggingEnsemble, BinwiseRegressor, STNDTEstimator
 from sklearn_stndt.inspection import attention as module
-from sklearn_stndt.inspection import attention_maps
+from sklearn_stndt.inspection import attention_maps, neuron_importance
 
 
 @pytest.fixture(scope="module")
@@ -241,3 +242,19 @@ def test_an_ensemble_of_other_estimators_is_refused(spikes):
 def test_an_unfitted_estimator_is_refused(spikes):
     with pytest.raises(NotFittedError):
         attention_maps(STNDTEstimator(), spikes)
+
+
+@pytest.mark.parametrize(
+    "inspect",
+    [attention_maps, lambda network, X: neuron_importance(network, X, "gradient")],
+    ids=["maps", "gradients"],
+)
+def test_inspection_computes_in_the_precision_of_the_network(small, spikes, inspect):
+    network = small(max_epochs=1, precision="bfloat16").fit(spikes)
+    used = []
+    network.net_.module_.norm.register_forward_hook(
+        lambda *_: used.append(torch.get_float32_matmul_precision())
+    )
+    inspect(network, spikes)
+    assert used
+    assert set(used) == {"medium"}
