@@ -1,6 +1,6 @@
-"""What a window costs, before it is paid: activations, memory, and how many pass at once.
+"""Cost model: activations and memory of a window, and how many windows to process at once.
 
-The one model of cost, from the network's settings and the shape of a window.
+All estimates come from the network's settings and the shape of a window.
 """
 
 from typing import TYPE_CHECKING
@@ -11,13 +11,13 @@ import torch
 if TYPE_CHECKING:
     from sklearn_stndt.network.model import STNDT
 
-CPU_CHUNK_ENTRIES = 2**20  # of the largest activation of windows that are trained on at once
+CPU_CHUNK_ENTRIES = 2**20  # entries of the largest activation of a micro-batch
 GPU_CHUNK_ENTRIES = 2**27
-MAX_INFERENCE_ENTRIES = 2**24  # of all activations of a batch, about: some hundred MB
+MAX_INFERENCE_ENTRIES = 2**24  # entries of all activations of a batch, on the order of 100 MB
 
 
 def largest_activation(network: "STNDT", n_bins: int, n_neurons: int) -> int:
-    """Entries of the largest tensor that one window makes on its way through the network."""
+    """Entries of the largest tensor of one window in the forward pass."""
     settings, width = network.settings, network.width
     n_maps = settings.n_spatial_heads if settings.attention == "spatiotemporal" else 0
     widest = max(settings.dim_feedforward, 3 * width, n_neurons)
@@ -25,27 +25,27 @@ def largest_activation(network: "STNDT", n_bins: int, n_neurons: int) -> int:
 
 
 def training_chunk_size(network: "STNDT", shape: torch.Size, device: torch.device) -> int:
-    """Windows of a batch that pass through the network at once in training.
+    """Windows per micro-batch in training.
 
-    On a CPU few enough that their activations stay in the processor's caches, which is faster; on a
-    GPU as many as the memory bound allows.
+    On a CPU, few enough that their activations stay in the processor's caches, which is faster; on
+    a GPU, as many as the memory bound allows.
     """
     limit = CPU_CHUNK_ENTRIES if device.type == "cpu" else GPU_CHUNK_ENTRIES
     return int(np.clip(limit // largest_activation(network, *shape[1:]), 1, 2**16))
 
 
 def inference_batch_size(network: "STNDT", n_bins: int, n_neurons: int) -> int:
-    """Windows that pass through the network at once within the memory bound of inference."""
+    """Windows per batch at inference, within the memory bound."""
     a_window = n_bins * (4 * n_neurons + 12 * network.width) + 2 * n_neurons**2
     a_window += network.settings.n_heads * n_bins**2
     return int(np.clip(MAX_INFERENCE_ENTRIES // a_window, 1, 256))
 
 
 def training_bytes(network: "STNDT", n_bins: int, n_neurons: int) -> int:
-    """Memory that a training step takes for a single window, about.
+    """Approximate memory of a training step on a single window.
 
-    The factors are fits to measured peaks, for windows of 200 to 6,000 bins and 50 to 2,000
-    neurons; they are within a factor of 1.5 where it is a matter of gigabytes.
+    The factors were fitted to measured peaks, for windows of 200 to 6,000 bins and 50 to 2,000
+    neurons; estimates of gigabytes are within a factor of 1.5.
 
     Parameters
     ----------
@@ -57,6 +57,7 @@ def training_bytes(network: "STNDT", n_bins: int, n_neurons: int) -> int:
     Returns
     -------
     int
+        Bytes.
     """
     settings = network.settings
     of_a_bin = settings.n_layers * (16 * network.width + 4 * settings.dim_feedforward)

@@ -1,4 +1,4 @@
-"""Dropout, at a fraction of the usual cost on a CPU, and stochastic depth."""
+"""Dropout at a fraction of its usual cost on a CPU, and stochastic depth."""
 
 import functools
 import math
@@ -7,53 +7,54 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LEVELS = 256  # a byte decides over an entry
-TABLE_SIZE = 2**22  # entries of noise, from which stretches are taken
+LEVELS = 256  # one random byte per entry
+TABLE_SIZE = 2**22  # entries of the noise table
 
 
 @functools.lru_cache(maxsize=8)
 def noise_table(threshold: int, size: int, dtype: torch.dtype) -> Tensor:
-    """Factors of entries that are dropped (0) or kept, the same in every process.
+    """Random dropout factors, the same in every process.
 
     Parameters
     ----------
     threshold : int
-        Of 256 entries, so many are dropped on average.
+        Probability that an entry is dropped, times 256.
     size : int
-        Entries, a multiple of 8.
+        Number of entries, a multiple of 8.
     dtype : torch.dtype
-        Of the factors.
+        Type of the factors.
 
     Returns
     -------
     Tensor, shape (size,)
+        0, or the inverse of the probability that an entry is kept.
     """
     generator = torch.Generator().manual_seed(0)
     draws = torch.empty(size // 8, dtype=torch.int64)
     draws.random_(-(2**63), None, generator=generator)
-    kept = draws.view(torch.uint8) >= threshold
+    kept = draws.view(torch.uint8) >= threshold  # (size,)
     return kept.to(dtype).mul_(LEVELS / (LEVELS - threshold))
 
 
 def draw_noise(threshold: int, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Noise from the table, at an offset that torch's generator draws.
+    """Dropout mask from the noise table, at an offset drawn from torch's generator.
 
-    Where the table is too short for a stretch of its own for each row (last axis), rows overlap:
-    each begins at some distance behind the one before.
+    If the table is too short for separate rows (last axis), rows overlap: each starts at a fixed
+    distance after the one before.
 
     Parameters
     ----------
     threshold : int
-        Of 256 entries, so many are dropped on average.
+        Probability that an entry is dropped, times 256.
     shape : torch.Size
         Shape of the result.
     dtype : torch.dtype
-        Of the result.
+        Type of the result.
 
     Returns
     -------
     Tensor, shape `shape`
-        0, or the inverse of the probability that an entry is kept. A view that must not be changed.
+        0, or the inverse of the probability that an entry is kept. A view: do not modify it.
     """
     n_columns = shape[-1] if shape else 1
     n_rows = math.prod(shape[:-1])
@@ -67,10 +68,11 @@ def draw_noise(threshold: int, shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 
 class Dropout(nn.Module):
-    """Dropout that takes its noise from a table, at an offset that is drawn anew each time.
+    """Dropout whose mask comes from a noise table, at a new random offset in each pass.
 
-    The probability is rounded to 1/256, and entries that stay are scaled by its exact inverse, so
-    that expectations are kept. On a GPU it is torch's own dropout.
+    The probability is rounded to a multiple of 1/256; kept entries are scaled by the exact inverse
+    of the rounded probability of being kept, which preserves expectations. On a GPU this is torch's
+    own dropout.
 
     Parameters
     ----------
@@ -88,19 +90,19 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return F.dropout(x, self.p)
-        return x * draw_noise(self.threshold, x.shape, x.dtype)
+        return x * draw_noise(self.threshold, x.shape, x.dtype)  # shape of x
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
 class StochasticDepth(nn.Module):
-    """Leaves a branch out of a part of the passes in training, for all trials at once [1]_.
+    """Skips a residual branch in a random share of training passes, for all trials at once [1]_.
 
     Parameters
     ----------
     p : float
-        Probability that it is left out, in [0, 1).
+        Probability that the branch is skipped, in [0, 1).
 
     References
     ----------
@@ -112,7 +114,7 @@ class StochasticDepth(nn.Module):
         self.p = p
 
     def draw_factor(self) -> float:
-        """Factor of the branch: 0 to leave it out, else what keeps its expectation; 1 in use."""
+        """Factor of the branch: in training 0 (skipped) or 1 / (1 - p), at inference 1."""
         if not self.training or self.p == 0:
             return 1.0
         return 0.0 if float(torch.rand(())) < self.p else 1 / (1 - self.p)

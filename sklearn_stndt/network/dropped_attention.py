@@ -1,4 +1,4 @@
-"""Attention over bins with dropout of its weights, in a form that suits a processor's caches."""
+"""Attention over bins with dropout of its weights, in blocks that fit a processor's caches."""
 
 import math
 from collections.abc import Iterator
@@ -10,27 +10,27 @@ from torch.autograd.function import once_differentiable
 
 from sklearn_stndt.network.dropout import draw_noise
 
-CACHED_ENTRIES = 2**18  # weights at once: three such tensors stay near a core
-KEPT_ENTRIES = 2**22  # weights of a call up to which they are kept for the backward pass
-SHORTEST_BLOCK = 64  # queries at once, if a trial's weights are more
+CACHED_ENTRIES = 2**18  # attention weights per block: three such tensors fit a core's cache
+KEPT_ENTRIES = 2**22  # weights per call up to which they are stored for the backward pass
+SHORTEST_BLOCK = 64  # queries per block, at least
 
 
 def query_blocks(
     n_bins: int, n_keys: int, n_heads: int, band: tuple[int, int] | None
 ) -> list[tuple[slice, slice]]:
-    """Queries that attend at once, and the keys that are in their reach.
+    """Split queries into blocks, each with the keys within its reach.
 
     Parameters
     ----------
     n_bins, n_keys, n_heads : int
-        Queries, the keys among them, which come first, and heads of a trial.
+        Number of queries, of keys, which are the first bins, and of heads.
     band : (int, int) or None
-        Bins back and ahead that a bin may look; None: no limit.
+        Bins back and ahead that a bin may attend to; None: no limit.
 
     Returns
     -------
     list of (slice, slice)
-        Together all queries; the cost grows in proportion to the bins where a band is narrow.
+        Queries and keys of each block. With a narrow band, the cost is linear in the bins.
     """
     reach = n_keys if band is None else min(sum(band), n_keys)
     size = max(CACHED_ENTRIES // (n_heads * max(reach, 1)) - (reach if band else 0), SHORTEST_BLOCK)
@@ -45,14 +45,14 @@ def query_blocks(
 
 
 class DroppedAttention(torch.autograd.Function):
-    r"""Scaled dot-product attention whose weights are dropped at random, block after block.
+    r"""Scaled dot-product attention with dropout of the weights, computed block by block.
 
     .. math:: (\mathrm{softmax}(Q K^T / \sqrt{w} + B) \odot N) V
 
-    The weights are the largest tensors of the network. torch's fused kernels know no dropout on a
-    CPU, and operations on the weights of a whole batch spend their time on moving them to and from
-    memory; those of a few trials, or of a part of a long one, stay in the cache. Where they are
-    many they are not kept for the backward pass but computed once more, for the sake of memory.
+    with the bias B and the dropout mask N. The weights are the largest tensors of the network. On a
+    CPU, torch's fused kernels have no dropout, and operations on the weights of a whole batch are
+    limited by memory bandwidth; those of a few trials, or of a part of a long one, stay in the
+    cache. Large weights are recomputed in the backward pass instead of stored, to save memory.
     """
 
     @staticmethod
@@ -65,24 +65,24 @@ class DroppedAttention(torch.autograd.Function):
         n_heads: int,
         threshold: int,
     ) -> Tensor:
-        """Attend.
+        """Attend over bins.
 
         Parameters
         ----------
         ctx : object
-            Carries what the backward pass needs.
+            Stores what the backward pass needs.
         qkv : Tensor, shape (batch, n_bins, 3 * n_heads * head_width)
-            Queries, keys and values, one after the other.
-        bias : Tensor, broadcast to (batch, n_heads, n_bins, n_bins), or None
+            Queries, keys and values, concatenated.
+        bias : Tensor, broadcastable to (batch, n_heads, n_bins, n_bins), or None
             Added to the scores.
         band : (int, int) or None
-            Bins back and ahead beyond which the bias forbids everything; None: no limit.
+            Bins back and ahead beyond which the bias excludes every key; None: no limit.
         n_keys : int
-            Bins that may be looked at, the first ones; all of them where there is a band.
+            Number of keys, which are the first bins; all bins if there is a band.
         n_heads : int
             Number of heads.
         threshold : int
-            Weights out of 256 that are dropped.
+            Probability that a weight is dropped, times 256.
 
         Returns
         -------
@@ -114,11 +114,12 @@ class DroppedAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of queries, keys and values, and of the bias."""
+        """Gradients of `qkv` and `bias`, in their shapes; `grad` has the shape of the output."""
         query, key, value, bias = ctx.saved_tensors
         batch, n_heads, n_bins, width = query.shape
+        # (batch, n_heads, n_bins, width)
         grad = grad.view(batch, n_bins, n_heads, width).transpose(1, 2).contiguous()
-        grads = query.new_zeros(3, *query.shape)
+        grads = query.new_zeros(3, *query.shape)  # (3, batch, n_heads, n_bins, width)
         grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[1] else None
         blocks = enumerate(_blocks(query, ctx.band, ctx.n_keys, 2))
         for i, (trials, rows, columns, scores, grad_weights) in blocks:
@@ -151,7 +152,7 @@ class DroppedAttention(torch.autograd.Function):
 def _blocks(
     query: Tensor, band: tuple[int, int] | None, n_keys: int, n_buffers: int
 ) -> Iterator[tuple]:
-    """Slices of trials, queries and keys, and tensors to write the weights of these into."""
+    """Slices of trials, queries and keys, and buffers of shape (trials, heads, queries, keys)."""
     batch, n_heads, n_bins, _ = query.shape
     blocks = query_blocks(n_bins, n_keys, n_heads, band)
     largest = max((r.stop - r.start) * (c.stop - c.start) for r, c in blocks) * n_heads
@@ -166,14 +167,17 @@ def _blocks(
 
 
 def _softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Softmax over keys that can be differentiated, and what by; it keeps its own result alone."""
+    """A leaf and its differentiable softmax over keys; autograd stores the result only.
+
+    All of shape (trials, n_heads, queries, keys).
+    """
     leaf = scores.detach().requires_grad_()
     with torch.enable_grad():
         return leaf, torch.softmax(leaf, -1)
 
 
 def _attend(query: Tensor, key: Tensor, scores: Tensor) -> None:
-    """Write products of queries and keys into a tensor that is there."""
+    """Write the products of queries and keys into `scores`, (trials, n_heads, queries, keys)."""
     torch.bmm(query.flatten(0, 1), key.flatten(0, 1).mT, out=scores.flatten(0, 1))
 
 
@@ -186,6 +190,6 @@ def _add_bias(
 
 
 def of_block(bias: Tensor, rows: slice, columns: slice) -> Tensor:
-    """Of a tensor that broadcasts to all weights, what belongs to a block of them."""
+    """Part of a bias, broadcastable to (batch, n_heads, n_bins, n_bins), for a block of weights."""
     bias = bias[:, :, rows] if bias.shape[2] > 1 else bias
     return bias[..., columns] if bias.shape[3] > 1 else bias

@@ -1,4 +1,4 @@
-"""The same seed gives the same bits, and leaves no trace in global generators."""
+"""Repeatable results from torch, with its global state restored afterwards."""
 
 import threading
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import torch
 
-# torch has one default generator and one thread count a process: who uses them must be alone
+# torch has one default generator and thread count per process: one Python thread at a time
 _TORCH_STATE = threading.RLock()
 
 
@@ -14,22 +14,22 @@ _TORCH_STATE = threading.RLock()
 def isolated_torch(
     n_threads: int, seed: int | None = None, device: str = "cpu", precision: str = "float32"
 ) -> Iterator[None]:
-    """Run torch with a thread count and a seed of its own, then put everything back.
+    """Run torch with a given thread count and seed, then restore the global state.
 
-    The number of threads decides in which order a sum is formed, so it is part of what makes a
-    result repeatable. Calls from several Python threads wait for each other.
+    The number of threads determines the order of summation, so results repeat exactly only with
+    the same number. Calls from several Python threads wait for each other.
 
     Parameters
     ----------
     n_threads : int
         Threads of torch on the CPU inside the block.
     seed : int or None, default=None
-        Seed of torch's default generators inside the block; None: none is needed.
+        Seed of torch's default generators inside the block; None: no seeding.
     device : str, default="cpu"
-        Device whose generator is used beside the CPU's.
+        Device whose generator is seeded in addition to the CPU's.
     precision : {"float32", "bfloat16"}, default="float32"
-        Of the factors in matrix products; sums and all else stay in float32. Without instructions
-        for bfloat16 it makes no difference.
+        Precision of the factors in matrix products; sums and all else stay in float32. No effect
+        without hardware support for bfloat16.
     """
     with _TORCH_STATE:
         threads_before = torch.get_num_threads()
@@ -41,7 +41,7 @@ def isolated_torch(
         try:
             with torch.random.fork_rng(devices=devices, enabled=seed is not None):
                 if seed is not None:
-                    # torch.manual_seed would seed every device there is, and not put them back
+                    # torch.manual_seed would seed every device, without restoring them
                     torch.default_generator.manual_seed(seed)
                     for cuda_device in devices:
                         with torch.cuda.device(cuda_device):

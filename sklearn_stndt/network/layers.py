@@ -1,4 +1,4 @@
-"""What the temporal and the spatial part of the network share."""
+"""Layers shared by the temporal and the spatial part of the network."""
 
 import math
 
@@ -9,7 +9,7 @@ from sklearn_stndt.network.dropout import Dropout
 
 
 def sinusoids(n_positions: int, width: int) -> Tensor:
-    """Sinusoidal positions, shape (n_positions, width), for any width."""
+    """Sinusoidal position encoding, shape (n_positions, width), for any width."""
     position = torch.arange(n_positions)[:, None]
     frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(1e4) / width))
     angle = position * frequency  # (n_positions, ceil(width / 2))
@@ -17,9 +17,9 @@ def sinusoids(n_positions: int, width: int) -> Tensor:
 
 
 def feed_forward(d_model: int, width: int, dropout: float) -> nn.Sequential:
-    """Pre-norm feed-forward branch of a residual stream, which starts at zero.
+    """Pre-norm feed-forward branch of the residual stream, (..., d_model), which starts at zero.
 
-    So training begins with attention alone, a smoother, and adds as much as the data call for.
+    Training thus starts with attention alone, which smooths, and adds what the data support.
     """
     back = nn.Linear(width, d_model)
     nn.init.zeros_(back.weight)

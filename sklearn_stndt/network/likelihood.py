@@ -1,57 +1,69 @@
-"""How counts are distributed around the rates: loss, null model, start, and expected value.
+"""Distribution of counts given rates: loss, null model, initial readout, expected count.
 
-A likelihood is one class here and one line in `LIKELIHOODS`. The network's read-out gives one
-number a neuron and bin, which the likelihood turns into an expected count.
+A likelihood is one class here and one entry in `LIKELIHOODS`. The network's readout gives one
+number per neuron and bin, which the likelihood turns into an expected count.
 """
 
 import torch
 from torch import Tensor, nn
 
-MAX_LOG_RATE = 15.0  # e^15 spikes per bin: no recording reaches it, and float32 holds its square
-MIN_LOG_RATE = -80.0  # e^-80 is above 0 in float32, so that every rate has a logarithm
+MAX_LOG_RATE = 15.0  # e^15 spikes per bin: above any recording, its square finite in float32
+MIN_LOG_RATE = -80.0  # e^-80 is above 0 in float32, so every rate has a logarithm
 
 
 class Likelihood(nn.Module):
-    """What the network and its training ask of a distribution of counts.
+    """Interface of a distribution of counts.
 
     Parameters
     ----------
     n_neurons : int
-        Neurons of the population, for likelihoods that learn something of each.
+        Number of neurons, for likelihoods with parameters per neuron.
     """
 
     def __init__(self, n_neurons: int):
         super().__init__()
 
     def start(self, mean: Tensor) -> Tensor:
-        """Read-out at which each neuron has its mean count, above 0."""
+        """Initial readout for mean counts, above 0; both of shape (n_neurons,)."""
         raise NotImplementedError
 
     def limit(self, readout: Tensor) -> Tensor:
-        """Keep the read-out where expected counts are finite."""
+        """Clip the readout, of any shape, so that expected counts are finite."""
         raise NotImplementedError
 
     def mean(self, readout: Tensor) -> Tensor:
-        """Expected counts."""
+        """Expected counts, in the shape of the readout."""
         raise NotImplementedError
 
     def nll(self, readout: Tensor, spikes: Tensor) -> Tensor:
-        """Negative log-likelihood of each entry, without terms that have no gradient."""
+        """Negative log-likelihood of each entry, without terms independent of the readout.
+
+        Parameters
+        ----------
+        readout : Tensor, shape (..., n_bins, n_neurons)
+            From the network.
+        spikes : Tensor, broadcastable to that shape
+            Counts per bin.
+        """
         raise NotImplementedError
 
     def null_nll(self, n_spikes: Tensor, n_entries: Tensor) -> Tensor:
-        """Negative log-likelihood of each neuron's entries by their mean, as `nll` counts it.
+        """Negative log-likelihood of entries at each neuron's mean; omits the same terms as `nll`.
 
         Parameters
         ----------
         n_spikes, n_entries : Tensor, shape (n_neurons,)
-            Spikes, and entries, that are scored.
+            Number of scored spikes and of scored entries.
+
+        Returns
+        -------
+        Tensor, shape (n_neurons,)
         """
         raise NotImplementedError
 
 
 class Poisson(Likelihood):
-    r"""Counts are Poisson; the read-out is the logarithm of the rate.
+    r"""Poisson counts; the readout is the logarithm of the rate.
 
     The loss is :math:`e^{r} - s\,r` for a log-rate r and a count s.
     """

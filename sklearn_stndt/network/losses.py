@@ -1,4 +1,4 @@
-"""Losses: masked modelling, and a contrast between corrupted views."""
+"""Losses: masked modelling, and a contrastive loss between corrupted views."""
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ def loss_weights(
     forecast: Tensor | None = None,
     totals: Tensor | None = None,
 ) -> Tensor:
-    """How much each entry counts in the loss of masked modelling.
+    """Weight of each entry in the masked modelling loss.
 
-    Masked held-in entries, held-out neurons and forecast bins are averaged each on their own and
-    then added with equal weight, so that a few held-out neurons count as much as the many held-in
+    Masked held-in entries, held-out neurons and forecast bins are averaged separately and then
+    summed with equal weight, so that a few held-out neurons count as much as the many held-in
     entries.
 
     Parameters
@@ -26,13 +26,13 @@ def loss_weights(
     forecast : Tensor of bool, same shape, default=None
         Entries of forecast bins that have a known count.
     totals : Tensor, shape (3,), default=None
-        Entries of the groups, from `group_sizes`, where these are a part of a batch; None: they
-        are the batch.
+        Group sizes in the whole batch, from `group_sizes`, if this is a micro-batch; None: this
+        is the whole batch.
 
     Returns
     -------
     Tensor, shape (batch, n_bins, n_neurons)
-        Sums to 1 over each group of the batch that has entries.
+        Sums to 1 over each non-empty group of the batch.
     """
     if totals is None:
         totals = group_sizes(masked, heldout, forecast)
@@ -44,21 +44,21 @@ def loss_weights(
 
 
 def group_sizes(masked: Tensor, heldout: Tensor | None, forecast: Tensor | None) -> Tensor:
-    """Entries of each group of `loss_weights`, shape (3,); sizes of parts add up."""
+    """Entries in each group of `loss_weights`, shape (3,); sizes of micro-batches add up."""
     groups = (masked, heldout, forecast)
     sizes = [0 if group is None else torch.count_nonzero(group) for group in groups]
     return torch.as_tensor(sizes, dtype=torch.float32, device=masked.device)
 
 
 def masked_modelling_loss(nll: Tensor, weights: Tensor) -> Tensor:
-    """Loss of what the network did not see.
+    """Weighted loss of the entries hidden from the network.
 
     Parameters
     ----------
     nll : Tensor, shape (batch, n_bins, n_neurons)
         Negative log-likelihood of each entry, finite.
     weights : Tensor, same shape
-        From `loss_weights`. A weighted sum: losses of the parts of a batch add up to its own.
+        From `loss_weights`, so that losses of micro-batches add up to that of the batch.
 
     Returns
     -------
@@ -68,17 +68,17 @@ def masked_modelling_loss(nll: Tensor, weights: Tensor) -> Tensor:
 
 
 def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """Contrast between two corrupted views of the same trials (NT-Xent).
+    """Contrastive loss between two corrupted views of the same trials (NT-Xent).
 
-    Each view of a trial has to be told from all other views in the batch as the partner of the
-    trial's other view, by cosine similarity.
+    Each view must identify the other view of its trial among all other views in the batch, by
+    cosine similarity.
 
     Parameters
     ----------
     first, second : Tensor, shape (batch, n_features)
         Representations of the two views; row i of both is trial i.
     temperature : float
-        Similarities are divided by it; small values look at the nearest neighbours only.
+        Divides the similarities; small values emphasise the nearest neighbours.
 
     Returns
     -------
@@ -91,12 +91,12 @@ def info_nce(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     visual representations", ICML 2020.
     """
     n = len(first)
-    views = torch.cat([first, second])  # (2 batch, n_features)
-    products = views @ views.T  # (2 batch, 2 batch)
-    # cosines from products: to normalise the views would copy them, and they may be long
-    scale = products.diagonal().clamp(min=1e-24).rsqrt()
+    views = torch.cat([first, second])  # (2 * batch, n_features)
+    products = views @ views.T  # (2 * batch, 2 * batch)
+    # cosines from inner products: normalising the views would copy them, and they may be large
+    scale = products.diagonal().clamp(min=1e-24).rsqrt()  # (2 * batch,)
     similarity = products * scale * scale[:, None] / temperature
     itself = torch.eye(2 * n, dtype=torch.bool, device=views.device)
     similarity = similarity.masked_fill(itself, -torch.inf)
-    partner = torch.arange(2 * n, device=views.device).roll(n)
+    partner = torch.arange(2 * n, device=views.device).roll(n)  # (2 * batch,)
     return F.cross_entropy(similarity, partner)

@@ -24,30 +24,32 @@ class NetworkSettings:
     n_layers, n_heads : int
         Temporal layers, and heads of each.
     d_model : int or None
-        Width of the stream; None: one channel a neuron, as published.
+        Width of the residual stream; None: one channel per neuron, as published.
     dim_feedforward : int
         Width inside the feed-forward branches.
     dropout, dropout_embedding, dropout_rates : float
-        Dropout inside the layers, of the embedded input, and before the read-out.
+        Dropout inside the layers, of the embedded input, and before the readout.
     attention : {"spatiotemporal", "temporal"}
         STNDT, or NDT without the spatial part.
     context : (int, int) or None
-        Bins back and ahead that temporal attention reaches through all layers; None: all.
+        Bins back and ahead, within the window, that temporal attention reaches through all layers;
+        None: all.
     local_attention : bool
-        Let temporal attention start local, by a learned penalty on distance; not published.
+        Initialise temporal attention as local, by a learned penalty on distance; not published.
     spatial_layers : {"last", "all"}
-        Mix neurons once after the last layer, by weights from the input's time courses, or, as
-        published, in every layer, by weights from the stream's and with a feed-forward.
+        Mix neurons once after the last layer, with attention weights from the time courses of the
+        input, or, as published, in every layer, with weights from the layer's own input and
+        followed by a feed-forward branch.
     stochastic_depth : float
-        Probability that a training pass skips spatial attention; drawn for each layer, if every
-        layer has one.
+        Probability that a training pass skips spatial attention; drawn separately for each layer
+        that has it.
     n_spatial_heads : int
-        Heads of the spatial attention, whose maps are averaged.
+        Heads of the spatial attention, whose attention maps are averaged.
     d_spatial : int or None
         Width of spatial queries and keys; None: n_bins, as published.
     input_scaling : {"sqrt", "standardized", "counts"}
         Square roots of counts, centred per neuron and scaled by a common factor or by each
-        neuron's own standard deviation; or, as published, counts times sqrt(n_neurons), hidden
+        neuron's standard deviation; or, as published, counts times sqrt(n_neurons), with hidden
         entries 0.
     """
 
@@ -69,18 +71,18 @@ class NetworkSettings:
 
 
 class NetworkOutput(NamedTuple):
-    """What the network returns.
+    """Output of the network.
 
     Attributes
     ----------
     log_rates : Tensor, shape (batch, n_bins, n_neurons)
         Natural logarithm of the expected spikes per bin.
     encoded : Tensor, shape (batch, d_model)
-        The stream before the read-out, averaged over the visible bins.
+        Residual stream before the readout, averaged over the visible bins.
     temporal_weights : list of Tensor, shape (batch, n_heads, n_bins, n_bins)
-        One a layer; empty unless asked for.
+        One per layer; empty unless requested.
     spatial_weights : list of Tensor, shape (batch, n_neurons, n_neurons)
-        One for each time that neurons were mixed; empty unless asked for.
+        One per application of spatial attention; empty unless requested.
     """
 
     log_rates: Tensor
@@ -92,22 +94,22 @@ class NetworkOutput(NamedTuple):
 class STNDT(nn.Module):
     """Transformer over bins and neurons that infers firing rates from spike counts.
 
-    Every bin is a token. Attention over bins with feed-forwards makes the temporal stream (NDT);
-    attention weights between neurons, computed from their time courses, mix it (STNDT). A linear
-    read-out gives log-rates. What is hidden is replaced by a learned token of its neuron; bins of
-    which nothing is visible are no keys of any attention, and neurons of which nothing is visible
-    get no spatial weight.
+    Every bin is a token. Attention over bins and feed-forward branches update the residual stream
+    (NDT); attention weights between neurons, computed from their time courses, mix its channels
+    (STNDT). A linear readout gives log-rates. Hidden entries are replaced by a learned token per
+    neuron. Bins without visible entries are excluded as keys (key padding), and neurons without
+    visible entries get no spatial attention weight.
 
     Parameters
     ----------
     n_neurons, n_bins : int
         Shape of the windows.
     settings : NetworkSettings or None, default=None
-        Everything else; None: the defaults of NetworkSettings.
+        All other settings; None: the defaults of NetworkSettings.
     likelihood : str, default="poisson"
         Distribution of the counts, a name in `LIKELIHOODS`.
     **changes
-        Settings that replace those in `settings`.
+        Settings that override those in `settings`.
 
     References
     ----------
@@ -130,7 +132,7 @@ class STNDT(nn.Module):
         width = self.width = n_neurons if s.d_model is None else s.d_model
         self.bands = layer_bands(s.context, s.n_layers)
         self.scaling = InputScaling(n_neurons, s.input_scaling)
-        # the order of parameters decides how the sum for clipping gradients is rounded
+        # the order of parameters affects the rounding of the gradient norm used for clipping
         self.positions = Positions(n_bins, width)
         self.embed = nn.Linear(n_neurons, width)
         self.drop_embedding = Dropout(s.dropout_embedding)
@@ -167,12 +169,12 @@ class STNDT(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, mean_rates: Tensor, center: Tensor, scale: Tensor) -> None:
-        """Start from the recording's means, so that training need not learn them.
+        """Initialise from the recording's statistics, so that training need not learn them.
 
         Parameters
         ----------
         mean_rates : Tensor, shape (n_neurons,)
-            Mean spikes per bin, above 0: the read-out starts there.
+            Mean spikes per bin, above 0: the initial rates.
         center, scale : Tensor, shape (n_neurons,)
             Mean and standard deviation of the square roots of the counts.
         """
@@ -180,7 +182,7 @@ class STNDT(nn.Module):
         self.scaling.set_statistics(center, scale)
 
     def embeddings(self, spikes: Tensor, visible: Tensor) -> list[Tensor]:
-        """Embedded input, where the published contrastive loss acts.
+        """Embedded input, which the published contrastive loss compares.
 
         Parameters
         ----------
@@ -190,12 +192,12 @@ class STNDT(nn.Module):
         Returns
         -------
         list of Tensor, shape (batch, n_features)
-            That of the bins and, where the spatial part has an embedding of its own, that of the
-            time courses.
+            Embedding of the bins and, if every layer has spatial attention, of the time courses.
         """
         entering, values = self.scaling(spikes, visible.to(spikes.dtype))
-        embedded = [self.embed(entering).flatten(1)]
+        embedded = [self.embed(entering).flatten(1)]  # (batch, n_bins * width)
         if self.mix_every is not None:
+            # (batch, n_neurons * n_bins)
             embedded.append(self.mix_every.embed_courses(values.transpose(1, 2)).flatten(1))
         return embedded
 
@@ -207,17 +209,17 @@ class STNDT(nn.Module):
         Parameters
         ----------
         spikes : Tensor, shape (batch, n_bins, n_neurons)
-            Counts per bin, finite everywhere; what is hidden has no influence.
+            Counts per bin, finite everywhere; hidden counts have no influence.
         visible : Tensor of bool, same shape
             True where the network may see the count.
         return_attention : bool, default=False
-            Return the attention weights too.
+            Also return the attention weights.
 
         Returns
         -------
         NetworkOutput
         """
-        # factors in place of choices by a mask, which take ten times as long on a CPU
+        # products instead of selection by a mask, which takes ten times as long on a CPU
         shown = visible.to(spikes.dtype)
         entering, values = self.scaling(spikes, shown)
         return self.from_scaled(entering, values, shown, return_attention)
@@ -230,12 +232,12 @@ class STNDT(nn.Module):
         Parameters
         ----------
         entering, values : Tensor, shape (batch, n_bins, n_neurons)
-            From `scaling`: input of the embedding, with tokens where hidden; and that of the time
-            courses of spatial attention, 0 where hidden.
+            From `scaling`: input of the embedding, with tokens where hidden; and time courses for
+            spatial attention, 0 where hidden.
         shown : Tensor, same shape
             1 where visible, else 0.
         return_attention : bool, default=False
-            Return the attention weights too.
+            Also return the attention weights.
 
         Returns
         -------
@@ -263,7 +265,7 @@ class STNDT(nn.Module):
             mixed, weights = self.mix_last(x, values.transpose(1, 2), neuron_visible, readout)
             x = torch.add(x, mixed, alpha=factor)
             spatial.append(weights)
-        seen = bin_visible[:, :, None].to(x.dtype)
+        seen = bin_visible[:, :, None].to(x.dtype)  # (batch, n_bins, 1)
         encoded = (x * seen).sum(1) / seen.sum(1).clamp(min=1)  # (batch, width)
         log_rates = self.readout(self.drop_rates(self.norm(x)))  # (batch, n_bins, n_neurons)
         log_rates = self.likelihood.limit(log_rates)

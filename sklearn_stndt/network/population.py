@@ -1,4 +1,4 @@
-"""All that is tied to the population: how counts of its neurons enter, and how rates leave."""
+"""Layers tied to the population of neurons: input scaling, readout, and map from neurons."""
 
 import math
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class InputScaling(nn.Module):
-    """Counts on a common scale, and a learned token where they are hidden.
+    """Scale counts, and replace hidden ones by a learned token per neuron.
 
     Parameters
     ----------
@@ -29,18 +29,18 @@ class InputScaling(nn.Module):
 
     @torch.no_grad()
     def set_statistics(self, center: Tensor, scale: Tensor) -> None:
-        """Take over mean and standard deviation of the square roots of the counts.
+        """Set mean and standard deviation of the square roots of the counts.
 
         Parameters
         ----------
         center, scale : Tensor, shape (n_neurons,)
-            Of each neuron.
+            Mean and standard deviation of each neuron.
         """
         if self.kind == "counts":
             self.scale.fill_(1 / math.sqrt(len(center)))
             return
         self.center.copy_(center)
-        # the square root makes the variance of Poisson counts 1/4 at any but the lowest rates
+        # square roots of Poisson counts have a variance of 1/4 at all but the lowest rates
         self.scale.copy_(scale if self.kind == "standardized" else torch.tensor(0.5))
 
     def forward(self, spikes: Tensor, shown: Tensor) -> tuple[Tensor, Tensor]:
@@ -56,27 +56,27 @@ class InputScaling(nn.Module):
         Returns
         -------
         entering : Tensor, same shape
-            With tokens where hidden.
+            Scaled counts, tokens where hidden.
         values : Tensor, same shape
-            0 where hidden.
+            Scaled counts, 0 where hidden.
         """
         spikes = spikes.nan_to_num(0.0, 0.0, 0.0) * shown
         if self.kind == "counts":  # hidden entries are 0
             values = spikes / self.scale
             return values, values
-        # the square root, by a way that is ten times as fast on a CPU where counts are 0
+        # square roots in a form that is ten times as fast on a CPU where counts are 0
         roots = spikes * (spikes + 1e-30).rsqrt()
         values = (roots - self.center) / self.scale * shown
         return torch.addcmul(values, 1 - shown, self.token), values
 
 
 class ReadOut(nn.Linear):
-    """From the stream to one number a neuron, with a gain and a shift chosen after training.
+    """From the residual stream to one number per neuron, with gain and shift set after training.
 
     Parameters
     ----------
     width : int
-        Width of the stream.
+        Width of the residual stream.
     n_neurons : int
         Neurons of the population.
     """
@@ -91,13 +91,14 @@ class ReadOut(nn.Linear):
         self.register_buffer("shift", torch.zeros(n_neurons))
 
     def forward(self, x: Tensor) -> Tensor:
+        # (batch, n_bins, n_neurons)
         return torch.addcmul(self.shift, self.gain, super().forward(x))
 
 
 class FromNeurons(nn.Linear):
-    """From one channel a neuron back to the stream; starts at zero.
+    """From one channel per neuron back to the residual stream; initialised to zero.
 
-    So training begins with the temporal network.
+    Training thus starts with the temporal network.
     """
 
     def __init__(self, n_neurons: int, width: int):

@@ -12,7 +12,7 @@ from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.layers import sinusoids
 from sklearn_stndt.network.population import FromNeurons
 
-HIDDEN_SCORE = 1e6  # lower by this much, a neuron gets no weight: exp(-1e6) is 0
+HIDDEN_SCORE = 1e6  # subtracted from scores of hidden neurons: exp(-1e6) is 0
 
 
 class SpatialAttention(nn.Module):
@@ -20,19 +20,19 @@ class SpatialAttention(nn.Module):
 
     .. math:: A_S = \mathrm{softmax}(Q_S K_S^T / \sqrt{w})
 
-    of shape n_neurons x n_neurons, averaged over heads. There are no values: the weights are
-    applied to the temporal stream by the caller.
+    of shape n_neurons x n_neurons, averaged over heads. There are no values: the caller applies
+    the weights to the residual stream.
 
     Parameters
     ----------
     n_bins : int
-        Length of a neuron's time course, the window.
+        Bins of a neuron's time course, that is of the window.
     n_heads : int
-        Number of heads, whose maps are averaged.
+        Number of heads, whose attention maps are averaged.
     width : int
-        Width of queries and keys of all heads together; need not be a multiple of n_heads.
+        Total width of queries and keys over heads; need not be a multiple of n_heads.
     dropout : float
-        Dropout of the weights.
+        Dropout of the attention weights.
     """
 
     def __init__(self, n_bins: int, n_heads: int, width: int, dropout: float):
@@ -43,14 +43,14 @@ class SpatialAttention(nn.Module):
         self.drop = Dropout(dropout)
 
     def forward(self, courses: Tensor, neuron_visible: Tensor) -> Tensor:
-        """Weights that each neuron gives to the others.
+        """Attention weights between neurons.
 
         Parameters
         ----------
         courses : Tensor, shape (batch, n_neurons, n_bins)
-            Time courses, 0 where nothing is visible.
+            Time courses, 0 where hidden.
         neuron_visible : Tensor of bool, shape (batch, n_neurons)
-            False for neurons of which nothing is visible in the window: they get no weight.
+            False for neurons without visible entries in the window: they get no weight.
 
         Returns
         -------
@@ -61,18 +61,19 @@ class SpatialAttention(nn.Module):
         query_key = self.query_key(courses)  # (batch, n_neurons, 2 * n_heads * head_width)
         query_key = query_key.view(batch, n_neurons, 2, self.n_heads, self.head_width)
         query, key = query_key.permute(2, 0, 3, 1, 4)  # (batch, n_heads, n_neurons, head_width)
+        # scores (batch, n_heads, n_neurons, n_neurons)
         scores = (query / math.sqrt(self.head_width)) @ key.transpose(-1, -2)
         seen = neuron_visible.to(scores.dtype)  # (batch, n_neurons)
-        # not -inf: where a trial is hidden as a whole, the softmax stays finite
+        # not -inf, so that the softmax is finite in a trial without visible entries
         scores += ((seen - 1) * HIDDEN_SCORE)[:, None, None, :]
         weights = scores.softmax(-1).sum(1)  # (batch, n_neurons, n_neurons)
-        # the mean over heads; all zero in a trial that is hidden as a whole
+        # mean over heads; all zero in a trial without visible entries
         weights = weights * (seen.amax(1) / self.n_heads)[:, None, None]
         return self.drop(weights)  # (batch, n_neurons, n_neurons)
 
 
 class CourseNorm(nn.Module):
-    """Layer normalisation of each neuron's time course over the bins that show anything."""
+    """Layer normalisation of each neuron's time course over the visible bins."""
 
     def __init__(self, n_bins: int):
         super().__init__()
@@ -83,23 +84,23 @@ class CourseNorm(nn.Module):
         # courses (batch, n_neurons, n_bins), bin_visible (batch, n_bins)
         n_first = int(bin_visible[0].sum())
         if n_first and bin_visible[:, :n_first].all() and not bin_visible[:, n_first:].any():
-            # the usual case: nothing but a forecast is hidden, and one kernel does it
+            # the usual case: only forecast bins are hidden, so a single kernel suffices
             gain, shift = self.gain[:n_first], self.shift[:n_first]
             normed = F.layer_norm(courses[..., :n_first], (n_first,), gain, shift)
-            return F.pad(normed, (0, courses.shape[-1] - n_first))
-        seen = bin_visible[:, None].to(courses.dtype)
-        n_seen = seen.sum(-1, keepdim=True).clamp(min=1)
+            return F.pad(normed, (0, courses.shape[-1] - n_first))  # (batch, n_neurons, n_bins)
+        seen = bin_visible[:, None].to(courses.dtype)  # (batch, 1, n_bins)
+        n_seen = seen.sum(-1, keepdim=True).clamp(min=1)  # (batch, 1, 1)
         centred = (courses - (courses * seen).sum(-1, keepdim=True) / n_seen) * seen
-        variance = centred.square().sum(-1, keepdim=True) / n_seen
+        variance = centred.square().sum(-1, keepdim=True) / n_seen  # (batch, n_neurons, 1)
         return (centred * torch.rsqrt(variance + 1e-5) * self.gain + self.shift) * seen
 
 
 class SpatialMixing(nn.Module):
-    r"""Spatial attention weights, applied to the temporal stream: :math:`A_S Z_T^T`.
+    r"""Spatial attention weights, applied to the residual stream: :math:`A_S Z_T^T`.
 
-    A stream that has one channel a neuron is mixed as it is. Any other width goes to neuron space
-    by the weights of the read-out, so that what is mixed are departures of log-rates, and back by
-    a linear map that starts at zero, so that training begins with the temporal network.
+    With one channel per neuron, the stream is mixed directly. With any other width, it is mapped to
+    neuron space by the weights of the readout, so that deviations of log-rates are mixed, and back
+    by a linear map initialised to zero, so that training starts with the temporal network.
     """
 
     def __init__(
@@ -120,14 +121,14 @@ class SpatialMixing(nn.Module):
         self.from_neurons = None if d_model is None else FromNeurons(n_neurons, d_model)
 
     def to_neurons(self, x: Tensor, readout: Tensor) -> Tensor:
-        """Channels of the neurons, (batch, n_bins, n_neurons)."""
+        """Residual stream in neuron space, (batch, n_bins, n_neurons)."""
         return x if self.from_neurons is None else F.linear(x, readout)
 
     def forward(
         self, x: Tensor, courses: Tensor, neuron_visible: Tensor, readout: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # courses (batch, n_neurons, n_bins), readout (n_neurons, d_model)
-        # returns what is to be added to the stream, and the map
+        # x (batch, n_bins, width), courses (batch, n_neurons, n_bins), readout (n_neurons, width)
+        # returns the update of the residual stream and the attention weights
         weights = self.attention(courses, neuron_visible)  # (batch, n_neurons, n_neurons)
         channels = self.to_neurons(self.norm(x), readout)  # (batch, n_bins, n_neurons)
         mixed = channels @ weights.transpose(-1, -2)  # (batch, n_bins, n_neurons)
@@ -137,10 +138,10 @@ class SpatialMixing(nn.Module):
 
 
 class PublishedSpatialPart(nn.Module):
-    """The spatial half of every layer as published: weights from the layer's own input.
+    """Spatial part of every layer as published: attention weights from the layer's own input.
 
-    The first layer sees the counts through an embedding of time courses, the others see the
-    stream. Each mixing is followed by a feed-forward.
+    Time courses are embedded counts in the first layer, and the residual stream in the others.
+    Each mixing is followed by a feed-forward branch.
     """
 
     def __init__(
@@ -192,6 +193,7 @@ class PublishedSpatialPart(nn.Module):
         readout: Tensor,
         factor: float,
     ) -> tuple[Tensor, Tensor]:
+        # x (batch, n_bins, width), courses (batch, n_neurons, n_bins), readout (n_neurons, width)
         mixed, weights = self.mixings[i](x, courses, neuron_visible, readout)
         x = torch.add(x, mixed, alpha=factor)
         return torch.add(x, self.feed_forwards[i](x), alpha=factor), weights

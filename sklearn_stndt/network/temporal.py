@@ -12,18 +12,19 @@ from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.dropped_attention import DroppedAttention, of_block, query_blocks
 from sklearn_stndt.network.layers import sinusoids
 
-LONGEST_WHOLE = 256  # bins up to which one call is faster than several in the reach of a band
+LONGEST_WHOLE = 256  # bins up to which one call is faster than several within the band
 
 
 def layer_bands(context: tuple[int, int] | None, n_layers: int) -> list[tuple[int, int] | None]:
-    """Share the bins that a bin may look back and ahead among the layers.
+    """Divide the context of the network among its layers.
 
-    Each layer reaches further by its own band, so the bands of all layers add up to `context`.
+    Each layer extends the reach by its own band, so the bands of all layers add up to `context`.
 
     Parameters
     ----------
     context : (int, int) or None
-        Bins back and ahead that may influence a bin in the whole network; None: all.
+        Bins back and ahead, within the window, that temporal attention reaches through all layers;
+        None: all.
     n_layers : int
         Number of layers.
 
@@ -41,56 +42,56 @@ def layer_bands(context: tuple[int, int] | None, n_layers: int) -> list[tuple[in
 
 
 def allowed_keys(bin_visible: Tensor, band: tuple[int, int] | None) -> Tensor | None:
-    """Which bins each bin may look at: those in the band that show at least one entry.
+    """Keys that each query may attend to: bins in the band with at least one visible entry.
 
     Parameters
     ----------
     bin_visible : Tensor of bool, shape (batch, n_bins)
-        False where nothing of the bin is visible: padding, forecast bins, all-NaN bins.
+        False for bins without visible entries: padding, forecast bins, all-NaN bins.
     band : (int, int) or None
         Bins back and ahead; None: no limit.
 
     Returns
     -------
     Tensor of bool, shape (batch or 1, 1, n_bins or 1, n_bins), or None
-        True where query (row) may look at key (column); None where nothing is forbidden.
+        True where a query (row) may attend to a key (column); None: no restriction.
     """
     everything_visible = bool(bin_visible.all())
     if bool((bin_visible == bin_visible[:1]).all()):
-        bin_visible = bin_visible[:1]  # one mask for all trials: forecast bins
+        bin_visible = bin_visible[:1]  # one mask for all trials, as for forecast bins
     if band is None:
         return None if everything_visible else bin_visible[:, None, None, :]
     bins = torch.arange(bin_visible.shape[1], device=bin_visible.device)
     ahead = bins[None, :] - bins[:, None]  # (n_bins, n_bins), key minus query
-    in_band = ((ahead >= -band[0]) & (ahead <= band[1]))[None, None]
+    in_band = ((ahead >= -band[0]) & (ahead <= band[1]))[None, None]  # (1, 1, n_bins, n_bins)
     return in_band if everything_visible else in_band & bin_visible[:, None, None, :]
 
 
 class TemporalAttention(nn.Module):
     r"""Multi-head attention over the bins of a trial.
 
-    Where `local_bins` is given, a learned penalty grows with the distance between bins,
+    With `local_bins`, a learned penalty grows with the distance between bins,
 
     .. math:: \mathrm{softmax}(Q K^T / \sqrt{w} - |t - t'| / \lambda_h)
 
-    with a length :math:`\lambda_h` of each head that starts between 2 bins and a third of the
-    window. So every head starts as a smoothing kernel, which is what few trials call for.
+    with a length :math:`\lambda_h` per head, initialised between 2 bins and a third of the window.
+    Every head thus starts as a smoothing kernel, which suits few trials.
 
     Parameters
     ----------
     d_model : int
-        Width of the stream; it need not be a multiple of n_heads.
+        Width of the residual stream; need not be a multiple of n_heads.
     n_heads : int
         Number of heads, each of width ceil(d_model / n_heads).
     dropout : float
         Dropout of the attention weights.
     local_bins : int or None, default=None
-        Bins of the window, if distance is to be penalised; None: it is not, as published.
+        Bins of the window, to penalise distance; None: no penalty, as published.
 
     References
     ----------
     O. Press, N. A. Smith, M. Lewis, "Train short, test long: attention with linear biases enables
-    input length extrapolation", ICLR 2022; there the lengths are fixed.
+    input length extrapolation", ICLR 2022, where the lengths are fixed.
     """
 
     def __init__(self, d_model: int, n_heads: int, dropout: float, local_bins: int | None = None):
@@ -113,19 +114,19 @@ class TemporalAttention(nn.Module):
         return_weights: bool = False,
         band: tuple[int, int] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend.
+        """Attend over bins.
 
         Parameters
         ----------
         x : Tensor, shape (batch, n_bins, d_model)
-            The stream.
-        allowed : Tensor of bool, broadcast to (batch, 1, n_bins, n_bins), or None
-            Keys (last axis) that each query may look at. A query without any gets zeros.
+            Residual stream, normalised.
+        allowed : Tensor of bool, broadcastable to (batch, 1, n_bins, n_bins), or None
+            Keys (last axis) that each query may attend to. A query without keys gets zeros.
         return_weights : bool, default=False
-            Return the weights too, at the cost of the fused kernel.
+            Also return the attention weights, without the fused kernel.
         band : (int, int) or None, default=None
-            Bins back and ahead outside of which `allowed` allows nothing, so that nothing need be
-            computed there.
+            Bins back and ahead beyond which `allowed` excludes every key, so that computation
+            there can be skipped.
 
         Returns
         -------
@@ -137,10 +138,10 @@ class TemporalAttention(nn.Module):
         if not return_weights and allowed is not None and allowed.shape[:3] == (1, 1, 1):
             n_first = int(allowed.sum())
             if n_first and allowed[..., :n_first].all():
-                n_keys, allowed = n_first, None  # the usual case: nobody looks at the forecast
+                n_keys, allowed = n_first, None  # the usual case: only forecast bins are excluded
         if allowed is not None:
             has_key = allowed.any(-1, keepdim=True)  # (batch or 1, 1, n_bins or 1, 1)
-            # a softmax over nothing would be NaN
+            # no -inf for queries without keys: their softmax would be NaN
             bias = torch.zeros(allowed.shape, dtype=x.dtype, device=x.device)
             bias = bias.masked_fill(has_key & ~allowed, -torch.inf)
         if self.log_length is not None:
@@ -153,7 +154,7 @@ class TemporalAttention(nn.Module):
             weights = None
         else:
             attended, weights = self._attend(qkv, bias, band, n_keys, return_weights)
-        if has_key is not None and not has_key.all():  # what has nothing to look at gets zeros
+        if has_key is not None and not has_key.all():  # queries without keys get zeros
             attended = attended * has_key[:, 0].to(x.dtype)  # (batch, n_bins, inner)
             weights = None if weights is None else weights * has_key
         return self.out(attended), weights
@@ -166,7 +167,10 @@ class TemporalAttention(nn.Module):
         n_keys: int,
         return_weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Attend by torch's fused kernels, or by hand where the weights are wanted."""
+        """Attend by torch's fused kernels, or explicitly if the weights are requested.
+
+        Returns attended values, (batch, n_bins, n_heads * head_width), and weights as `forward`.
+        """
         by_head = qkv.unflatten(2, (3, self.n_heads, self.head_width))
         query, key, value = by_head.permute(2, 0, 3, 1, 4)  # each (batch, n_heads, n_bins, width)
         weights = None
@@ -196,14 +200,14 @@ class TemporalAttention(nn.Module):
 
 
 def distance_penalty(n_bins: int, log_length: Tensor) -> Tensor:
-    """What the distance between bins takes off the scores.
+    """Penalty on the distance between bins, to be added to the scores.
 
     Parameters
     ----------
     n_bins : int
         Bins of the window.
     log_length : Tensor, shape (n_heads,)
-        Logarithm of the bins over which the penalty grows by 1.
+        Logarithm of the number of bins over which the penalty grows by 1.
 
     Returns
     -------
@@ -214,14 +218,14 @@ def distance_penalty(n_bins: int, log_length: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=2)
 def distances(n_bins: int, device: torch.device) -> Tensor:
-    """Bins between two bins, shape (n_bins, n_bins); the same tensor each time."""
-    with torch.inference_mode(False):  # who infers first must not spoil it for training
+    """Distance between bins, shape (n_bins, n_bins); cached."""
+    with torch.inference_mode(False):  # training cannot use a tensor created in inference mode
         bins = torch.arange(n_bins, dtype=torch.float32, device=device)
         return (bins[:, None] - bins).abs()
 
 
 class Positions(nn.Module):
-    """Learned position of each bin of the window, added to the stream."""
+    """Learned position encoding of each bin of the window, added to the residual stream."""
 
     def __init__(self, n_bins: int, width: int):
         super().__init__()
@@ -232,7 +236,7 @@ class Positions(nn.Module):
 
 
 class TemporalLayer(nn.Module):
-    """Pre-norm attention over bins, then a feed-forward: NDT's layer."""
+    """Layer of NDT: pre-norm attention over bins, then a feed-forward branch."""
 
     def __init__(
         self,
