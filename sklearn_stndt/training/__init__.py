@@ -1,1 +1,1 @@
-"""Training of the network: windows of data, the skorch net, seeding."""
+"""Training of the network: settings, objective, the skorch net, calibration."""

@@ -1,4 +1,4 @@
-"""How far inferred rates should depart from each neuron's mean, as validation windows tell."""
+"""Calibrate on validation windows how far inferred rates deviate from each neuron's mean."""
 
 from typing import NamedTuple
 
@@ -13,32 +13,32 @@ from sklearn_stndt.network.likelihood import Likelihood
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.windows.cutting import Windows
 
-GAINS = (0.2, 2.0)  # never further from 1: a bound for recordings that say little
-MAX_ENTRIES = 2**22  # of the log-rates of all folds that are kept to choose a gain
+GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
+MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
 
 
 @torch.no_grad()
 def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
-    r"""Scale the departures of log-rates from their mean, and keep each neuron's mean rate.
+    r"""Scale the deviations of log-rates from their mean, preserving each neuron's mean rate.
 
-    A network that was trained on few trials departs further from the mean than spikes that it has
-    not seen support. One factor each, for held-in and for held-out neurons,
+    Log-rates of a network trained on few trials deviate further from the mean than unseen spikes
+    support. One gain g for held-in and one for held-out neurons,
 
     .. math:: r \leftarrow \bar r + g\,(r - \bar r) + \delta,
 
-    is chosen by the Poisson likelihood of entries that were hidden.
+    are chosen by the Poisson likelihood of hidden entries; :math:`\delta` preserves the mean rate.
 
     Parameters
     ----------
     net : MaskedModellingNet
-        Trained; gain and shift of its network are changed.
+        Trained net; the gain and shift of its network are modified.
     validation : Windows
-        Windows that were not trained on.
+        Windows not used for training.
 
     Returns
     -------
     dict
-        The gains, by "heldin" and "heldout", of the groups that have hidden spikes.
+        Gains of the groups that have hidden spikes, under "heldin" and "heldout".
     """
     predictions = _predictions(net, validation)
     n_neurons = predictions.spikes.shape[-1]
@@ -69,7 +69,7 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
 
 
 class _Predictions(NamedTuple):
-    """Log-rates of windows, and what they are scored against, on the CPU.
+    """Log-rates of windows and the counts they are scored against, on the CPU.
 
     Each of shape (n_folds * n_windows, n_bins, n_neurons).
     """
@@ -77,15 +77,15 @@ class _Predictions(NamedTuple):
     log_rates: Tensor
     spikes: Tensor
     known: Tensor
-    scored: Tensor  # hidden from the network, and to be scored
+    scored: Tensor  # hidden from the network and scored
 
     def of(self, neurons: Tensor) -> "_Predictions":
-        """Those of some neurons."""
+        """Select neurons."""
         return _Predictions(*(part[..., neurons] for part in self))
 
 
 def _predictions(net: MaskedModellingNet, windows: Windows) -> _Predictions:
-    """Log-rates with fold after fold hidden."""
+    """Log-rates with each fold hidden in turn."""
     net.module_.eval()
     n_neurons = windows.rows.shape[1]
     a_window = N_FOLDS * windows.window * n_neurons
@@ -103,16 +103,16 @@ def _predictions(net: MaskedModellingNet, windows: Windows) -> _Predictions:
 
 
 def _mean(log_rates: Tensor, known: Tensor) -> Tensor:
-    """Mean log-rate of each neuron over known entries."""
-    total = torch.where(known, log_rates, 0.0).sum((0, 1), dtype=torch.float64)
+    """Mean log-rate of each neuron over known entries, shape (n_neurons,)."""
+    total = torch.where(known, log_rates, 0.0).sum((0, 1), dtype=torch.float64)  # (n_neurons,)
     return total / known.sum((0, 1)).clamp(min=1)
 
 
 def _scaled(gain: float, center: Tensor, log_rates: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """Scaled log-rates, and the shift in them that keeps each neuron's mean rate."""
+    """Scaled log-rates, and the shift in them, (n_neurons,), that preserves each mean rate."""
     scaled = center + gain * (log_rates - center)
     before = torch.where(known, log_rates, -torch.inf).flatten(0, 1).logsumexp(0)
-    after = torch.where(known, scaled, -torch.inf).flatten(0, 1).logsumexp(0)
+    after = torch.where(known, scaled, -torch.inf).flatten(0, 1).logsumexp(0)  # (n_neurons,)
     shift = torch.where(known.any(0).any(0), before - after, 0.0)
     return scaled + shift, shift
 

@@ -1,4 +1,4 @@
-"""Callbacks of the skorch net: held-out bits per spike, learning rate, progress."""
+"""Callbacks of the skorch net: held-out bits per spike, learning rate, progress bar."""
 
 import math
 
@@ -8,14 +8,14 @@ from tqdm.auto import tqdm
 
 
 class WarmupCosine:
-    """Factor of the learning rate: a linear warm-up, then half a cosine down to 0.
+    """Learning rate factor: linear warm-up, then cosine decay to 0.
 
     Parameters
     ----------
     n_updates : int
-        Updates of the whole training.
+        Total number of updates.
     warmup : float
-        Share of them spent on the warm-up.
+        Share of the updates used for warm-up.
     """
 
     def __init__(self, n_updates: int, warmup: float):
@@ -30,11 +30,11 @@ class WarmupCosine:
 
 
 class HeldOutBits(Callback):
-    """Record bits per spike of the validation entries that were hidden, as `valid_bits`.
+    """Record bits per spike of hidden validation entries as `valid_bits`.
 
     The reference is each neuron's mean rate over these entries, as in
-    :func:`sklearn_stndt.metrics.bits_per_spike`. Without a single spike there, the gain in
-    log-likelihood is recorded as it is, so that models can still be ranked.
+    :func:`sklearn_stndt.metrics.bits_per_spike`. If they contain no spike, the log-likelihood
+    gain is recorded without division, so that models can still be ranked.
     """
 
     def on_epoch_begin(self, net, **kwargs):
@@ -57,7 +57,7 @@ class HeldOutBits(Callback):
 
 
 class BestWeights(EarlyStopping):
-    """Early stopping on held-out bits per spike that ends with the best weights."""
+    """Early stopping on held-out bits per spike that restores the best weights."""
 
     def __init__(self, patience: int):
         super().__init__(
@@ -71,7 +71,7 @@ class BestWeights(EarlyStopping):
 
 
 class Progress(Callback):
-    """A bar with updates per second, time left, and the latest scores."""
+    """Progress bar with updates per second, time left and the latest scores."""
 
     def __init__(self, n_updates: int):
         self.n_updates = n_updates
@@ -92,4 +92,4 @@ class Progress(Callback):
 
     def on_train_end(self, net, **kwargs):
         self.bar_.close()
-        del self.bar_  # holds a stream, which cannot be pickled
+        del self.bar_  # holds an output stream, which cannot be pickled

@@ -19,18 +19,19 @@ from sklearn_stndt.windows.cutting import Windows, cut, half_overlap
 from sklearn_stndt.windows.out_of_core import in_pieces
 from sklearn_stndt.windows.segments import Segments
 
-STATISTICS_BYTES = 2**21  # of counts that are read at once
+STATISTICS_BYTES = 2**21  # bytes of counts read at once
 
 
 class Statistics(NamedTuple):
-    """Statistics of each neuron over what is known, each of shape (n_neurons,).
+    """Statistics of each neuron's known counts, each of shape (n_neurons,).
 
     Attributes
     ----------
     mean : ndarray of float64
-        Mean count, above 0 also for a silent neuron.
+        Mean count, above 0 even for a silent neuron.
     mean_sqrt, std_sqrt : ndarray of float64
-        Mean and standard deviation of the square root of the counts, 1 for a constant neuron.
+        Mean and standard deviation of the square roots of the counts; the standard deviation of a
+        constant neuron is set to 1.
     """
 
     mean: NDArray
@@ -40,18 +41,18 @@ class Statistics(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a network is trained and validated on.
+    """Data for training and validation.
 
     Attributes
     ----------
     windows : Windows
-        To train on.
+        Training windows.
     validation : Windows or None
-        To stop on, not trained on.
+        Validation windows, not used for training.
     n_bins : int
         Bins of training data.
     statistics : Statistics
-        Of all data.
+        Statistics of all data.
     """
 
     windows: Windows
@@ -61,7 +62,7 @@ class TrainingData:
 
     @property
     def size(self) -> DataSize:
-        """What "auto" depends on."""
+        """Size of the data, which determines "auto" settings."""
         return DataSize(
             n_bins=self.n_bins,
             n_neurons=self.windows.rows.shape[1],
@@ -79,7 +80,7 @@ def prepare(
     validation_fraction: float | None,
     seed: int,
 ) -> TrainingData:
-    """Set windows aside for validation, and cut the rest into windows to train on.
+    """Set windows aside for validation, and cut the rest into training windows.
 
     Parameters
     ----------
@@ -88,11 +89,11 @@ def prepare(
     window : int
         Bins of a window.
     forecast_bins : int
-        Bins at the end of a window that are never shown.
+        Bins at the end of a window that are always hidden.
     validation_fraction : float or None
-        Share to set aside; None: nothing.
+        Share to set aside; None: no validation.
     seed : int
-        Draws the windows that are set aside.
+        Seed for drawing the validation windows.
 
     Returns
     -------
@@ -101,7 +102,7 @@ def prepare(
     Raises
     ------
     ValueError
-        If a neuron is never known.
+        If a neuron has no known count.
     """
     statistics = known_statistics(segments.rows)
     segments = segments.without_padding(window)
@@ -125,16 +126,16 @@ def train(
     Parameters
     ----------
     data : TrainingData
-        Windows to train and validate on.
+        Windows for training and validation.
     settings : Settings
-        Of network, objective and training.
+        Settings of network, objective and training.
     previous : MaskedModellingNet, default=None
-        Start from its weights and go on with its history.
+        Net whose weights and history to continue from.
 
     Returns
     -------
     MaskedModellingNet
-        Trained, and trimmed for prediction.
+        Trained net, trimmed for prediction.
     """
     training, size = settings.training, data.size
     with isolated_torch(
@@ -152,7 +153,7 @@ def train(
         if data.validation is not None and training.calibration:
             calibrate(net, data.validation)
     history = copy.copy(net.history)
-    net.trim_for_prediction()  # forgets the history, which is small and wanted
+    net.trim_for_prediction()  # drops the history, which is small and needed
     if previous is not None:
         for row in history:
             row["epoch"] += len(previous.history)
@@ -162,19 +163,19 @@ def train(
 
 
 def _take_weights(net: MaskedModellingNet, previous: MaskedModellingNet) -> None:
-    """Start from the weights of another net."""
+    """Load the weights of another net."""
     try:
         net.module_.load_state_dict(previous.module_.state_dict())
     except RuntimeError as error:
         raise ValueError(
-            "warm_start=True goes on from the present weights, but the network has changed since "
-            "they were trained. Set the network's parameters (d_model, n_layers, ...) back, or fit "
+            "warm_start=True continues from the current weights, but the network has changed since "
+            "they were trained. Restore the network's parameters (d_model, n_layers, ...), or fit "
             "a clone."
         ) from error
 
 
 def known_statistics(X: NDArray) -> Statistics:
-    """Statistics of each neuron over what is known, read in pieces.
+    """Statistics of each neuron's known counts, read in pieces.
 
     Parameters
     ----------
@@ -188,7 +189,7 @@ def known_statistics(X: NDArray) -> Statistics:
     Raises
     ------
     ValueError
-        If a neuron is never known.
+        If a neuron has no known count.
     """
     n_known, total, roots = np.zeros((3, X.shape[1]))
     for piece in in_pieces(X, STATISTICS_BYTES):
@@ -206,8 +207,8 @@ def known_statistics(X: NDArray) -> Statistics:
             "Remove them, or pass counts of at least some bins."
         )
     mean, mean_sqrt = total / n_known, roots / n_known
-    # the square of a square root is the count: its mean is known already
+    # the mean of the squared square roots is the mean count
     std_sqrt = np.sqrt(np.maximum(mean - mean_sqrt**2, 0))
     std_sqrt[std_sqrt < 1e-6] = 1.0
-    # half a spike in the whole recording stands for none: its logarithm is finite
+    # a silent neuron gets half a spike in the recording, so that its log-rate is finite
     return Statistics(np.maximum(mean, 0.5 / n_known), mean_sqrt, std_sqrt)

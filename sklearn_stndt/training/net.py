@@ -1,4 +1,4 @@
-"""The skorch net that trains the network on what it hides."""
+"""The skorch net that trains the network by masked modelling."""
 
 import copy
 import math
@@ -34,22 +34,22 @@ from sklearn_stndt.training.objective import Batch, ObjectiveSettings
 from sklearn_stndt.training.settings import LONGEST_EPOCH, Settings
 from sklearn_stndt.windows.cutting import Windows
 
-HIDDEN_ENTRIES = 2**17  # that are scored are enough to choose weights by
+HIDDEN_ENTRIES = 2**17  # scored entries that suffice to choose the best weights
 
 _DEFAULT_OBJECTIVE = ObjectiveSettings()
 
 
 class MaskedModellingNet(NeuralNet):
-    """Learns to predict counts that it does not see.
+    """Trains a network to predict hidden counts.
 
     Parameters
     ----------
     module : type
-        Network, called with counts and what is visible of them.
+        Network, called with counts and the mask of visible entries.
     objective : ObjectiveSettings, default=ObjectiveSettings()
-        What is hidden, and the losses.
+        Which entries are hidden, and the losses.
     n_scored_folds : int, default=N_FOLDS
-        Of the complementary folds of a validation without held-out neurons, how many are scored.
+        Number of complementary folds to score in validation, if there are no held-out neurons.
     **kwargs
         Parameters of :class:`skorch.NeuralNet`.
     """
@@ -58,7 +58,7 @@ class MaskedModellingNet(NeuralNet):
         self,
         module,
         *,
-        criterion=nn.Identity,  # skorch demands one; the objective is in `train_step_single`
+        criterion=nn.Identity,  # skorch requires one; the loss is in `train_step_single`
         objective=_DEFAULT_OBJECTIVE,
         n_scored_folds=N_FOLDS,
         **kwargs,
@@ -68,14 +68,14 @@ class MaskedModellingNet(NeuralNet):
         self.n_scored_folds = n_scored_folds
 
     def split_visible(self, windows: Tensor) -> Batch:
-        """Split windows, NaN where missing, into counts, what is known, and what may be shown."""
+        """Split windows, NaN where missing, into counts and masks of known and visible entries."""
         return self.objective.split(windows.to(self.device))
 
     def contrast(self, spikes: Tensor, visible: Tensor) -> Tensor:
-        """Contrastive loss between two corrupted views."""
+        """Contrastive loss between two corrupted views of (batch, n_bins, n_neurons), shape ()."""
         objective = self.objective
         ratios = objective.contrastive_token_ratio, objective.contrastive_random_ratio
-        # part after part of the batch, as below; what is compared is of all of it
+        # in micro-batches, as below; the loss compares the views of the whole batch
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
         largest, compared = spikes.max(), []
         for _ in range(2):
@@ -93,11 +93,11 @@ class MaskedModellingNet(NeuralNet):
         return torch.stack(losses).sum()
 
     def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
-        """Mask, infer, and take the gradient of the loss of what was masked."""
+        """Mask entries, run the forward pass, and backpropagate the loss of the hidden entries."""
         self._set_training(True)
         objective = self.objective
         spikes, known, visible = self.split_visible(batch[0])
-        # part after part: the activations of one are gone before those of the next are made
+        # in micro-batches: activations of one are freed before those of the next are computed
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
         ratios, largest = (objective.token_ratio, objective.random_ratio), spikes.max()
         masks = [draw_mask(part, objective.mask_ratio) for part in visible.split(size)]
@@ -127,17 +127,17 @@ class MaskedModellingNet(NeuralNet):
 
     @torch.no_grad()
     def validation_step(self, batch, **fit_params) -> dict[str, Any]:
-        """Score what is always hidden, or else every entry once, fold after fold."""
+        """Score held-out neurons and forecast, or, without held-out neurons, each fold in turn."""
         self._set_training(False)
         split = self.split_visible(batch[0])
         spikes, visible = split.spikes, split.visible
         hidden = self.objective.validation_sets(split, self.n_scored_folds)
         nll = torch.zeros(())
         n_spikes, n_entries = torch.zeros(2, spikes.shape[2])
-        # as many folds at once as suit the processor: few windows would hardly occupy it
+        # several folds per forward pass, since few windows would underuse the processor
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
         for part in hidden.split(max(size // len(spikes), 1)):  # (folds, batch, bins, neurons)
-            shown = (visible & ~part).flatten(0, 1)
+            shown = (visible & ~part).flatten(0, 1)  # (folds * batch, bins, neurons)
             output = self.module_(spikes.repeat(len(part), 1, 1), shown)
             log_rates = output.log_rates.unflatten(0, part.shape[:2])
             entry_nll = self.module_.likelihood.nll(log_rates, spikes)
@@ -148,7 +148,7 @@ class MaskedModellingNet(NeuralNet):
         return {"loss": loss, "y_pred": log_rates[-1], "evaluated": (nll, n_spikes, n_entries)}
 
     def fit_loop(self, *args, **kwargs):
-        """Train; remember whether a KeyboardInterrupt from outside ended it."""
+        """Train; record whether a KeyboardInterrupt not due to early stopping ended it."""
         self.interrupted_ = False
         try:
             return super().fit_loop(*args, **kwargs)
@@ -161,7 +161,7 @@ class MaskedModellingNet(NeuralNet):
 
 
 def keep_batch(batch):
-    """Collate nothing: the windows come as a batch."""
+    """Collate function that returns its input, because windows are read as a batch."""
     return batch
 
 
@@ -171,21 +171,21 @@ def build_net(
     windows: Windows,
     validation: Windows | None,
 ) -> MaskedModellingNet:
-    """Assemble the net with schedule, clipping, early stopping and progress.
+    """Build the net with learning rate schedule, gradient clipping, early stopping and progress.
 
     Parameters
     ----------
     settings : Settings
-        Of network, objective and training.
+        Settings of network, objective and training.
     n_neurons : int
-        Neurons of the population.
+        Number of neurons.
     windows : Windows
-        Windows to train on.
+        Training windows.
     validation : Windows or None
-        Windows on which to stop early; None: train to the end.
+        Validation windows for early stopping; None: train for all epochs.
     """
     training, objective = settings.training, settings.objective
-    # training changes callbacks and lists of them
+    # training modifies callbacks and lists of them
     net_params = copy.deepcopy(training.net_params or {})
     n_epoch = min(len(windows), LONGEST_EPOCH * training.batch_size)
     n_updates = training.max_epochs * -(-n_epoch // training.batch_size)
@@ -236,7 +236,7 @@ def build_net(
         params |= {"iterator_train__shuffle": False, "iterator_train__sampler": part}
     if "optimizer" not in net_params:
         params["optimizer__fused"] = torch.device(training.device).type in ("cpu", "cuda")
-    # what names a setting of the objective is in the settings already
+    # settings of the objective in net_params have been resolved already
     of_objective = {field.name for field in fields(objective)}
     return MaskedModellingNet(
         **(params | {k: v for k, v in net_params.items() if k not in of_objective})

@@ -1,4 +1,4 @@
-"""The objective: which entries are hidden in training, in validation and always."""
+"""Training objective: which entries are hidden in training, in validation and always."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,9 +17,9 @@ class Batch(NamedTuple):
     spikes : Tensor
         Counts, 0 where missing.
     known : Tensor of bool
-        Where there is a count.
+        True where there is a count.
     visible : Tensor of bool
-        What of it the network may be shown.
+        True where the count may be shown to the network.
     """
 
     spikes: Tensor
@@ -34,17 +34,17 @@ class ObjectiveSettings:
     Parameters
     ----------
     mask_ratio : float or (float, float)
-        Share of the visible entries that a training step masks; of a range, drawn per trial.
+        Share of visible entries masked in a training step; from a range, drawn per trial.
     token_ratio, random_ratio : float
-        What becomes of masked entries, see :func:`sklearn_stndt.network.corrupt`.
+        Corruption of masked entries, see :func:`sklearn_stndt.network.corrupt`.
     heldout_neurons : tuple of int
-        Neurons that are never shown.
+        Indices of neurons that are always hidden.
     forecast_bins : int
-        Bins at the end of a window that are never shown.
+        Bins at the end of a window that are always hidden.
     contrastive_weight, temperature : float
         Weight of the contrastive loss between two further corrupted views, and its temperature.
     contrastive_at : {"encoder", "embedding"}
-        What the loss compares: the mean output of the encoder, or the embedded input.
+        What the contrastive loss compares: the mean output of the encoder, or the embedded input.
     contrastive_mask_ratio, contrastive_token_ratio, contrastive_random_ratio
         Corruption of the two views.
     """
@@ -62,7 +62,7 @@ class ObjectiveSettings:
     temperature: float = 0.07
 
     def split(self, windows: Tensor) -> Batch:
-        """Split windows, NaN where missing, into counts, what is known, and what may be shown."""
+        """Split windows, NaN where missing, into counts and masks of known and visible entries."""
         known = ~torch.isnan(windows)  # (batch, n_bins, n_neurons)
         visible = known.clone()
         visible[:, :, list(self.heldout_neurons)] = False
@@ -70,7 +70,10 @@ class ObjectiveSettings:
         return Batch(windows.masked_fill(~known, 0.0), known, visible)
 
     def always_hidden(self, known: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Known entries of held-out neurons, and of forecast bins; None where there are none."""
+        """Masks of known entries of held-out neurons and of forecast bins; None if there are none.
+
+        All of shape (batch, n_bins, n_neurons).
+        """
         heldout = forecast = None
         observed = known.shape[1] - self.forecast_bins
         if self.heldout_neurons:
@@ -83,10 +86,10 @@ class ObjectiveSettings:
         return heldout, forecast
 
     def validation_sets(self, batch: Batch, n_folds: int = N_FOLDS) -> Tensor:
-        """Entries that are scored together while they are hidden, to choose weights.
+        """Sets of entries that are hidden and scored together, to choose the best weights.
 
-        Held-out neurons, with the forecast bins, are one set. Without held-out neurons, entries
-        are dealt to the speckled folds, forecast bins too, and the first `n_folds` are scored.
+        Held-out neurons and forecast bins form one set. Without held-out neurons, all entries,
+        including forecast bins, are assigned to the speckled folds; the first `n_folds` are scored.
 
         Returns
         -------
@@ -98,10 +101,10 @@ class ObjectiveSettings:
         return self._folds(batch, forecast)[:n_folds]
 
     def calibration_sets(self, batch: Batch) -> Tensor:
-        """Entries that are scored together while they are hidden, to choose gains.
+        """Sets of entries that are hidden and scored together, to choose gains.
 
-        Every entry of a held-in neuron is in one set. Those of held-out neurons, whose gain is one
-        of their own, are in each.
+        Every entry of a held-in neuron is in one set. Entries of held-out neurons, which have a
+        separate gain, are in every set.
 
         Returns
         -------
@@ -114,7 +117,7 @@ class ObjectiveSettings:
         return sets
 
     def _folds(self, batch: Batch, forecast: Tensor | None) -> Tensor:
-        """Visible entries and forecast bins, each in one of the speckled folds."""
+        """Visible entries and forecast bins of each fold, (N_FOLDS, batch, n_bins, n_neurons)."""
         scored = batch.visible if forecast is None else batch.visible | forecast
         folds = speckled_folds(tuple(batch.spikes.shape), batch.spikes.device)
         return torch.stack([scored & (folds == fold) for fold in range(N_FOLDS)])

@@ -1,4 +1,4 @@
-"""Settings of a fit: the estimator's parameters, with every "auto" resolved, in one place."""
+"""Settings of a fit: the estimator's parameters, with every "auto" resolved."""
 
 import math
 import warnings
@@ -14,21 +14,21 @@ from sklearn_stndt.network import NetworkSettings
 from sklearn_stndt.training.objective import ObjectiveSettings
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
-PASSES = (100, 200)  # times that each bin is seen: at one spike a bin or fewer, at two or more
-LONGEST_EPOCH = 600  # batches: where there are more, an epoch is a part of them
-MANY_BINS = 25_000  # of training data, from which on the network has a fourth layer
-MANY_NEURONS = 128  # from which on most training passes skip spatial attention
+PASSES = (100, 200)  # times each bin is seen: at one spike per bin or fewer, at two or more
+LONGEST_EPOCH = 600  # batches: if there are more, an epoch is a random part of them
+MANY_BINS = 25_000  # bins of training data from which the network has a fourth layer
+MANY_NEURONS = 128  # neurons from which most training passes skip spatial attention
 LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
-SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # mean the same to the skorch net
-DROPOUT_SHARE = 0.75  # of `dropout`, for the embedded input and before the read-out
+SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning in the skorch net
+DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """Settings of training and run time, under the names of the estimator's parameters.
 
-    `window` is the number of bins that was chosen, `device` a device of torch, `random_state` the
-    seed that was drawn, and the others are as described there.
+    `window` is the resolved number of bins, `device` a torch device, `random_state` the seed that
+    was drawn; the others are as described in the estimator.
     """
 
     window: int
@@ -53,16 +53,16 @@ class TrainingSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """What the parameters of an estimator became for the data of a fit.
+    """Parameters of an estimator, resolved for the data of a fit.
 
     Attributes
     ----------
     network : NetworkSettings
-        Of the network.
+        Settings of the network.
     objective : ObjectiveSettings
-        Of what is hidden in training, and of the losses.
+        Settings of masking and of the losses.
     training : TrainingSettings
-        Of windows, training and run time.
+        Settings of windows, training and run time.
     """
 
     network: NetworkSettings
@@ -72,7 +72,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class DataSize:
-    """What "auto" depends on.
+    """Size of the data, which determines "auto" settings.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class DataSize:
     window : int
         Bins of a window.
     spikes_per_bin : float
-        Of all neurons together, on average.
+        Mean spikes per bin, summed over neurons.
     """
 
     n_bins: int
@@ -94,7 +94,7 @@ class DataSize:
     spikes_per_bin: float
 
     def epoch_windows(self, batch_size: int) -> int:
-        """Windows of an epoch: all of them, or as many as the longest epoch has."""
+        """Windows per epoch: all of them, or as many as the longest epoch has."""
         return min(self.n_windows, LONGEST_EPOCH * batch_size)
 
 
@@ -112,17 +112,17 @@ def resolve(
     Parameters
     ----------
     estimator : STNDTEstimator
-        Its parameters, checked. `net_params` win where they name a setting.
+        Estimator with validated parameters. `net_params` override settings that they name.
     size : DataSize
-        Of the data to fit.
+        Size of the training data.
     heldout_neurons : tuple of int
         Indices of the neurons that are always hidden.
     device : str
-        Where to train.
+        Device for training.
     seed : int
-        Decides everything that is random.
+        Seed of everything random.
     previous : Settings or None, default=None
-        Of the fit whose weights are trained further: "auto" keeps its number of layers.
+        Settings of the fit whose weights are trained further: "auto" keeps its number of layers.
 
     Returns
     -------
@@ -210,7 +210,7 @@ def _settings(kind: Any, estimator: Any, **resolved: Any) -> Any:
 
 
 def _override(settings: Any, given: Mapping[str, Any]) -> Any:
-    """Replace settings by what `net_params` say of them."""
+    """Replace the settings that `given` names."""
     return replace(settings, **{f.name: given[f.name] for f in fields(settings) if f.name in given})
 
 
@@ -219,7 +219,7 @@ def _or(value: Any, default: Any) -> Any:
 
 
 def check_mask_ratio(mask_ratio: Any, name: str) -> float | tuple[float, float]:
-    """Check a share of entries, or a range of shares in any container."""
+    """Validate a share of entries, or a range of shares in any container."""
     if isinstance(mask_ratio, Real):
         if 0 < float(mask_ratio) < 1:
             return float(mask_ratio)
@@ -236,7 +236,7 @@ def check_mask_ratio(mask_ratio: Any, name: str) -> float | tuple[float, float]:
 
 
 def check_context(context: Any) -> tuple[int, int] | None:
-    """Check bins back and ahead, in any container."""
+    """Validate bins back and ahead, in any container."""
     if context is None:
         return None
     if np.shape(context) == (2,):
@@ -251,7 +251,7 @@ def check_context(context: Any) -> tuple[int, int] | None:
 
 
 def auto_batch_size(n_windows: int) -> int:
-    """Windows in a batch: many small updates where windows are few."""
+    """Windows per batch: fewer, for more updates, if there are few windows."""
     return min(16 if n_windows <= 500 else 32, n_windows)
 
 
@@ -260,7 +260,7 @@ def auto_max_epochs(
 ) -> int:
     """Enough epochs to see each bin 100 to 200 times, in 400 to 12,000 updates.
 
-    There are `n_bins` bins of training data, with `spikes_per_bin` of all neurons together; an
+    The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
@@ -270,40 +270,40 @@ def auto_max_epochs(
 
 
 def auto_n_layers(n_bins: int) -> int:
-    """Transformer layers: a fourth where there are tens of thousands of bins."""
+    """Number of layers: 4 for tens of thousands of bins, else 3."""
     return 4 if n_bins >= MANY_BINS else 3
 
 
 def auto_stochastic_depth(n_neurons: int, spatial_layers: str) -> float:
-    """Probability that a pass skips spatial attention, whose cost grows as neurons squared."""
+    """Probability that training skips spatial attention, whose cost is quadratic in neurons."""
     return 0.75 if n_neurons >= MANY_NEURONS and spatial_layers == "last" else 0.0
 
 
 def auto_dropout(n_bins: int) -> float:
-    """Dropout from the bins of training data: .4 for 5,000, .1 for 113,000 and more."""
+    """Dropout by bins of training data: .4 up to 5,000, .1 from 113,000."""
     position = math.log(max(n_bins, 1) / 5_000) / math.log(8)
     return 0.4 - 0.2 * min(max(position, 0.0), 1.5)
 
 
 def auto_patience(max_epochs: int) -> int:
-    """Epochs without a better score: a third of the training, for scores are noisy."""
+    """Epochs without improvement: a third of the training, because scores are noisy."""
     return max(max_epochs // 3, 10)
 
 
 def choose_window(window: int | None, longest: int, kind: str, forecast_bins: int) -> int:
-    """Bins of a window, never more than the longest trial has.
+    """Bins of a window, at most those of the longest trial.
 
     Parameters
     ----------
     window : int or None
-        What the user wants; None: the longest trial, or `DEFAULT_WINDOW` for a recording.
+        As requested; None: the longest trial, or `DEFAULT_WINDOW` for a recording.
     longest : int
         Bins of the longest trial.
     kind : {"trials", "groups", "recording"}
-        Trials along an axis; rows whose groups may be trials or, where they are long, sessions;
-        rows of one recording.
+        Trials along an axis; rows with groups, which may be trials or, if long, sessions; rows of
+        one recording.
     forecast_bins : int
-        Bins at the end of the window that are never shown.
+        Bins at the end of the window that are always hidden.
     """
     if window is None:
         trials = kind == "trials" or (kind == "groups" and longest <= LONGEST_RUN)
@@ -318,7 +318,7 @@ def choose_window(window: int | None, longest: int, kind: str, forecast_bins: in
 
 
 def choose_device(device: str) -> str:
-    """Resolve "auto" to a GPU where there is one; check what the user wants."""
+    """Resolve "auto" to a GPU if there is one; check a requested device."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -326,20 +326,20 @@ def choose_device(device: str) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device={device!r} cannot be used here: {str(error).splitlines()[0]}. "
-            "Pass 'auto', 'cpu', or the name of a device that torch finds."
+            "Pass 'auto', 'cpu', or the name of a device available to torch."
         ) from error
     return device
 
 
 def keep_device(present: str, trained_on: str) -> str:
-    """Device of a fitted network, or another one where it is not on this machine.
+    """Device on which to continue training, or another if this machine does not have it.
 
     Parameters
     ----------
     present : str
-        Where the network is.
+        Device of the fitted network.
     trained_on : str
-        Where it was trained, maybe on another machine.
+        Device on which it was trained, possibly on another machine.
     """
     for device in (present, trained_on):
         try:

@@ -1,11 +1,11 @@
-"""Which windows are set aside for validation."""
+"""Split of segments into training and validation."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_stndt.windows.segments import Segments, shows_anything
 
-MOST_VALIDATION_WINDOWS = 2048  # enough for a score; more would take time in every epoch
+MOST_VALIDATION_WINDOWS = 2048  # enough for a score; more would slow down every epoch
 
 
 def split(
@@ -14,13 +14,13 @@ def split(
     """Set blocks of whole windows aside for validation.
 
     Segments longer than a window are first cut into blocks of a window's length, so that a
-    continuous recording can be split too. Neighbouring blocks of a segment that stay in the same
-    part are joined again.
+    continuous recording can be split too. Adjacent blocks of a segment in the same part are joined
+    again.
 
     Parameters
     ----------
     segments : Segments
-        What to split.
+        Segments to split.
     window : int
         Bins of a window.
     validation_fraction : float
@@ -31,13 +31,13 @@ def split(
     Returns
     -------
     (training, validation) : pair of Segments, or None
-        None if there are fewer than two blocks, or none that shows anything.
+        None if there are fewer than two blocks, or none with a known count.
     """
     starts, stops, owners = [], [], []
     for owner, (start, stop) in enumerate(zip(segments.starts, segments.stops, strict=True)):
         n_blocks = max((stop - start) // window, 1)
         edges = start + window * np.arange(n_blocks + 1)
-        edges[-1] = stop  # what is left over at the end goes to the last block
+        edges[-1] = stop  # leftover bins at the end go to the last block
         starts.append(edges[:-1])
         stops.append(edges[1:])
         owners.append(np.full(n_blocks, owner))
@@ -49,7 +49,7 @@ def split(
     n_validation = min(n_validation, MOST_VALIDATION_WINDOWS)
     validating = np.zeros(n_blocks, dtype=bool)
     for block in random_state.permutation(n_blocks):
-        # a gap in the recording cannot tell a good network from a bad one
+        # a gap in the recording has nothing to score
         validating[block] = shows_anything(segments.rows[start[block] : stop[block]])
         if validating.sum() == n_validation:
             break
