@@ -1,1 +1,1 @@
-"""Stretches of continuous time, windows cut from them, and arrays larger than memory."""
+"""Segments of continuous time, windows cut from them, and arrays larger than memory."""

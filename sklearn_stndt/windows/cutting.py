@@ -9,7 +9,7 @@ from sklearn_stndt.windows.segments import Segments
 
 
 class Windows(torch.utils.data.Dataset):
-    """Windows of equal length, cut from segments when they are asked for.
+    """Windows of equal length, cut from segments on access.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class Windows(torch.utils.data.Dataset):
     window : int
         Bins of a window.
     final : array-like of bool, shape (n_windows,), default=None
-        Whether a window is the last of its segment; None: each is.
+        Whether a window is the last of its segment; None: all are.
     """
 
     def __init__(
@@ -47,30 +47,31 @@ class Windows(torch.utils.data.Dataset):
         return spikes[0], nothing
 
     def __getitems__(self, indices: ArrayLike) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a batch at once, (len(indices), window, n_neurons), NaN where missing.
+        """Return a batch, (len(indices), window, n_neurons), NaN where missing.
 
-        The second tensor is empty: skorch expects a target, and here there is none.
+        The second tensor is empty: skorch expects a target, and there is none.
         """
         indices = np.asarray(indices, dtype=np.intp)
         offsets = np.arange(self.window)
         starts, lengths = self.starts[indices, None], self.lengths[indices, None]
+        # (batch, window, n_neurons)
         batch = self.rows[starts + np.minimum(offsets, lengths - 1)]
-        let_go(self.rows)  # at once: around each window the system maps far more than was read
-        batch = batch.astype(np.float32, copy=False)  # (batch, window, n_neurons)
+        let_go(self.rows)  # immediately: the system maps far more around each window than was read
+        batch = batch.astype(np.float32, copy=False)
         batch[offsets >= lengths] = np.nan
         return torch.from_numpy(batch), torch.empty(0)
 
 
 def cut(segments: Segments, window: int, stride: int) -> Windows:
-    """Cut segments into windows; none spans two segments, none is needlessly padded.
+    """Cut segments into windows; none spans two segments, and only short segments are padded.
 
     Parameters
     ----------
     segments : Segments
-        What to cut.
+        Segments to cut.
     window, stride : int
         Bins of a window, and bins from one window to the next. The last window of a segment is
-        moved back to end with it; a segment shorter than a window gives one, padded.
+        moved back to end with it; a segment shorter than a window gives one padded window.
 
     Returns
     -------
@@ -94,9 +95,9 @@ def cut(segments: Segments, window: int, stride: int) -> Windows:
 
 
 def half_overlap(window: int, forecast_bins: int = 0) -> int:
-    """Bins from one window to the next where they overlap by half of what they show.
+    """Stride of windows that overlap by half of their visible bins.
 
-    The one rule for training, inference and inspection. The forecast bins at the end of a window
-    are never shown.
+    Used for training, inference and inspection alike. The forecast bins at the end of a window are
+    always hidden.
     """
     return max((window - forecast_bins) // 2, 1)

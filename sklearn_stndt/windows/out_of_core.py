@@ -1,4 +1,4 @@
-"""Arrays larger than memory: read and written piece by piece, and let go of afterwards."""
+"""Arrays larger than memory: read and written in pieces, with their pages released afterwards."""
 
 import mmap
 import shutil
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-READ_BYTES = 2**26  # read or written, at most, before what was touched is let go of
-LARGE_RESULT = 2**30  # bytes from which rates of a memory map go to a file themselves
+READ_BYTES = 2**26  # bytes read or written, at most, before pages are released
+LARGE_RESULT = 2**30  # bytes from which rates of a memory map are written to a file too
 
 
 def mapping_of(array: NDArray) -> mmap.mmap | None:
-    """File behind an array, or None where it lies in memory.
+    """Memory map that holds the data of an array, or None for an array in memory.
 
-    A private copy (`mode="c"`) counts as memory: what was written to it is nowhere else.
+    A copy-on-write map (`mode="c"`) counts as memory: changes to it are not in the file.
     """
     while isinstance(array, np.ndarray):
         if isinstance(array, np.memmap) and array.mode == "c":
@@ -26,26 +26,26 @@ def mapping_of(array: NDArray) -> mmap.mmap | None:
 
 
 def let_go(array: NDArray) -> None:
-    """Drop the pages of a memory map from this process; the file, and what is written, stay."""
+    """Release the pages of a memory map; the file keeps all data, including what was written."""
     mapping = mapping_of(array)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def in_pieces(array: NDArray, n_bytes: int = READ_BYTES) -> Iterator[NDArray]:
-    """Go through an array in pieces along its first axis.
+    """Iterate over an array in pieces along its first axis.
 
     Parameters
     ----------
     array : ndarray
         May be a memory map.
     n_bytes : int, default=2**26
-        Size of a piece, if an entry along the first axis is not larger.
+        Size of a piece, which has at least one entry along the first axis.
 
     Yields
     ------
     ndarray
-        A view, to be used before the next one is asked for.
+        A view, to be used before the next one is requested.
     """
     length = max(n_bytes // max(array[:1].nbytes, 1), 1)
     for start in range(0, len(array), length):
@@ -54,7 +54,7 @@ def in_pieces(array: NDArray, n_bytes: int = READ_BYTES) -> Iterator[NDArray]:
 
 
 def extremes(array: NDArray) -> tuple[float, float]:
-    """Smallest and largest value, NaN left out; NaN if there is no other.
+    """Smallest and largest value, ignoring NaN; NaN if there is no other.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def extremes(array: NDArray) -> tuple[float, float]:
 
 
 def empty_rates(X: NDArray) -> NDArray:
-    """Make room for rates: in memory, or in a temporary file if counts come from one and are many.
+    """Allocate rates: in memory, or in a temporary file for large memory-mapped counts.
 
     Parameters
     ----------
@@ -79,14 +79,14 @@ def empty_rates(X: NDArray) -> NDArray:
     Returns
     -------
     ndarray, same shape
-        Zeros: float32 or float64 as X is; for integers float64 in memory and float32, as which
-        rates are computed, in a file. A memory map is of a file without a name, which is gone
-        when the array is.
+        Zeros, of the type of X if it is a float; for integers float64 in memory and, in a file,
+        float32, the type in which rates are computed. The file has no name and is deleted with the
+        array.
 
     Raises
     ------
     OSError
-        If there is no room on the disk.
+        If there is not enough space on the disk.
     """
     dtype: Any = X.dtype if X.dtype.kind == "f" else np.float64
     if mapping_of(X) is None or X.size * np.dtype(dtype).itemsize < LARGE_RESULT:
@@ -97,7 +97,7 @@ def empty_rates(X: NDArray) -> NDArray:
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise OSError(
-            f"The rates take {n_bytes / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} GiB "
+            f"The rates take {n_bytes / 2**30:.1f} GiB, but {folder} has {free / 2**30:.1f} GiB "
             "left. Set TMPDIR to a folder on a larger disk, or transform X in parts."
         )
     with tempfile.TemporaryFile(dir=folder, prefix="rates-") as file:

@@ -1,4 +1,4 @@
-"""Stretches of rows within which time is continuous."""
+"""Segments: runs of rows within which time is continuous."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Segments:
-    """Stretches of rows within which time is continuous.
+    """Runs of rows within which time is continuous.
 
     Attributes
     ----------
     rows : ndarray of shape (n_rows, n_neurons)
-        Counts, NaN where missing; all segments one below the other.
+        Counts, NaN where missing; all segments along the first axis.
     starts, stops : ndarray of int, shape (n_segments,)
-        First row of each segment, and the row behind its last.
+        First row of each segment, and one past its last row.
     """
 
     rows: NDArray
@@ -24,7 +24,7 @@ class Segments:
 
     @property
     def n_bins(self) -> int:
-        """Bins of all segments together."""
+        """Total number of bins."""
         return int((self.stops - self.starts).sum())
 
     @property
@@ -33,9 +33,9 @@ class Segments:
         return int((self.stops - self.starts).max())
 
     def without_padding(self, window: int) -> "Segments":
-        """Leave out the bins behind the last visible one, in segments longer than a window.
+        """Remove the bins after the last visible one, in segments longer than a window.
 
-        Shorter ones are padded to a window anyway, and so are segments that show nothing.
+        Shorter ones are padded to a window anyway; segments without visible bins are kept.
         """
         stops = self.stops.copy()
         if self.rows.dtype.kind != "f":
@@ -53,7 +53,7 @@ class Segments:
 
 
 def as_segments(X: NDArray, groups: NDArray | None = None) -> Segments:
-    """See trials, or a recording and the trial of each of its rows, as segments.
+    """Convert trials, or a recording and the trial of each of its rows, to segments.
 
     Parameters
     ----------
@@ -77,10 +77,10 @@ def as_segments(X: NDArray, groups: NDArray | None = None) -> Segments:
 
 
 def before_forecast(X: NDArray, window: int, n_tail: int) -> NDArray:
-    """Put the last bins of X in front of `n_tail` hidden ones, in one window.
+    """Place the last bins of X before `n_tail` hidden ones, in one window.
 
-    The network expects what it has to forecast at the end of its window; where X is too short to
-    fill the rest, it is padded in front.
+    The network expects the bins to forecast at the end of its window; if X is too short to fill
+    the rest, it is padded at the start.
 
     Parameters
     ----------
@@ -93,14 +93,14 @@ def before_forecast(X: NDArray, window: int, n_tail: int) -> NDArray:
     -------
     ndarray of shape (n_trials, window, n_neurons) or (window, n_neurons)
     """
-    before = X[..., -(window - n_tail) :, :]
+    before = X[..., -(window - n_tail) :, :]  # (..., at most window - n_tail, n_neurons)
     if before.dtype.kind != "f":
         before = before.astype(np.float64)
     padding = [(0, 0)] * X.ndim
     padding[-2] = (window - n_tail - before.shape[-2], n_tail)
-    return np.pad(before, padding, constant_values=np.nan)
+    return np.pad(before, padding, constant_values=np.nan)  # (..., window, n_neurons)
 
 
 def shows_anything(rows: NDArray) -> bool:
-    """Whether there is an entry that is not NaN."""
+    """Whether any entry is not NaN."""
     return rows.dtype.kind != "f" or not bool(np.isnan(rows).all())
