@@ -1,1 +1,1 @@
-"""Rates of recordings of any length, from a trained network that sees one window at a time."""
+"""Rates of recordings of any length, from a trained network with a window of fixed length."""

@@ -1,4 +1,4 @@
-"""Rates of every row of segments, from windows that pass through the network."""
+"""Rates of every row of segments, inferred from overlapping windows."""
 
 from collections.abc import Iterator
 
@@ -24,22 +24,22 @@ def infer(
 ) -> NDArray:
     """Infer the rate of every row of the segments.
 
-    Segments longer than a window are seen through windows that overlap by half.
+    Segments longer than a window are divided into windows that overlap by half.
 
     Parameters
     ----------
     net : MaskedModellingNet
         A trained net.
     segments : Segments
-        The data; NaN is hidden.
+        Counts, NaN where hidden.
     window : int
         Bins of a window, as in training.
     n_threads : int
-        Threads of torch on a CPU.
+        Number of torch threads on a CPU.
     precision : {"float32", "bfloat16"}, default="float32"
         Precision of matrix products.
     out : ndarray of shape (n_rows, n_neurons), default=None
-        Where to write the rates; None: a new array of float32.
+        Array to write the rates to; None: a new float32 array.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def infer(
         _write_rates(net, visible, window, out)
     padded = np.flatnonzero(visible.stops < segments.stops)
     if len(padded):
-        # what lies behind the last visible bin has windows of its own, so that those of the
+        # bins after the last visible one get separate windows, so that the windows of the
         # visible bins are the same with and without padding
         back = half_overlap(window, net.objective.forecast_bins)
         starts = np.maximum(visible.stops[padded] - back, segments.starts[padded])
@@ -76,20 +76,20 @@ def _write_rates(net: MaskedModellingNet, segments: Segments, window: int, out: 
 
 
 def windows_to_infer(net: MaskedModellingNet, segments: Segments, window: int) -> Windows:
-    """Windows through which the network sees segments: they overlap by half."""
+    """Windows for inference on segments: they overlap by half."""
     return cut(segments, window, half_overlap(window, net.objective.forecast_bins))
 
 
 @torch.inference_mode()
 def iterate_rates(net: MaskedModellingNet, windows: Windows) -> Iterator[tuple[NDArray, NDArray]]:
-    """Infer rates of windows, batch after batch, so that memory stays bounded.
+    """Infer rates of windows in batches, so that memory is bounded.
 
     Yields
     ------
     indices : ndarray of int, shape (batch,)
     rates : ndarray of float32, shape (batch, window, n_neurons)
     """
-    if net.module_.training:  # to say so again takes as long as a layer
+    if net.module_.training:  # a repeated call takes as long as a layer
         net.module_.eval()
     size = inference_batch_size(net.module_, windows.window, windows.rows.shape[1])
     for start in range(0, len(windows), size):

@@ -1,4 +1,4 @@
-"""Windows of rates, put back in their place in the recording."""
+"""Assemble the rates of windows into rates of the recording."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,21 +8,21 @@ from sklearn_stndt.windows.out_of_core import READ_BYTES, let_go
 
 
 class Stitcher:
-    """Puts windows of rates back in their place; where windows overlap, blends them.
+    """Assembles the rates of windows, blending them where windows overlap.
 
-    A bin counts most in the window in whose middle it lies, for there the network sees most of
-    its surroundings. Rates are written as soon as no other window reaches them, so that no more
-    than a window of each is kept.
+    A window's weight is largest at its centre, where the network sees the most context on both
+    sides. Rates are written as soon as no later window covers them, so that only the sums of one
+    window are kept in memory.
 
     Parameters
     ----------
     windows : Windows
-        The windows to be put back.
+        Windows to assemble.
     out : ndarray of shape (n_rows, n_neurons), default=None
-        Where to write the rates; may be a memory map. None: new zeros.
+        Array to write the rates to; may be a memory map. None: new zeros.
     hidden_tail : int, default=0
-        Bins at the end of each window that count only where the segment ends, for there no other
-        window was shown them.
+        Bins at the end of each window that have weight only at the end of a segment, where no
+        other window shows them.
     """
 
     def __init__(self, windows: Windows, out: NDArray | None = None, hidden_tail: int = 0):
@@ -33,17 +33,17 @@ class Stitcher:
         self.sums = np.zeros((window, n_neurons), dtype=np.float32)
         self.weights = np.zeros((window, 1), dtype=np.float32)
         self.first = 0  # row of the first sum
-        self.n_written = 0  # bytes since pages of a memory map were let go of
+        self.n_written = 0  # bytes since pages of a memory map were last released
         bins = np.arange(window)
         shown = window - hidden_tail
-        weight = np.minimum(bins + 1, shown - bins).astype(np.float32)
+        weight = np.minimum(bins + 1, shown - bins).astype(np.float32)  # (window,)
         weight[shown:] = 0.0
         self.weight = weight
 
     def add(self, indices: ArrayLike, rates: NDArray) -> None:
         """Add rates of windows, array of shape (len(indices), window, n_neurons).
 
-        Windows of a segment come in the order of their rows.
+        Windows of a segment must be added in the order of their rows.
         """
         for index, window_rates in zip(np.asarray(indices), rates, strict=True):
             n_bins = self.windows.lengths[index]
@@ -55,10 +55,10 @@ class Stitcher:
             self.weights[:n_bins] += weight
 
     def _move_to(self, start: int) -> None:
-        """Write the rows that lie before a window, and make room for its own."""
+        """Write the rows before the window at `start`, and shift the sums to that window."""
         window = len(self.sums)
         n_done = start - self.first if self.first <= start < self.first + window else window
-        done = np.flatnonzero(self.weights[:n_done, 0])  # one stretch: nobody leaves a gap
+        done = np.flatnonzero(self.weights[:n_done, 0])  # contiguous: windows leave no gap
         if len(done):
             done = slice(done[0], done[-1] + 1)
             rows = slice(self.first + done.start, self.first + done.stop)
@@ -73,6 +73,6 @@ class Stitcher:
         self.first = start
 
     def result(self) -> NDArray:
-        """Return the rates, array of shape (n_rows, n_neurons), as they were where no window is."""
+        """Return the rates, shape (n_rows, n_neurons); rows outside all windows are unchanged."""
         self._move_to(self.first + len(self.sums))
         return self.out
