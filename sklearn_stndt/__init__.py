@@ -1,4 +1,4 @@
-"""Single-trial firing rates from spike counts, by a spatiotemporal transformer."""
+"""Single-trial firing rates from spike counts, with a spatiotemporal transformer."""
 
 from sklearn_stndt.decoding import BinwiseClassifier, BinwiseRegressor
 from sklearn_stndt.ensemble import BaggingEnsemble

@@ -1,4 +1,4 @@
-"""What every transformer from counts to rates has in common."""
+"""Base class of all transformers from counts to rates."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from sklearn_stndt._validation import check_counts, check_table_output
 class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEstimator):
     """Base class of estimators whose `transform` turns counts into rates of the same shape.
 
-    A subclass has `fit`, and `_infer`, which is given checked counts.
+    A subclass implements `fit`, and `_infer`, which receives checked counts.
     """
 
-    # trials of the rows are consumed wherever metadata is routed
+    # with metadata routing, groups are always requested
     __metadata_request__fit = {"groups": True}
     __metadata_request__transform = {"groups": True}
     __metadata_request__score = {"groups": True}
@@ -25,7 +25,7 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEst
         self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
     ) -> NDArray:
         """Train on X, then return its rates; see `fit` and `transform`."""
-        check_table_output(self, X)  # before a training that would be in vain
+        check_table_output(self, X)  # before training, which takes long
         return self.fit(X, groups=groups).transform(X, groups=groups)
 
     def transform(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
@@ -41,17 +41,17 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEst
         Returns
         -------
         rates : ndarray, same shape
-            Expected spikes per bin, everywhere; divide by the bin width for Hz. float32 if X is,
-            else float64. From a memory map to rates of more than 1 GiB: a memory map of a
-            temporary file, which is gone with the array (`numpy.save` keeps it), and float32
-            unless X is float64.
+            Expected spikes per bin of every entry; divide by the bin width for Hz. float32 if X
+            is, else float64. If X is a memory map and rates take more than 1 GiB, they are a memory
+            map of a temporary file, which is deleted with the array (`numpy.save` keeps a copy),
+            and float32 unless X is float64.
 
         Raises
         ------
         ValueError
             As in `fit`, and if X has another number of neurons.
         OSError
-            If rates of a memory map do not fit on the disk.
+            If the rates of a memory map do not fit on the disk.
         """
         check_is_fitted(self)
         X = check_counts(self, X, reset=False)

@@ -1,4 +1,4 @@
-"""Which part of an estimator infers rates: the one rule, for every place that needs it."""
+"""Find the part of an estimator that infers rates; every use of rates goes through here."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-# where scikit-learn's meta-estimators keep a fitted estimator that is given the same X
+# attributes of scikit-learn's meta-estimators that hold an estimator fitted on the same X
 _FITTED_INSIDE = ("best_estimator_", "regressor_")
 
 
@@ -19,9 +19,9 @@ class RateMixin:
 
 
 def groups_keyword(X: Any, groups: ArrayLike | None) -> dict[str, Any]:
-    """Keyword of `groups`, where they name the trials of rows: not every estimator takes it.
+    """Return `groups` as a keyword argument, but only if they give the trials of a 2D X.
 
-    Of a 3D X the trials are known, and its groups are for cross-validation alone.
+    Not every estimator takes groups, and those of a 3D X are only for cross-validation.
     """
     return {} if groups is None or getattr(X, "ndim", 2) == 3 else {"groups": groups}
 
@@ -33,20 +33,20 @@ def find_rates(estimator: Any) -> tuple[list[Any], Any]:
     ----------
     estimator : estimator
         STNDTEstimator, BaggingEnsemble, or a Pipeline, a search or a frozen estimator with one
-        inside, nested as deep as you like. Where there is none, the rates are what `transform`
-        returns; of a pipeline that ends in a decoder, what its other steps return.
+        inside, nested to any depth. Otherwise, the rates are the output of `transform`; of a
+        pipeline that ends in a decoder, the output of its other steps.
 
     Returns
     -------
     before : list of transformers
-        What X passes through first.
+        Transformers that X passes through first.
     source : estimator
-        What then infers the rates by `transform`.
+        Estimator whose `transform` then infers the rates.
 
     Raises
     ------
     TypeError
-        If nothing in `estimator` transforms.
+        If nothing in `estimator` has `transform`.
     """
     found = _find(estimator)
     if found is not None:
@@ -77,13 +77,13 @@ def rate_estimator(estimator: Any) -> tuple[list[Any], Any]:
     Returns
     -------
     before : list of transformers
-        What X passes through first.
+        Transformers that X passes through first.
     source : STNDTEstimator or BaggingEnsemble
 
     Raises
     ------
     TypeError
-        If there is none.
+        If there is no such estimator.
     sklearn.exceptions.NotFittedError
         Before fit.
     """
@@ -108,7 +108,7 @@ def pass_through(steps: list[Any], X: Any) -> Any:
 
 
 def infer_rates(estimator: Any, X: Any, groups: ArrayLike | None = None) -> NDArray:
-    """Infer rates by the part of an estimator that does so.
+    """Infer rates with the part of an estimator that does so.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def infer_rates(estimator: Any, X: Any, groups: ArrayLike | None = None) -> NDAr
     Returns
     -------
     rates : ndarray, same shape
-        An array also where scikit-learn is set to return tables.
+        Always an array, even if scikit-learn is set to return tables.
     """
     before, source = find_rates(estimator)
     X = pass_through(before, X)
@@ -146,7 +146,7 @@ def _find(estimator: Any) -> tuple[list[Any], Any] | None:
 
 
 def _inside(estimator: Any) -> BaseEstimator | None:
-    """Fitted estimator inside a search or another meta-estimator; None where there is none."""
+    """Return the fitted estimator inside a search or another meta-estimator, or None."""
     if isinstance(estimator, FrozenEstimator):
         return estimator.estimator
     for name in _FITTED_INSIDE:

@@ -1,6 +1,6 @@
-"""Hide entries, infer their rates, score them: the one rule, for every score of rates.
+"""Hide entries, infer their rates and score them; every score of rates goes through here.
 
-What is scored is NaN in the counts that `infer` is given, so that no kind of estimator can copy it.
+Scored entries are NaN in the counts that `infer` receives, so that no estimator can copy them.
 """
 
 from collections.abc import Callable
@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.network.masking import N_FOLDS, speckled_folds
 
-NEVER_HIDDEN = N_FOLDS  # in `entry_folds`: an entry that no fold hides
+NEVER_HIDDEN = N_FOLDS  # in `folds`: an entry that no fold hides
 
 
 def entry_folds(shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Deal the entries of an array to the complementary speckled folds."""
+    """Assign each entry of an array to one of the complementary speckled folds."""
     return speckled_folds(shape).numpy()
 
 
 def hide(X: NDArray, hidden: NDArray | tuple) -> NDArray:
-    """Copy counts, in a dtype that has NaN, and set entries to NaN.
+    """Copy counts to a dtype that has NaN, and set entries to NaN.
 
     Parameters
     ----------
     X : ndarray
         Counts.
     hidden : index
-        Boolean array, or what else numpy takes as an index.
+        Boolean array, or any other index of numpy.
     """
     counts = X.astype(np.result_type(X.dtype, np.float32))
     counts[hidden] = np.nan
@@ -37,7 +37,7 @@ def hide(X: NDArray, hidden: NDArray | tuple) -> NDArray:
 def infer_folds(
     infer: Callable[[NDArray], NDArray], X: NDArray, folds: NDArray
 ) -> NDArray[np.float32]:
-    """Infer rates of entries while they are hidden, one fold at a time.
+    """Infer the rates of entries while they are hidden, one fold at a time.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ def infer_folds(
     X : ndarray
         Counts, NaN where unknown.
     folds : ndarray of uint8, same shape
-        From `entry_folds`; entries of `NEVER_HIDDEN` get no rate.
+        From `entry_folds`; entries set to `NEVER_HIDDEN` get no rate.
 
     Returns
     -------
     ndarray, same shape
-        NaN where an entry is never hidden.
+        NaN for entries that are never hidden.
     """
     rates = np.full(X.shape, np.nan, dtype=np.float32)
     for fold in range(N_FOLDS):
@@ -63,7 +63,7 @@ def infer_folds(
 def infer_hidden(
     infer: Callable[[NDArray], NDArray], X: NDArray, heldout_neurons: NDArray
 ) -> tuple[NDArray, NDArray]:
-    """Infer rates of entries that were hidden, and return the counts that belong to them.
+    """Infer the rates of entries while they are hidden; return their counts and rates.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def infer_hidden(
     X : ndarray of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
         Counts, NaN where unknown.
     heldout_neurons : ndarray of int
-        Neurons to hide. Without any, every entry is hidden once, by speckled folds.
+        Neurons to hide. If empty, every entry is hidden once, in speckled folds.
 
     Returns
     -------
@@ -88,5 +88,5 @@ def infer_hidden(
 def score_hidden(
     infer: Callable[[NDArray], NDArray], X: NDArray, heldout_neurons: NDArray
 ) -> float:
-    """Bits per spike of entries that were hidden, as `infer_hidden` hides them."""
+    """Bits per spike of the entries that `infer_hidden` hides."""
     return bits_per_spike(*infer_hidden(infer, X, heldout_neurons))

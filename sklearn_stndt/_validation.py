@@ -1,4 +1,4 @@
-"""Checks of user input; each error says what came, what was wanted and what to do."""
+"""Checks of user input; each error says what was passed, what is expected and what to do."""
 
 import warnings
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ _LARGEST_COUNT = float(np.finfo(np.float32).max)
 
 @contextmanager
 def unchanged_if_failed(estimator: Any) -> Iterator[None]:
-    """Leave an estimator as it was where what is done to it fails."""
+    """Restore the attributes of an estimator if the block raises an error."""
     before = dict(vars(estimator))
     try:
         yield
@@ -32,28 +32,28 @@ def unchanged_if_failed(estimator: Any) -> Iterator[None]:
         raise
 
 
-# what the shape of a network's input and targets follows from
+# parameters that determine the shapes of the network's input and targets
 FIXED_BY_FIT = ("heldout_neurons", "forecast_bins", "window")
 
 
 def check_unchanged(estimator: Any, before: dict[str, Any]) -> None:
-    """Refuse to go on training with another input or other targets."""
+    """Refuse to continue training with other inputs or targets."""
     for name, value in before.items():
         now = getattr(estimator, name)
         if joblib.hash(now) != joblib.hash(value):
             raise ValueError(
-                f"warm_start=True goes on with a network that was fitted with {name}={value!r}, "
-                f"but {name} is {now!r} now. Set it back, or fit a clone."
+                f"warm_start=True continues training a network fitted with {name}={value!r}, "
+                f"but {name} is now {now!r}. Set it back, or fit a clone."
             )
 
 
 def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
-    """Check spike counts, 2D or 3D, NaN allowed; record or compare the neurons.
+    """Check spike counts, 2D or 3D, NaN allowed; record the neurons, or compare them with fit.
 
     Parameters
     ----------
     estimator : estimator
-        Gets `n_features_in_` and `feature_names_in_` if `reset`, is compared with them if not.
+        If `reset`, its `n_features_in_` and `feature_names_in_` are set; else X must match them.
     X : array-like of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
         Counts per bin.
     reset : bool
@@ -62,7 +62,7 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
     Returns
     -------
     ndarray, same shape
-        float32, float64, or an integer type as it came.
+        float32, float64, or the integer type of X.
     """
     name = type(estimator).__name__
     if isinstance(X, np.ma.MaskedArray):
@@ -73,7 +73,7 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
         X,
         dtype="numeric",
         allow_nd=True,
-        # a memory map would be read as a whole; it is checked below, piece by piece
+        # this would read a whole memory map at once; it is checked in pieces below
         ensure_all_finite=not mapped and "allow-nan",
         estimator=estimator,
         input_name="X",
@@ -88,7 +88,7 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
             f"Found array with 0 sample(s) or bins or neurons (shape={counts.shape}) while a "
             f"minimum of 1 of each is required by {name}."
         )
-    # scikit-learn reads names and number of features from a table; a row is a bin here
+    # scikit-learn reads the number and names of features from a 2D table; each row is a bin
     validate_data(
         estimator,
         X if counts.ndim == 2 else counts.reshape(-1, counts.shape[-1]),
@@ -103,7 +103,7 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
 
 
 def _refuse_unequal(X: Any, name: str) -> None:
-    """Name what is wrong with a list of trials that do not fit into one array."""
+    """Explain why a list of trials does not form an array."""
     if isinstance(X, np.ndarray):
         if X.dtype != object:
             return
@@ -115,18 +115,18 @@ def _refuse_unequal(X: Any, name: str) -> None:
         return
     if len({shape[1] for shape in shapes}) > 1:
         raise ValueError(
-            f"{name} was given trials of different numbers of neurons: {sorted(shapes)} "
-            "(n_bins, n_neurons). Bring all to the same neurons, NaN where one is unknown."
+            f"{name} was given trials with different numbers of neurons: {sorted(shapes)} "
+            "(n_bins, n_neurons). Give all trials the same neurons, NaN where one is missing."
         )
     lengths = sorted(shape[0] for shape in shapes)
     raise ValueError(
-        f"{name} was given a list of trials of {lengths[0]} to {lengths[-1]} bins, which makes no "
-        "array. Pad the shorter ones with NaN to an array of shape (n_trials, n_bins, n_neurons)."
+        f"{name} was given a list of trials of {lengths[0]} to {lengths[-1]} bins, not an array. "
+        "Pad the shorter ones with NaN to an array of shape (n_trials, n_bins, n_neurons)."
     )
 
 
 def _check_values(counts: NDArray, name: str) -> None:
-    """Refuse values that no spike count has, and counts that say nothing."""
+    """Refuse values that are not spike counts, and counts that are all NaN."""
     smallest, largest = extremes(counts)
     if np.isnan(smallest):
         raise ValueError(
@@ -136,7 +136,7 @@ def _check_values(counts: NDArray, name: str) -> None:
     if smallest < 0:
         raise ValueError(
             f"Negative values in data passed to {name}: the smallest is {smallest:g}, and spike "
-            "counts are at least 0. Pass counts that are not centred; mark what is missing "
+            "counts are at least 0. Pass counts that are not centred; mark missing values "
             "with NaN."
         )
     if largest > _LARGEST_COUNT:
@@ -146,12 +146,12 @@ def _check_values(counts: NDArray, name: str) -> None:
 
 
 def check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:
-    """Check the trial of each row of a 2D X; of a 3D X, groups are for cross-validation alone.
+    """Check the trial of each row of a 2D X; groups of a 3D X are only for cross-validation.
 
     Returns
     -------
     ndarray of shape (n_bins,) or None
-        None where X is 3D: its trials are known, whatever groups they belong to.
+        None for a 3D X, whose trials are known without groups.
     """
     if groups is None:
         return None
@@ -159,37 +159,37 @@ def check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:
     if X.ndim == 3:
         if groups.shape != X.shape[:1]:
             raise ValueError(
-                f"groups has shape {groups.shape}, but X is 3D, of {len(X)} trials: {X.shape}. "
-                f"Pass one group a trial, of shape ({len(X)},), or leave groups out."
+                f"groups has shape {groups.shape}, but X is 3D with {len(X)} trials: {X.shape}. "
+                f"Pass one group per trial, of shape ({len(X)},), or leave groups out."
             )
         return None
     if groups.ndim != 1:
         raise ValueError(
-            f"groups must name the trial of each row of X, a 1d array of shape ({len(X)},), got "
+            f"groups must hold the trial of each row of X, a 1d array of shape ({len(X)},), got "
             f"shape {groups.shape}."
         )
     check_consistent_length(X, groups)
     if np.any(groups != groups):  # NaN alone differs from itself
         raise ValueError(
-            "groups holds NaN, and a row without a trial cannot be placed. Name every row's trial."
+            "groups holds NaN, but every row needs a trial. Pass the trial of every row."
         )
     return groups
 
 
 def check_table_output(estimator: Any, X: ArrayLike) -> None:
-    """Refuse to put trials into a table."""
+    """Refuse table output for a 3D X."""
     container = _get_output_config("transform", estimator)["dense"]
     if getattr(X, "ndim", 2) == 3 and container != "default":
         raise ValueError(
             f"{container} output is for a 2D X, got X of shape {np.shape(X)}. Call "
-            "set_output(transform='default'), or pass rows and name their trials by `groups`."
+            "set_output(transform='default'), or pass a 2D X with the trials of its rows as groups."
         )
 
 
 def check_heldout_neurons(
     heldout: Any, n_neurons: int, random_state: np.random.RandomState
 ) -> NDArray:
-    """Turn a number, a fraction, a boolean mask or indices into sorted indices of neurons."""
+    """Convert a number, a fraction, a boolean mask or indices to sorted indices of neurons."""
     if heldout is None:
         return np.array([], dtype=np.intp)
     if isinstance(heldout, Real) and not isinstance(heldout, bool | np.bool_):
@@ -215,7 +215,7 @@ def check_heldout_neurons(
 
 
 def check_forecast(n_bins: Any, window: int, trained: int) -> None:
-    """Check how many bins are to be forecast; warn where they go beyond what was trained."""
+    """Check the number of bins to forecast; warn if it exceeds the number trained."""
     if not (isinstance(n_bins, Integral) and 0 < int(n_bins) < window):
         raise ValueError(
             f"n_bins must be a whole number from 1 to {window - 1}, below the window of {window} "
@@ -224,14 +224,14 @@ def check_forecast(n_bins: Any, window: int, trained: int) -> None:
     if int(n_bins) > trained:
         warnings.warn(
             f"The estimator was trained with forecast_bins={trained}; the other "
-            f"{int(n_bins) - trained} of {n_bins} bins are a guess. Fit with "
+            f"{int(n_bins) - trained} of {n_bins} bins are unreliable. Fit with "
             f"forecast_bins={n_bins}.",
             stacklevel=3,
         )
 
 
 def warn_of_interruption(net: Any, previous: Any) -> None:
-    """Say that fit ended before its time, and what it leaves."""
+    """Warn that training was interrupted, and say which weights are kept."""
     epoch = len(net.history) - (0 if previous is None else len(previous.history))
     which = "best" if "valid_bits" in net.history[0] else "latest"
     warnings.warn(

@@ -36,113 +36,118 @@ from sklearn_stndt.windows.segments import as_segments, before_forecast
 
 
 class STNDTEstimator(RateTransformer):
-    """Infer single-trial firing rates by a spatiotemporal transformer.
+    """Infer single-trial firing rates with a spatiotemporal transformer.
 
-    The network learns to predict counts that are hidden from it out of the counts around them, in
-    time (attention over bins) and across the population (attention over neurons). What can be
-    predicted is the rate; what cannot is noise. See [1]_ for STNDT and [2]_ for NDT, its temporal
-    half.
+    The network is trained to predict hidden counts from the visible counts around them, in time
+    (attention over bins) and across the population (attention over neurons). What can be predicted
+    is the rate; what cannot is noise. See [1]_ for STNDT and [2]_ for NDT, its temporal half.
 
     Parameters
     ----------
     n_layers : int or "auto", default="auto"
-        Transformer layers. "auto": 3, and 4 from 25,000 bins of training data on.
+        Number of transformer layers. "auto": 3, or 4 from 25,000 bins of training data.
     n_heads : int, default=4
-        Attention heads of a layer; they need not divide anything.
+        Heads of temporal attention per layer; `d_model` need not be a multiple of it.
     d_model : int or None, default=64
-        Width of the temporal stream. None: one channel a neuron, as published.
+        Width of the network: dimensions of the embedding of a bin. None: one per neuron, as
+        published.
     dim_feedforward : int or None, default=None
-        Width inside the feed-forward branches. None: four times the width of the stream.
+        Width inside the feed-forward blocks. None: four times the width of the network.
     dropout : float or "auto", default="auto"
-        Dropout in the layers. "auto": .4 for 5,000 bins of training data, down to .1 for 113,000.
+        Dropout in the layers. "auto": .4 up to 5,000 bins of training data, falling to .1 from
+        113,000.
     dropout_embedding, dropout_rates : float or None, default=None
-        Dropout of the embedded input, and before the read-out. None: 3/4 of `dropout`.
+        Dropout of the embedded input, and before the readout. None: 3/4 of `dropout`.
     attention : {"spatiotemporal", "temporal"}, default="spatiotemporal"
-        STNDT, or NDT, which is faster.
+        STNDT, or NDT, which has no attention over neurons and is faster.
     context : (int, int) or None, default=None
         Bins back and ahead that may influence a bin by temporal attention, through all layers
-        together. None: the whole window.
+        together, within a window. None: the whole window. ``(back, 0)`` is not causal across
+        windows, because they overlap and are blended.
     local_attention : bool, default=True
-        Let each head of temporal attention start as a smoothing kernel, by a learned penalty on
-        the distance between bins; False: as published.
+        Penalise attention between distant bins, with learned length scales, so that each temporal
+        head starts as a smoothing kernel. False: as published.
     spatial_layers : {"last", "all"}, default="last"
-        Mix neurons once after the last layer, or, as published, in every layer.
+        Apply spatial attention once, after the last layer, or, as published, in every layer.
     stochastic_depth : float or "auto", default="auto"
-        Share of the passes in training that leave the mixing of neurons out, drawn at random [3]_:
-        where neurons are many it takes most of the time. "auto": .75 from 128 neurons on; 0 for
-        fewer, and where `spatial_layers` is "all".
+        Probability that a training pass skips spatial attention [3]_, the slowest part of the
+        network for many neurons. "auto": .75 from 128 neurons; 0 for fewer, or if `spatial_layers`
+        is "all".
     n_spatial_heads : int, default=1
-        Heads of the spatial attention, whose weights are averaged.
+        Heads of spatial attention, whose weights are averaged.
     d_spatial : int or None, default=16
-        Width of spatial queries and keys. None: the window's bins, as published.
+        Dimensions of spatial queries and keys. None: as many as bins in a window, as published.
     input_scaling : {"sqrt", "standardized", "counts"}, default="sqrt"
-        How counts enter: square roots on a common scale; square roots in standard deviations of
-        each neuron; or, as published, counts times the square root of the number of neurons.
+        Scaling of the input: square roots of counts, on a common scale or divided by each neuron's
+        standard deviation; or, as published, counts times the square root of the number of neurons.
     mask_ratio : float or (float, float), default=(0.0, 0.8)
-        Share of the visible entries that a training step hides; of a range, each trial draws its
-        own share.
+        Fraction of the visible entries that a training step masks; if a range, the fraction is
+        drawn for each window.
     token_ratio, random_ratio : float, default=1.0 and 0.0
-        Of the masked entries, the share that is hidden; of the rest, the share that is replaced
-        by random counts.
+        Fraction of the masked entries that is hidden, and fraction of the other masked entries that
+        is replaced by random counts; the rest keep their counts.
     heldout_neurons : None, int, float or array-like, default=None
-        Neurons that are always hidden as input and always predicted (co-smoothing): how many
-        (drawn at random), which fraction, indices, or a boolean mask.
+        Neurons that are always hidden from the input and always predicted (co-smoothing): a number
+        or a fraction to be drawn at random, indices, or a boolean mask.
     forecast_bins : int, default=0
-        Bins at the end of a window that are always hidden and always predicted.
+        Bins at the end of each window that are always hidden and always predicted.
     contrastive_weight : float, default=0.0
-        Weight of the contrastive loss between two further corrupted views of a trial.
+        Weight of a contrastive loss between two additional corrupted views of each window.
     contrastive_at : {"encoder", "embedding"}, default="encoder"
-        What it compares: the encoder's output, averaged over bins, or, as published, the embedded
-        input, which it then trains alone.
+        What this loss compares: the output of the encoder, averaged over bins, or, as published,
+        the embedded input; it then trains only the embedding.
     contrastive_mask_ratio, contrastive_token_ratio, contrastive_random_ratio : default=None
-        As those above, for the two views. None: the same.
+        `mask_ratio`, `token_ratio` and `random_ratio` of the two views. None: the same values.
     temperature : float, default=0.07
         Temperature of the contrastive loss.
     window : int or None, default=None
         Bins that the network sees at once. None: the longest trial; 128 for a continuous
-        recording, and where groups are longer than 512 bins.
+        recording, or if groups are longer than 512 bins.
     max_epochs : int or "auto", default="auto"
-        Longest training. "auto": until every bin has been learnt from 200 times, down to 100 times
-        where all neurons together have one spike a bin or fewer on average; in 400 updates at least
-        and 12,000 at most. An epoch is all windows once, or 600 batches of them.
+        Maximum number of epochs. "auto": enough to see each bin 200 times, fewer (down to 100)
+        where all neurons together have less than two spikes per bin on average; at least 400
+        updates and at most 12,000. An epoch is all windows once, or at most 600 batches of them.
     batch_size : int or "auto", default="auto"
-        Windows in a batch. "auto": 16 up to 500 windows, else 32.
+        Windows per batch. "auto": 16 for up to 500 windows, else 32.
     lr : float, default=3e-3
-        Largest learning rate of AdamW, after the warm-up; then it falls to 0, as a cosine.
+        Maximum learning rate of AdamW, reached after the warm-up; it then decays to 0 as a cosine.
     warmup : float, default=0.05
-        Share of the training in which the learning rate rises to it.
+        Fraction of the training during which the learning rate rises.
     weight_decay : float, default=0.01
         Weight decay of AdamW.
     early_stopping : bool, default=True
         Set windows aside, stop when their held-out bits per spike no longer improve, and keep the
-        best weights. Forecast bins are part of that score. With fewer than two windows training
-        goes on to the end.
+        best weights. Forecast bins are part of that score. With fewer than two windows, training
+        runs for all epochs.
     validation_fraction : float, default=0.1
-        Share of the windows set aside, at most 2,048 of them.
+        Fraction of the windows set aside, at most 2,048 windows.
     n_iter_no_change : int or "auto", default="auto"
-        Epochs without a better score until training stops. "auto": a third of `max_epochs`.
+        Epochs without a better score after which training stops. "auto": a third of `max_epochs`,
+        at least 10.
     calibration : bool, default=True
-        After early stopping, scale how far log-rates depart from each neuron's mean by the factor
-        that suits the windows set aside; networks trained on few trials exaggerate.
+        After early stopping, scale the deviations of log-rates from each neuron's mean by the
+        factor that fits the windows set aside; networks trained on few trials exaggerate them.
     device : str, default="auto"
-        Torch device. "auto": a GPU where there is one.
+        Torch device. "auto": a GPU if there is one.
     n_threads : int, default=1
-        Threads of torch on a CPU. Results depend on it in their last bits, and several models
-        at once (`n_jobs`) do best with 1.
+        Threads of torch on a CPU. The last bits of results depend on it. Use 1 if several models
+        are fitted in parallel (`n_jobs`).
     precision : {"float32", "bfloat16"}, default="float32"
-        Of the factors in matrix products; sums and all else stay in float32. "bfloat16" is faster
-        for wide networks (`d_model` of hundreds) on devices that have instructions for it, and
-        no different on others.
+        Precision of the factors in matrix products; all else, sums included, stays in float32.
+        "bfloat16" is faster for wide networks (`d_model` of hundreds) on devices that have
+        instructions for it, and makes no difference on others.
     random_state : int, RandomState instance or None, default=None
-        Seed of weights, masks, dropout, validation split. An int makes every bit repeatable.
+        Seed of weights, masks, dropout and validation split. With an int, results are
+        bit-identical in every run.
     verbose : int, default=0
-        1: a progress bar with time left; 2: a line for each epoch too.
+        1: a progress bar with the time left; 2: also one line per epoch.
     warm_start : bool, default=False
-        Go on from the present weights at the next `fit`.
+        Continue training from the current weights at the next `fit`.
     callbacks : list of skorch callbacks or None, default=None
-        Copies of them join the training.
+        Additional callbacks for training; they are copied.
     net_params : dict or None, default=None
-        Merged last into the parameters of the skorch net, e.g. ``{"optimizer": torch.optim.SGD}``.
+        Parameters of the skorch net, which override all others, e.g.
+        ``{"optimizer": torch.optim.SGD}``.
 
     Attributes
     ----------
@@ -151,7 +156,7 @@ class STNDTEstimator(RateTransformer):
     history_ : skorch.history.History
         Losses and held-out bits per spike (`valid_bits`) of each epoch.
     n_iter_ : int
-        Epochs trained.
+        Number of epochs trained.
     window_ : int
         Bins that the network sees at once.
     heldout_neurons_ : ndarray of int
@@ -159,20 +164,20 @@ class STNDTEstimator(RateTransformer):
     device_ : str
         Device of the network.
     settings_ : Settings
-        What the parameters became, with every "auto" resolved, as dataclasses of the parameters'
-        names: ``settings_.network``, ``settings_.objective``, ``settings_.training``.
+        The parameters, with every "auto" resolved, in three dataclasses:
+        ``settings_.network``, ``settings_.objective``, ``settings_.training``.
     n_features_in_, feature_names_in_ : int, ndarray of str
-        Number of neurons; their names, where fit was given a table.
+        Number of neurons; their names, if X was a table in fit.
 
     See Also
     --------
-    BaggingEnsemble : The mean of many; more accurate, with a measure of disagreement.
+    BaggingEnsemble : The mean of several; more accurate, with a measure of disagreement.
     BinwiseRegressor : Decode behaviour from the rates of trials.
 
     Notes
     -----
-    Every entry is hidden that is NaN: neurons, bins, the padding of short trials, artefacts. A
-    rate is returned for each of them, and what stands under a hidden entry influences nothing.
+    Every entry of X (one neuron in one bin) that is NaN is hidden from the network: neurons, bins,
+    the padding of short trials, artefacts. Rates are inferred for hidden entries too.
 
     References
     ----------
@@ -344,13 +349,13 @@ class STNDTEstimator(RateTransformer):
         Parameters
         ----------
         X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-            Spikes per bin: trials, or one continuous recording in order of time. NaN where
+            Spikes per bin: trials, or one continuous recording in order of time; NaN where
             hidden.
         y : ignored
             For compatibility with pipelines.
         groups : array-like of shape (n_bins,) or (n_trials,), default=None
-            Trial of each row of a 2D X; a window never spans two trials. Of a 3D X, groups of
-            trials, such as sessions, play no part here: they are for cross-validation.
+            Trial of each row of a 2D X; a window never spans two trials. With a 3D X, groups of
+            trials, such as sessions, are ignored: they are for cross-validation.
 
         Returns
         -------
@@ -359,8 +364,8 @@ class STNDTEstimator(RateTransformer):
         Raises
         ------
         ValueError
-            If X holds negative or infinite values, no value at all, or a neuron without a single
-            value; or if a parameter does not fit the data.
+            If X holds negative or infinite values, if X or one of its neurons is all NaN, or if
+            a parameter does not fit the data.
         """
         with unchanged_if_failed(self):
             self._fit(X, groups)
@@ -405,14 +410,15 @@ class STNDTEstimator(RateTransformer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if hasattr(self, "net_"):  # on a machine without its device, skorch has moved it
+        if hasattr(self, "net_"):  # skorch moves it if its device does not exist here
             self.device_ = str(self.net_.device)
 
     def score(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> float:
-        """Bits per spike of entries that were hidden.
+        """Bits per spike of hidden entries.
 
-        Of the held-out neurons where there are any (co-bps), else of all entries, hidden once
-        each by a fixed set of complementary speckled masks. 0 is each neuron's mean rate.
+        If there are held-out neurons, these are scored (co-bps). Otherwise each entry is scored
+        once while it is hidden, by a fixed set of complementary speckled masks. 0 is the score of
+        each neuron's mean rate.
 
         Parameters
         ----------
@@ -438,10 +444,10 @@ class STNDTEstimator(RateTransformer):
         Parameters
         ----------
         X : array-like of shape (n_trials, n_bins_before, n_neurons) or (n_bins_before, n_neurons)
-            Spikes per bin; the last bins that fit into the window are used.
+            Spikes per bin; only the last bins that fit into the window are used.
         n_bins : int
-            Bins to forecast, fewer than the window has. Train with ``forecast_bins=n_bins``; what
-            goes beyond is a guess, and a warning says so.
+            Bins to forecast, fewer than the window has. Fit with ``forecast_bins=n_bins``; bins
+            beyond those trained are unreliable, and raise a warning.
 
         Returns
         -------

@@ -380,5 +380,5 @@ def test_bad_counts_are_refused(ensemble, spikes, method):
         getattr(ensemble, method)(spikes - 1)
     with pytest.raises(ValueError, match="X has 5 features, but BaggingEnsemble is expecting 12"):
         getattr(ensemble, method)(spikes[..., :5])
-    with pytest.raises(ValueError, match="one group a trial"):
+    with pytest.raises(ValueError, match="one group per trial"):
         getattr(ensemble, method)(spikes, groups=np.arange(23))

@@ -162,7 +162,7 @@ def test_an_unknown_parameter_is_refused(small):
 @pytest.mark.parametrize(
     ("n_rows", "groups", "message"),
     [
-        (None, np.arange(480), r"shape \(480,\), but X is 3D, of 24 trials.*one group a trial"),
+        (None, np.arange(480), r"shape \(480,\), but X is 3D with 24 trials.*one group per trial"),
         (480, np.zeros(5), r"\b480\b.*\b5\b"),
         (480, np.zeros((480, 2)), r"groups.*1d array.*\(480, 2\)"),
         (480, 7, r"groups.*1d array.*\(\)"),
