@@ -124,7 +124,7 @@ def test_a_drawn_seed_is_the_seed(spikes):
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        ({"width": [1]}, "names 'width', which is no parameter of Constant.*'factor'"),
+        ({"width": [1]}, "names 'width', which is not a parameter of Constant.*'factor'"),
         ({"factor": []}, "factor"),
         ({"factor": 3}, "factor"),
         ({"pipeline__heldout_neurons": [[0]]}, "draws 'pipeline__heldout_neurons'.*same neurons"),

@@ -1,4 +1,4 @@
-"""Ensembles: many members, trained side by side, selected, and averaged."""
+"""Ensembles: members are trained in parallel, selected and averaged."""
 
 from sklearn_stndt.ensemble.bagging import BaggingEnsemble
 

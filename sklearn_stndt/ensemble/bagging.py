@@ -1,4 +1,4 @@
-"""BaggingEnsemble: the mean rates of many networks, and how far they disagree."""
+"""BaggingEnsemble: the mean rates of several networks, and how far they disagree."""
 
 import os
 import warnings
@@ -30,96 +30,96 @@ from sklearn_stndt.metrics import bits_per_spike
 
 
 class BaggingEnsemble(RateTransformer):
-    """Average the rates of many estimators that differ by seeds, trials or hyperparameters.
+    """Average the rates of several estimators that differ in seeds, trials or hyperparameters.
 
-    Members err in different directions, so the mean of their rates is nearer to the truth than
-    any of them. Ensembles hold the record on the field's benchmark [1]_: draw hyperparameters by
-    `param_distributions`, rank members by held-out bits per spike, average the `n_best`.
+    Members make different errors, so the mean of their rates is closer to the true rates than those
+    of any one member. Ensembles hold the record on the Neural Latents Benchmark [1]_: draw
+    hyperparameters by `param_distributions`, rank members by held-out bits per spike, and average
+    the `n_best`.
 
     Parameters
     ----------
     estimator : estimator, list of estimators or None, default=None
         Transformer from counts to rates, or a Pipeline with one: then the rates of that step are
-        averaged, and steps after it play no part. Of a list the members take turns: member `i` is
-        made of item ``i % len(estimator)``. None: ``STNDTEstimator()``.
+        averaged, and later steps are ignored. A list is used in turn: member `i` is a clone of item
+        ``i % len(estimator)``. None: ``STNDTEstimator()``.
     n_estimators : int, default=10
         Number of members to train.
     param_distributions : dict, list of dicts or None, default=None
-        What each member draws its parameters from, as in
-        :class:`sklearn.model_selection.RandomizedSearchCV`: names, nested ones too, to
+        Distributions from which each member's parameters are drawn, as in
+        :class:`sklearn.model_selection.RandomizedSearchCV`: parameter names (nested ones too) to
         distributions of :mod:`scipy.stats` or lists of values.
     bootstrap : bool, default=False
         Draw the trials of each member with replacement. A continuous recording is cut into 20
-        blocks that take the place of trials.
+        blocks, which are drawn instead of trials.
     max_samples : int or float, default=1.0
-        Trials of each member, as a number or as a share of those that are not set aside.
+        Trials per member, as a number or as a fraction of those that are not set aside.
     n_best : int, "auto", "greedy" or None, default=None
-        Members to average, by held-out bits per spike: the `n_best` best; "auto", so many of
-        the best that their mean scores best; "greedy", these, and then one more at a time, the
-        same one again if that helps most, while it raises the score of the mean [2]_. None: all.
+        Members to average, ranked by held-out bits per spike. An int: that many of the best.
+        "auto": the `k` best, with the `k` whose mean scores best. "greedy": these, then one more at
+        a time, possibly the same one again, while the score of the mean improves [2]_. None: all.
     validation_fraction : float or None, default=None
-        Share of the trials that no member is trained on and that all are scored on. None: where
-        `n_best` asks for scores, the trials that `bootstrap` or `max_samples` leave out (out of
-        bag), or .2 where they leave out none; where nothing is to be scored, none.
+        Fraction of the trials that no member is trained on and that all members are scored on.
+        None: if `n_best` needs scores, members are scored on the trials that `bootstrap` or
+        `max_samples` leaves out (out of bag), or, if none are left out, on a fraction of .2.
     oob_score : bool, default=False
-        Infer the rates of each trial by the members that were not trained on it.
+        Infer the rates of each trial with the members that were not trained on it.
     warm_start : bool, default=False
-        Keep the members of the last `fit` and train those that `n_estimators` asks for beyond
-        them. With an int as `random_state` they are what a longer `fit` would have made.
+        Keep the members of the last `fit` and train only additional ones, up to `n_estimators`.
+        With an int as `random_state`, the result is the same as training all of them at once.
     checkpoint_dir : str, PathLike or None, default=None
-        Directory that each member is written into as soon as it is finished. A later `fit` with
-        the same parameters and data trains what is missing. `n_estimators`, `n_best`, `n_jobs`,
-        `oob_score`, `error_score` and `verbose` may change. Members stay there and are loaded one
-        by one when they are needed. On a cluster, all workers must share it. Members are pickles:
-        pass only directories that you trust.
+        Directory to which each member is written as soon as it is finished. A later `fit` with
+        the same parameters and data trains only the missing members. `n_estimators`, `n_best`,
+        `n_jobs`, `oob_score`, `error_score` and `verbose` may change. Members stay on disk and are
+        loaded one at a time when needed. On a cluster, all workers must share the directory.
+        Members are pickles: pass only directories that you trust.
     error_score : "raise" or number, default=numpy.nan
-        What to do if a member fails: stop, or warn, write the number into `results_`, and go
-        on without it.
+        What to do if a member fails: stop with an error, or warn, enter this score into
+        `results_`, and continue without the member.
     n_jobs : int or None, default=None
-        Members that train at once, as joblib understands it; within
-        ``joblib.parallel_config(backend)`` the backend's workers do the training.
+        Members trained in parallel, as in joblib; within ``joblib.parallel_config(backend)``
+        they are trained by the workers of that backend.
     random_state : int, RandomState instance or None, default=None
-        Draws held-out neurons and one seed for each member, and from that its parameters and its
-        trials. Results are the same for every `n_jobs` and every backend.
+        Seed of the held-out neurons and of one seed per member, which in turn determines its
+        parameters and its trials. Results are the same for every `n_jobs` and every backend.
     verbose : int, default=0
         1: a progress bar of members, with the best score so far and the time left.
 
     Attributes
     ----------
     estimators_ : sequence of estimators
-        All fitted members. With `checkpoint_dir`, each is loaded when it is asked for.
+        All fitted members. With `checkpoint_dir`, each is loaded when it is accessed.
     estimators_samples_ : list of ndarray of int
         Trials (or blocks) that each member was trained on.
     params_ : list of dict
-        Parameters that each member has drawn.
+        Parameters drawn for each member.
     scores_ : ndarray of shape (n_members,)
         Held-out bits per spike of each member; only if `n_best`, `validation_fraction` or
-        `oob_score` ask for it. Out of bag, members are compared through the trials that they
-        share with the others, see Notes.
+        `oob_score` is set. For out-of-bag scores, see Notes.
     selected_ : ndarray of int
-        Which of `estimators_` are averaged, the best first.
+        Indices of the members in `estimators_` that are averaged, the best first.
     weights_ : ndarray of float
-        Share of each selected member in the mean.
+        Weight of each selected member in the mean.
     selection_curve_ : ndarray of shape (n_members,)
-        Held-out score of the mean of the best 1, 2, ... members; where there are `scores_`.
+        Held-out score of the mean of the best 1, 2, ... members; only if there are `scores_`.
     validation_trials_ : ndarray of int
         Trials (or blocks) that no member was trained on.
     oob_rates_ : ndarray of the shape of X
-        Mean rates of the selected members that were not trained on a trial, in spikes per bin;
-        NaN where there is none. Only with `oob_score`.
+        For each trial, mean rates of the selected members that were not trained on it, in spikes
+        per bin; NaN if there is no such member. Only with `oob_score`.
     oob_score_ : float
-        Bits per spike of such rates while the counts were hidden. Only with `oob_score`.
+        Bits per spike of such rates, inferred while the counts are hidden. Only with `oob_score`.
     results_ : dict of arrays
-        A row for each member that was tried, for ``pandas.DataFrame(results_)``: `member` (its
-        place in `estimators_`, -1 if it failed), `seed`, `param_*`, `params`, `test_score` and
-        `rank_test_score` (where there are scores), `weight`, `fit_time` and `score_time` in
-        seconds, `error` (its traceback).
+        One row per member that was tried, for ``pandas.DataFrame(results_)``: `member` (index in
+        `estimators_`, -1 if it failed), `seed`, `param_*`, `params`, `test_score` and
+        `rank_test_score` (if there are scores), `weight`, `fit_time` and `score_time` in seconds,
+        `error` (traceback).
     heldout_neurons_ : ndarray of int
-        Neurons that all members hold out.
+        Held-out neurons, the same for all members.
     n_features_in_ : int
         Number of neurons.
     feature_names_in_ : ndarray of str
-        Names of the neurons, where fit was given a table.
+        Names of the neurons, if X was a table in fit.
 
     See Also
     --------
@@ -127,12 +127,12 @@ class BaggingEnsemble(RateTransformer):
 
     Notes
     -----
-    Out of bag, each member has trials of its own, and a member with easy ones must not win by
-    them. Its score is that of the mean of all members, out of bag, plus what it gains over that
-    mean on the trials that it has.
+    Out of bag, members are scored on different trials, and easy trials must not be an advantage.
+    The score of a member is therefore the out-of-bag score of the mean of all members, plus the
+    member's gain over that mean on its own out-of-bag trials.
 
-    A member trains with one thread of linear algebra and the `n_threads` of its torch, so that
-    members side by side do not fight for cores.
+    Each member is trained with one thread of linear algebra and `n_threads` threads of torch, so
+    that members trained in parallel do not compete for cores.
 
     References
     ----------
@@ -237,10 +237,10 @@ class BaggingEnsemble(RateTransformer):
         Raises
         ------
         ValueError
-            If X or groups are not what the members expect, if parameters do not fit each other or
-            the data, if `checkpoint_dir` belongs to another run, or if all members fail.
+            If X or groups are invalid, if parameters do not fit each other or the data, if
+            `checkpoint_dir` belongs to another run, or if all members fail.
         RuntimeError
-            If another process trains into `checkpoint_dir`.
+            If another process is using `checkpoint_dir`.
         """
         with unchanged_if_failed(self):
             self._fit(X, groups)
@@ -267,11 +267,11 @@ class BaggingEnsemble(RateTransformer):
             self._finish(run)
 
     def _finish(self, run: Run) -> None:
-        """Choose members, and set what fit leaves behind."""
+        """Select members, and set the fitted attributes."""
         assert run.work is not None
         members, work = run.members, run.work
         for name in ("scores_", "selection_curve_", "oob_rates_", "oob_score_"):
-            self.__dict__.pop(name, None)  # of an earlier fit
+            self.__dict__.pop(name, None)  # from an earlier fit
         self.heldout_neurons_ = work.heldout_neurons
         self.validation_trials_ = work.set_aside
         self.estimators_samples_ = [outcome.plan.drawn for outcome in members]
@@ -294,7 +294,7 @@ class BaggingEnsemble(RateTransformer):
         self._run = run.without_data()
 
     def rate_std(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
-        """Disagreement between the selected members: the standard deviation of their rates.
+        """Disagreement of the selected members: the standard deviation of their rates.
 
         Parameters
         ----------
@@ -306,13 +306,13 @@ class BaggingEnsemble(RateTransformer):
         Returns
         -------
         std : ndarray, same shape
-            Spikes per bin. It tells how uncertain the rate is, not how noisy the spikes are.
+            Spikes per bin. It measures how uncertain the rate is, not how variable the spikes are.
         """
         check_is_fitted(self)
         X = check_counts(self, X, reset=False)
         mean, squares, n = 0.0, 0.0, 0
         for n_picks, rates in self._member_rates(X, groups):
-            # Welford's update: no difference of large squares
+            # Welford's algorithm avoids the difference of large squares
             n += n_picks
             change = rates - mean
             mean = mean + n_picks * change / n
@@ -320,7 +320,7 @@ class BaggingEnsemble(RateTransformer):
         return np.sqrt(squares / n)
 
     def score(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> float:
-        """Bits per spike of entries that were hidden, as :meth:`STNDTEstimator.score`.
+        """Bits per spike of hidden entries, as in :meth:`STNDTEstimator.score`.
 
         Parameters
         ----------
@@ -339,9 +339,9 @@ class BaggingEnsemble(RateTransformer):
         return float(self.score_curve(X, groups=groups)[-1])
 
     def score_curve(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
-        """Score of the mean of the first 1, 2, ... of the selected members, the best first.
+        """Score of the mean of the first 1, 2, ... selected members, the best first.
 
-        Without `n_best`, and without scores, they stand in the order of their seeds.
+        With ``n_best=None`` they are in the order of their seeds.
 
         Parameters
         ----------
@@ -376,7 +376,7 @@ class BaggingEnsemble(RateTransformer):
         return self.estimators_[index]
 
     def _selected_members(self) -> Iterator[tuple[int, Any]]:
-        """Members that are averaged, one in memory at a time, and how often each counts."""
+        """Yield each averaged member and how often it counts, one in memory at a time."""
         for number, n_picks in zip(self.selected_, self._n_picks, strict=True):
             yield int(n_picks), self.estimators_[number]
 
@@ -386,7 +386,7 @@ class BaggingEnsemble(RateTransformer):
             yield n_picks, infer_rates(member, X, groups)
 
     def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
-        total, n = np.zeros((), dtype=np.float32), 0  # leaves the precision to the members
+        total, n = np.zeros((), dtype=np.float32), 0  # the members' dtype decides
         for n_picks, rates in self._member_rates(X, groups):
             total, n = total + n_picks * rates, n + n_picks
         return total / n

@@ -1,4 +1,4 @@
-"""A directory of finished members: whole files only, of one run only, for one process at a time."""
+"""A directory of finished members: complete files of a single run, for one process at a time."""
 
 import io
 import json
@@ -21,7 +21,7 @@ from sklearn_stndt.ensemble.fingerprints import versions
 
 try:
     import cloudpickle
-except ImportError:  # until 1.5, joblib brings a copy of its own
+except ImportError:  # joblib up to 1.5 contains a copy
     from joblib.externals import cloudpickle
 try:
     import fcntl
@@ -34,7 +34,7 @@ _FORMAT = 1
 
 
 def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file that is there as a whole, on disk, or not at all."""
+    """Write a file so that it is complete on disk, or does not exist."""
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=_PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -45,7 +45,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     except BaseException:
         Path(partial).unlink(missing_ok=True)
         raise
-    if os.name == "posix":  # the new name has to reach the disk too
+    if os.name == "posix":  # write the new file name to disk too
         directory = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(directory)
@@ -56,7 +56,7 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 class MemberFile:
     """A finished member on disk: its record, its arrays and the fitted estimator, in one file.
 
-    A pickle of it carries the estimator along and needs the file no more.
+    A pickle of this object contains the estimator and no longer needs the file.
     """
 
     def __init__(self, path: Path):
@@ -64,12 +64,12 @@ class MemberFile:
         self._pickled: bytes | None = None
 
     def write(self, record: dict[str, Any], member: Any, arrays: dict[str, NDArray]) -> None:
-        """Write all there is of a member, at once."""
+        """Write everything about a member in one step."""
 
         def write(file: IO[bytes]) -> None:
             with zipfile.ZipFile(file, "w") as archive:  # with a checksum of each part
                 archive.writestr("record.json", json.dumps(record, indent=1))
-                # by value where a class is defined in a script or a notebook
+                # cloudpickle also pickles classes defined in a script or a notebook
                 archive.writestr("member.pickle", cloudpickle.dumps(member))
                 for name, values in arrays.items():
                     buffer = io.BytesIO()
@@ -79,7 +79,7 @@ class MemberFile:
         write_atomically(self.path, write)
 
     def read_record(self) -> dict[str, Any] | None:
-        """Record of the member; None where the file is damaged."""
+        """Read the record of the member; None if the file is damaged."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 if archive.testzip() is None:
@@ -89,7 +89,7 @@ class MemberFile:
         return None
 
     def load_array(self, name: str) -> NDArray | None:
-        """Array of this name; None where none was written."""
+        """Load an array by its name; None if it was not written."""
         if self._pickled is not None:
             return None
         with zipfile.ZipFile(self.path) as archive:
@@ -109,8 +109,8 @@ class MemberFile:
                 return archive.read("member.pickle")
         except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"The member of the ensemble in {self.path} is gone. With checkpoint_dir members "
-                "stay on disk: put the directory back, or fit again."
+                f"The file of an ensemble member, {self.path}, is missing. With checkpoint_dir, "
+                "members stay on disk: put the directory back, or fit again."
             ) from error
 
     def __getstate__(self):
@@ -118,10 +118,10 @@ class MemberFile:
 
 
 class StoredMembers(Sequence):
-    """Fitted members, each loaded anew from its file when it is asked for."""
+    """Fitted members, each loaded from its file whenever it is accessed."""
 
     def __init__(self, members: list[Any]):
-        self._members = members  # files, or estimators of which there is no file
+        self._members = members  # files, or estimators without a file
 
     def __len__(self):
         return len(self._members)
@@ -143,11 +143,11 @@ class CheckpointDirectory:
         self.path = Path(path).absolute()
 
     def file(self, index: int) -> MemberFile:
-        """File of the member of this number, whether it is there or not."""
+        """File of a member, which need not exist yet."""
         return MemberFile(self.path / f"member-{index:05d}.zip")
 
     def begin(self, index: int) -> int:
-        """Note that a worker begins with a member; return how many have done so before."""
+        """Record that a worker starts a member; return how often it was started before."""
         path = self._begun(index)
         with open(path, "ab") as file:
             n_before = file.seek(0, os.SEEK_END)
@@ -155,19 +155,19 @@ class CheckpointDirectory:
         return n_before
 
     def end(self, index: int) -> None:
-        """Note that a worker has come to the end of a member, whatever the end."""
+        """Record that a worker is done with a member, successfully or not."""
         self._begun(index).unlink(missing_ok=True)
 
     def _begun(self, index: int) -> Path:
         return self.path / f"member-{index:05d}{_BEGUN}"
 
     def open(self) -> dict[str, Any] | None:
-        """Make the directory, or read its manifest; clear what was not written to its end.
+        """Read the manifest of the directory, and delete incomplete files.
 
         Returns
         -------
         dict or None
-            What the run was described by; None where the directory is new.
+            Description of the run; None if the directory is new.
         """
         for leftover in [*self.path.glob(f"*{_PARTIAL}"), *self.path.glob(f"*{_BEGUN}")]:
             leftover.unlink(missing_ok=True)
@@ -178,7 +178,7 @@ class CheckpointDirectory:
             if others:
                 raise ValueError(
                     f"checkpoint_dir={str(self.path)!r} has no {MANIFEST} and holds other files: "
-                    f"{', '.join(others[:3])}. Pass an empty directory, or one yet to be made."
+                    f"{', '.join(others[:3])}. Pass an empty directory, or a new one."
                 ) from None
             return None
         except ValueError as error:
@@ -198,19 +198,19 @@ class CheckpointDirectory:
         if changed:
             warnings.warn(
                 f"Members in {str(self.path)!r} were trained with {', '.join(changed)}. New ones "
-                "join them, but the ensemble is not bit by bit what one version alone makes.",
+                "are added, but the ensemble is not bit-identical to one trained with one version.",
                 stacklevel=6,
             )
         return manifest["run"]
 
     def describe(self, run: dict[str, Any]) -> None:
-        """Write down by what this run can be told from another."""
+        """Write the manifest, which distinguishes this run from others."""
         manifest = {"format": _FORMAT, "versions": versions(), "run": run}
         text = json.dumps(manifest, indent=1).encode()
         write_atomically(self.path / MANIFEST, lambda file: file.write(text))
 
     def finished(self) -> dict[int, tuple[MemberFile, dict[str, Any]]]:
-        """Files of finished members, and their records, by number."""
+        """Find the files of finished members and their records, by index."""
         found = {}
         for path in sorted(self.path.glob("member-*.zip")):
             file = MemberFile(path)
@@ -226,7 +226,7 @@ class CheckpointDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes, and other threads, out for as long as this process lives."""
+        """Lock out other processes and threads, at most until this process ends."""
         self.path.mkdir(parents=True, exist_ok=True)
         lock = self.path / LOCK
         key = os.path.realpath(lock)
@@ -249,7 +249,7 @@ class CheckpointDirectory:
         finally:
             with _HELD_LOCK:
                 _HELD.discard(key)
-                file.close()  # and with it the lock is released, as at the end of the process
+                file.close()  # this releases the lock, as does the end of the process
 
     def _in_use(self, holder: str) -> RuntimeError:
         return RuntimeError(
@@ -258,20 +258,20 @@ class CheckpointDirectory:
         )
 
 
-_HELD: set[str] = set()  # directories that this process trains into
+_HELD: set[str] = set()  # lock files that this process holds
 _HELD_LOCK = threading.Lock()
 
 
 def _try_lock(file: IO[str]) -> bool:
-    """Lock a file without waiting; the system releases it when the process ends, however."""
+    """Lock a file without waiting; the system releases it when the process ends or crashes."""
     try:
         if fcntl is not None:
-            # of the process, not of the open file: children do not inherit it
+            # a lock of the process, not of the open file: children do not inherit it
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
             import msvcrt
 
-            file.seek(1 << 30)  # beyond what is written, for Windows keeps others from reading it
+            file.seek(1 << 30)  # past the text, because Windows makes locked bytes unreadable
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Train members by joblib, wherever it runs, and keep each as soon as it is there."""
+"""Train members with joblib on any backend, and keep each as soon as it is finished."""
 
 import math
 import warnings
@@ -15,7 +15,7 @@ from sklearn_stndt.ensemble.runs import Run
 
 
 class Progress:
-    """A bar of members: how many are done, the best score so far, the time left."""
+    """Progress bar: finished members, the best score so far and the time left."""
 
     def __init__(self, run: Run, *, show: bool):
         self._bar = tqdm(
@@ -30,7 +30,7 @@ class Progress:
         self._show_best()
 
     def update(self, outcome: Outcome | None) -> None:
-        """One more is done; None where nothing is known of it yet."""
+        """Count one more finished member; None if its outcome is not known yet."""
         if outcome is not None and outcome.score > self._best:
             self._best = outcome.score
             self._show_best()
@@ -41,12 +41,12 @@ class Progress:
             self._bar.set_postfix({"best bits/spike": f"{self._best:.4f}"}, refresh=False)
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar; it stays visible."""
         self._bar.close()
 
 
 class _CountingParallel(Parallel):
-    """Calls back at each finished task, for backends that return nothing before the end."""
+    """Call a function at each finished task, for backends that return all results at the end."""
 
     def __init__(self, count: Callable[[], None], **params: Any):
         super().__init__(**params)
@@ -60,25 +60,25 @@ class _CountingParallel(Parallel):
 
 
 def train_run(run: Run, n_jobs: int | None, verbose: int) -> bool:
-    """Train the members of a run that are missing, and put their outcomes into it.
+    """Train the missing members of a run, and add their outcomes to it.
 
     Parameters
     ----------
     run : Run
-        What is to be done, and what is done.
+        Plans of all members, and outcomes of those finished.
     n_jobs : int or None
-        As :class:`joblib.Parallel` understands it.
+        As in :class:`joblib.Parallel`.
     verbose : int
-        Whether to show progress.
+        Above 0, show a progress bar.
 
     Returns
     -------
     bool
-        Whether Ctrl-C has ended it early.
+        Whether training was interrupted by Ctrl-C.
     """
     progress = Progress(run, show=verbose > 0)
     try:
-        # sums come out the same on every machine, and members do not fight for cores
+        # sums do not depend on the number of cores, and members do not compete for them
         with threadpool_limits(1, user_api="blas"):
             interrupted = _train(run, n_jobs, progress)
     finally:
@@ -87,7 +87,7 @@ def train_run(run: Run, n_jobs: int | None, verbose: int) -> bool:
         if interrupted:
             raise KeyboardInterrupt
         raise ValueError(
-            f"All {len(run.plans)} members failed, and nothing is left to average. The first "
+            f"All {len(run.plans)} members failed, so there is nothing to average. The first "
             f"error was:\n{run.outcomes[min(run.outcomes)].error}"
         )
     return interrupted
@@ -108,19 +108,19 @@ def _train(run: Run, n_jobs: int | None, progress: Progress) -> bool:
             if outcome.interrupted:
                 return True
     except KeyboardInterrupt:
-        # a member may be on disk whose outcome was still on its way
+        # a member may be on disk although its outcome has not been returned yet
         run.collect()
         return True
     finally:
-        _stop(results)  # also after an error: workers would train on
+        _stop(results)  # also after an error: workers would continue training
     return False
 
 
 def _start(
     tasks: Iterable[Any], n_jobs: int | None, progress: Progress
 ) -> tuple[Iterable[Outcome], bool]:
-    """Begin to work off the tasks; also whether all results come together at the end."""
-    # one member a batch: it is a long task, and what has to be done again if a worker is lost
+    """Start the tasks; return the results, and whether they all come at the end."""
+    # one member per batch: members take long, and a lost batch has to be trained again
     params = {"n_jobs": n_jobs, "batch_size": 1}
     try:
         parallel = Parallel(return_as="generator_unordered", **params)
@@ -131,15 +131,15 @@ def _start(
 
 
 def _stop(results: Iterable[Outcome]) -> None:
-    """Leave the rest undone."""
+    """Cancel the remaining tasks."""
     if isinstance(results, Iterator) and hasattr(results, "close"):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # joblib deems it a mistake
+            warnings.simplefilter("ignore")  # joblib warns of unconsumed results
             results.close()
 
 
 def _report_failure(outcome: Outcome, run: Run) -> None:
-    """Say which member failed, with what parameters, and why."""
+    """Report which member failed, its parameters and the error."""
     plan = outcome.plan
     drawn = f", parameters {plan.params}" if plan.params else ""
     message = (
@@ -149,8 +149,8 @@ def _report_failure(outcome: Outcome, run: Run) -> None:
     if run.work is not None and run.work.raise_errors:
         raise RuntimeError(message)
     warnings.warn(
-        f"{message} and is left out; results_['error'] has the traceback. error_score='raise' "
-        "stops at it.",
+        f"{message} and is left out; results_['error'] has the traceback. Set error_score='raise' "
+        "to stop instead.",
         FitFailedWarning,
         stacklevel=7,
     )

@@ -1,4 +1,4 @@
-"""Describe parameters and data in short texts that are the same in every process."""
+"""Describe parameters and data by short texts that are the same in every process."""
 
 import hashlib
 import platform
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
-# how a member is trained, and not what comes of it
+# parameters that do not change the trained member
 _WITHOUT_INFLUENCE = ("n_jobs", "verbose", "memory")
 _PACKAGES = ("sklearn_stndt", "torch", "skorch", "scikit-learn", "numpy")
 
@@ -31,8 +31,8 @@ def fingerprint(values: NDArray | None) -> str:
 def describe(value: Any) -> str:
     """Describe the value of a parameter.
 
-    Two descriptions are equal if the values are, in any process; an object that has neither a
-    plain value nor parameters of its own is described by its class and a hash of its state.
+    Equal values have equal descriptions in every process. An object that is neither a plain value
+    nor an estimator is described by its class and a hash of its state.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -52,12 +52,12 @@ def describe(value: Any) -> str:
         return name  # its parameters are parameters too
     try:
         return f"{name} {joblib.hash(value)}"
-    except Exception:  # what cannot be pickled cannot be told apart any further
+    except Exception:  # objects that cannot be pickled are distinguished only by class
         return name
 
 
 def describe_estimator(estimator: Any) -> dict[str, str]:
-    """Describe all parameters of an estimator, and of what it contains, that decide its fit."""
+    """Describe all parameters of an estimator, nested ones included, that influence its fit."""
     params = estimator.get_params() if hasattr(estimator, "get_params") else {}
     described = {
         name: describe(value)
@@ -68,7 +68,7 @@ def describe_estimator(estimator: Any) -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Versions that the last bits of a result depend on."""
+    """Versions of packages that may change the last bits of a result."""
     from sklearn_stndt import __version__
 
     found = {name: version(name) for name in _PACKAGES[1:]}

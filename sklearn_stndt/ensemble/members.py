@@ -1,4 +1,4 @@
-"""Members of an ensemble: their training, their scores, and what is kept of them."""
+"""Members of an ensemble: training, scoring and storage."""
 
 import time
 import traceback
@@ -21,16 +21,16 @@ from sklearn_stndt.ensemble.plans import Plan
 from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.metrics import bits_per_spike
 
-# Dask gives a task up at the fourth worker that it takes along, and joblib then waits for ever
+# Dask gives up a task when it has lost four workers to it, and joblib then waits forever
 MOST_WORKERS_LOST = 3
 
 
 @dataclass
 class Outcome:
-    """What became of a member."""
+    """Result of training a member."""
 
     plan: Plan
-    member: Any = None  # fitted estimator; None where it lies in a file
+    member: Any = None  # fitted estimator; None if it is in a file
     interrupted: bool = False
     error: str = ""  # traceback of a member that failed
     score: float = np.nan  # bits per spike of the evaluated trials
@@ -44,7 +44,7 @@ class Outcome:
         return bool(self.error)
 
     def record(self) -> dict[str, Any]:
-        """What is written down beside the member."""
+        """Return the data that are saved with the member."""
         return {
             "index": self.plan.index,
             "described": self.plan.described,
@@ -56,31 +56,31 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Work:
-    """What is the same for all members."""
+    """Data and settings that all members share."""
 
     recording: Recording
     heldout_neurons: NDArray
     set_aside: NDArray  # trials that no member is trained on
     evaluate: bool  # score the trials that a member was not trained on
-    infer: bool  # and infer their rates with nothing hidden
+    infer: bool  # also infer their rates with nothing hidden
     directory: CheckpointDirectory | None
     raise_errors: bool
 
 
 def fit_member(work: Work, plan: Plan) -> Outcome:
-    """Train and score one member, and write it down where there is a directory."""
+    """Train and score one member, and save it if there is a directory."""
     directory = work.directory
     if directory is None:
         return _fit_member(work, plan)
-    # a scheduler that lost a worker hands out its members again, also those that are finished
+    # a scheduler that lost a worker reassigns all of its members, finished ones included
     found = read_member(directory, plan)
     if found is not None:
         return found
     if directory.begin(plan.index) >= MOST_WORKERS_LOST:
         return Outcome(
             plan,
-            error=f"{MOST_WORKERS_LOST} workers were lost, one after the other, while they trained "
-            "this member. Their memory may not suffice for it.",
+            error=f"{MOST_WORKERS_LOST} workers were lost, one after the other, while training "
+            "this member. They may have too little memory for it.",
         )
     outcome = _fit_member(work, plan)
     if not (outcome.failed or outcome.interrupted):
@@ -94,7 +94,7 @@ def fit_member(work: Work, plan: Plan) -> Outcome:
 def _fit_member(work: Work, plan: Plan) -> Outcome:
     recording = work.recording.opened()
     outcome = Outcome(plan)
-    # in the main process the engine has set it already, for all threads
+    # in the main process, the engine has already set this for all threads
     with threadpool_limits(1, user_api="blas"):
         started = time.perf_counter()
         try:
@@ -128,14 +128,14 @@ def evaluate(outcome: Outcome, recording: Recording, work: Work) -> None:
 
 
 def read_member(directory: CheckpointDirectory, plan: Plan) -> Outcome | None:
-    """Outcome of a member that another worker has written down."""
+    """Read the outcome of a member that another worker has saved."""
     file = directory.file(plan.index)
     record = file.read_record() if file.path.exists() else None
     return None if record is None else outcome_of_record(plan, record)
 
 
 def outcome_of_record(plan: Plan, record: dict[str, Any]) -> Outcome:
-    """Outcome as it was when the record was written."""
+    """Restore an outcome from its record."""
     score = np.nan if record["score"] is None else record["score"]
     times = {name: record[name] for name in ("fit_time", "score_time")}
     return Outcome(plan, score=score, **times)
@@ -148,6 +148,6 @@ def load_member(outcome: Outcome) -> Any:
 
 
 def was_interrupted(member: Any) -> bool:
-    """Whether training of the member was ended by Ctrl-C."""
+    """Whether training of the member was interrupted by Ctrl-C."""
     _, source = find_rates(member)
     return getattr(getattr(source, "net_", None), "interrupted_", False)

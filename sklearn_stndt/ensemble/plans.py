@@ -1,4 +1,4 @@
-"""What the members of an ensemble are to be: decided before any of them is trained."""
+"""Plans of the members of an ensemble, drawn before any of them is trained."""
 
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -17,14 +17,14 @@ from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.training.settings import DEFAULT_WINDOW
 
-# purposes for which the seed of a member gives independent streams of random numbers
+# purposes; the seed of a member gives an independent stream of random numbers for each
 PARAMETERS, TRIALS_SET_ASIDE, TRIALS = 1, 2, 3
-DEFAULT_VALIDATION = 0.2  # of the trials, where members have to be ranked
+DEFAULT_VALIDATION = 0.2  # fraction of the trials, if members have to be ranked
 HELDOUT = "heldout_neurons"
 
 
 def stream(seed: int, purpose: int) -> np.random.RandomState:
-    """Random numbers of a seed for one purpose."""
+    """Return the random numbers of a seed for one purpose."""
     return np.random.RandomState([seed, purpose])
 
 
@@ -53,7 +53,7 @@ class EnsembleSettings:
         return self.n_best is not None or self.oob_score or self.validation_fraction is not None
 
     def n_samples(self, n_trials: int) -> int:
-        """Trials that a member draws from so many."""
+        """Return the number of trials per member, of `n_trials` in total."""
         if isinstance(self.max_samples, Integral):
             number = int(self.max_samples)
         else:
@@ -61,37 +61,37 @@ class EnsembleSettings:
         if number > n_trials:
             raise ValueError(
                 f"max_samples={self.max_samples} is more than the {n_trials} trials or blocks of X "
-                "to train on. Lower it, or pass a share between 0 and 1."
+                "to train on. Lower it, or pass a fraction between 0 and 1."
             )
         return number
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What tells one run from another; kept as JSON beside members on disk."""
+    """Description that distinguishes runs; saved as JSON with the members on disk."""
 
-    data: dict[str, str]  # descriptions of data and of what decides how they are drawn
+    data: dict[str, str]  # descriptions of the data and of how trials are drawn
     heldout_neurons: list[int]
     seeds: list[int]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one member is to be."""
+    """Plan of one member."""
 
     index: int
     seed: int
     estimator: Any  # with all its parameters, not fitted
-    params: dict[str, Any]  # those that were drawn
+    params: dict[str, Any]  # parameters that were drawn
     drawn: NDArray  # trials to train on
     evaluated: NDArray  # trials to score, none of them trained on
     takes_groups: bool
-    described: dict[str, str]  # what makes it this member, in words of the main process
+    described: dict[str, str]  # description that identifies the member, made in the main process
 
 
 @dataclass(frozen=True)
 class Plans:
-    """What all members of a run are to be."""
+    """Plans of all members of a run."""
 
     spec: Spec
     members: list[Plan]
@@ -100,7 +100,7 @@ class Plans:
 
 
 def draw_plans(settings: EnsembleSettings, recording: Recording, known: Spec | None) -> Plans:
-    """Decide what each member is to be.
+    """Draw the plans of all members.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def draw_plans(settings: EnsembleSettings, recording: Recording, known: Spec | N
     recording : Recording
         The data.
     known : Spec or None
-        Run whose members are kept: its seeds and held-out neurons stay.
+        Run whose members, seeds and held-out neurons are kept.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def draw_plans(settings: EnsembleSettings, recording: Recording, known: Spec | N
             drawn = draw.choice(len(pool), n_samples, replace=settings.bootstrap)
             drawn = pool[np.sort(drawn)]
         left_out = np.setdiff1d(np.arange(recording.n_trials), drawn)
-        # where a class is defined in a script, a worker would describe it in other words
+        # a worker would describe a class that is defined in a script differently
         described = {"seed": str(seed)} | describe_estimator(estimator)
         members.append(
             Plan(
@@ -176,7 +176,7 @@ def draw_plans(settings: EnsembleSettings, recording: Recording, known: Spec | N
 
 
 def draw_estimator(base: Any, seed: int, param_distributions: Any) -> tuple[Any, dict[str, Any]]:
-    """Estimator of a member, and the parameters that it has drawn."""
+    """Return the estimator of a member, and the parameters drawn for it."""
     estimator = clone(base)
     params: dict[str, Any] = {}
     if param_distributions:
@@ -186,7 +186,7 @@ def draw_estimator(base: Any, seed: int, param_distributions: Any) -> tuple[Any,
             for name, value in sorted(next(iter(sampler)).items())
         }
         estimator.set_params(**clone(params, safe=False))
-    seeds = np.random.RandomState(seed)  # the one draw from the seed itself
+    seeds = np.random.RandomState(seed)  # only these are drawn from the seed itself
     for name in nested_names(estimator, "random_state"):
         if name not in params:
             estimator.set_params(**{name: int(seeds.randint(np.iinfo(np.int32).max))})
@@ -202,22 +202,22 @@ def check_estimators(estimator: Any, n_members: int) -> list[Any]:
     for number, base in enumerate(estimator):
         if not (hasattr(base, "fit") and hasattr(base, "transform")):
             raise ValueError(
-                f"estimator must be a transformer or a list of them, but item {number} of the "
-                f"list is {base!r}, which lacks fit or transform."
+                f"estimator must be a transformer or a list of transformers, but item {number} of "
+                f"the list is {base!r}, which lacks fit or transform."
             )
     if not 0 < len(estimator) <= n_members:
         raise ValueError(
             f"n_estimators={n_members} members cannot be made of a list of {len(estimator)} "
-            "estimators, each of which is to be used. Set n_estimators to their number or more."
+            "estimators, because each must be used. Set n_estimators to their number or more."
         )
     return [clone(base) for base in estimator]
 
 
 def check_distributions(distributions: Any, bases: list[Any]) -> None:
-    """Check that every estimator has the parameters that are to be drawn."""
+    """Check that every estimator has all parameters to be drawn."""
     if distributions is None:
         return
-    # scikit-learn checks the kinds of values
+    # scikit-learn checks the types of the values
     names = {
         name for part in ParameterSampler(distributions, 1).param_distributions for name in part
     }
@@ -231,13 +231,13 @@ def check_distributions(distributions: Any, bases: list[Any]) -> None:
         unknown = sorted(names - set(base.get_params()))
         if unknown:
             raise ValueError(
-                f"param_distributions names {unknown[0]!r}, which is no parameter of "
+                f"param_distributions names {unknown[0]!r}, which is not a parameter of "
                 f"{type(base).__name__}. Its parameters are {sorted(base.get_params())}."
             )
 
 
 def draw_trials_set_aside(settings: EnsembleSettings, n_trials: int, seed: int) -> NDArray:
-    """Draw the trials that members are compared on, and that none of them is trained on."""
+    """Draw the trials on which members are compared and none is trained."""
     fraction = settings.validation_fraction
     leaves_out = settings.bootstrap or settings.n_samples(n_trials) < n_trials
     if settings.oob_score and not leaves_out:
@@ -260,7 +260,7 @@ def draw_trials_set_aside(settings: EnsembleSettings, n_trials: int, seed: int) 
 
 
 def nested_names(estimator: Any, name: str) -> list[str]:
-    """Parameters of this name, of the estimator or of what it contains."""
+    """Find parameters of this name in the estimator and in nested estimators."""
     return sorted(p for p in estimator.get_params() if p == name or p.endswith(f"__{name}"))
 
 
@@ -272,7 +272,7 @@ def fix_heldout_neurons(
 ) -> NDArray:
     """Draw held-out neurons once, so that all members hold out the same.
 
-    Where a run is `known` to which members are added, what it drew stays.
+    If members are added to a `known` run, its held-out neurons are kept.
     """
     drawn: dict[str, NDArray] = {}
     of_bases = []
@@ -299,7 +299,7 @@ def fix_heldout_neurons(
 
 
 def fix_window(base: Any) -> None:
-    """Keep the window of a continuous recording also where its blocks travel as groups."""
+    """Use the window of a continuous recording although its blocks are passed as groups."""
     for part in [base, *base.get_params().values()]:
         if isinstance(part, STNDTEstimator) and part.window is None:
             part.set_params(window=DEFAULT_WINDOW)

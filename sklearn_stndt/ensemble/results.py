@@ -1,4 +1,4 @@
-"""What a run has come to: scores of members, out-of-bag rates, and a table of it all."""
+"""Results of a run: scores of members, out-of-bag rates, and a table of all members."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from sklearn_stndt.metrics import bits_per_spike
 
 
 def array_of(outcome: Outcome, name: str, work: Work) -> NDArray:
-    """Rates of the evaluated trials of a member: as kept or written down, or inferred now."""
+    """Return rates of the evaluated trials of a member: from memory, from disk, or inferred now."""
     if name in outcome.arrays:
         return outcome.arrays[name]
     if isinstance(outcome.member, MemberFile):
@@ -27,7 +27,7 @@ def array_of(outcome: Outcome, name: str, work: Work) -> NDArray:
 
 
 def judge(members: list[Outcome], work: Work) -> HeldOutScore:
-    """Score of means of members on the trials set aside, or else out of bag."""
+    """Score means of members on the trials set aside, or else out of bag."""
     recording = work.recording.opened()
     rows, kept = [], []
     for outcome in members:
@@ -67,16 +67,16 @@ def out_of_bag(members: list[Outcome], picks: NDArray, work: Work) -> tuple[NDAr
 def table(
     outcomes: list[Outcome], scores: NDArray | None, weights: NDArray, error_score: Any
 ) -> dict[str, Any]:
-    """Results of all members that were tried, in arrays that make a data frame.
+    """Results of all members that were tried, as columns of a data frame.
 
     Parameters
     ----------
     outcomes : list of Outcome
-        Members in the order of their numbers, also those that failed.
+        All members in order, including those that failed.
     scores : ndarray of shape (n_members,) or None
-        Held-out scores of those that did not.
+        Held-out scores of those that did not fail.
     weights : ndarray of shape (n_members,)
-        Share of each of them in the mean.
+        Weight of each of them in the mean.
     error_score : float or "raise"
         Score of a member that failed.
     """
@@ -103,7 +103,7 @@ def table(
 
 
 def _masked(params: list[dict[str, Any]], name: str) -> np.ma.MaskedArray:
-    """Values of a parameter, masked where a member has none: numbers, or else objects."""
+    """Values of a parameter, masked if a member has none: numbers if possible, else objects."""
     values = np.empty(len(params), dtype=object)
     missing = np.array([name not in of_member for of_member in params])
     for row, of_member in enumerate(params):

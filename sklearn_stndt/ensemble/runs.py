@@ -1,4 +1,4 @@
-"""A run of an ensemble: what its members are to be, and which of them are there already."""
+"""A run of an ensemble: plans of its members, and outcomes of those that are finished."""
 
 import os
 import time
@@ -20,13 +20,13 @@ from sklearn_stndt.ensemble.members import (
 from sklearn_stndt.ensemble.plans import EnsembleSettings, Plan, Spec, draw_plans
 from sklearn_stndt.ensemble.trials import Recording
 
-_LARGE = 1 << 20  # bytes of counts from which on workers read them from a file
-_ATTEMPTS = 40  # to see a file on a shared disk, at half a second each
+_LARGE = 1 << 20  # bytes; workers read larger counts from a file
+_ATTEMPTS = 40  # to find a file on a shared disk, half a second apart
 
 
 @dataclass
 class Run:
-    """What one fit is to make, and what it has made."""
+    """Plans and outcomes of one fit."""
 
     spec: Spec
     outcomes: dict[int, Outcome]
@@ -40,18 +40,18 @@ class Run:
 
     @property
     def members(self) -> list[Outcome]:
-        """Members that are there, in the order of their numbers."""
+        """Fitted members, in order."""
         return [outcome for _, outcome in sorted(self.outcomes.items()) if not outcome.failed]
 
     def keep(self, outcome: Outcome) -> None:
-        """Take over what a worker has made; a member in a file stays there."""
+        """Store the outcome of a worker; a member in a file stays there."""
         directory = None if self.work is None else self.work.directory
         if directory is not None and not (outcome.failed or outcome.interrupted):
             outcome.member = _find(directory, outcome.plan.index)
         self.outcomes[outcome.plan.index] = outcome
 
     def collect(self) -> None:
-        """Take over members that workers have written down and not reported yet."""
+        """Store members that workers have saved but not returned yet."""
         if self.work is not None and self.work.directory is not None:
             for plan in self.missing:
                 outcome = read_member(self.work.directory, plan)
@@ -59,7 +59,7 @@ class Run:
                     self.keep(outcome)
 
     def without_data(self) -> "Run":
-        """Keep what further members need: neither counts nor rates, nor what has failed."""
+        """Keep what later members need, without counts, rates and failed members."""
         members = {
             outcome.plan.index: replace(outcome, arrays={})
             for outcome in self.members
@@ -74,7 +74,7 @@ def begin_run(
     previous: Run | None,
     directory: CheckpointDirectory | None,
 ) -> Run:
-    """Decide what all members are to be, and find those that are finished.
+    """Draw the plans of all members, and find those that are finished.
 
     Parameters
     ----------
@@ -90,13 +90,13 @@ def begin_run(
     Returns
     -------
     Run
-        With plans of all members, and outcomes of those that are there.
+        With plans of all members, and outcomes of the finished ones.
 
     Raises
     ------
     ValueError
-        If parameters do not fit each other or the data, or if the members that are there belong
-        to other data or other parameters.
+        If parameters do not fit each other or the data, or if finished members belong to other
+        data or other parameters.
     """
     n_members = settings.n_estimators
     if previous is not None and n_members <= max(previous.outcomes, default=-1):
@@ -111,7 +111,7 @@ def begin_run(
         )
     manifest = None if directory is None else directory.open()
     written = None if manifest is None else Spec(**manifest)
-    # what a run without a seed of its own cannot draw again, it takes from the members there are
+    # without a random_state, seeds and held-out neurons are taken from the finished members
     known = previous.spec if previous is not None else None
     if known is None and settings.random_state is None:
         known = written
@@ -127,7 +127,7 @@ def begin_run(
         raise_errors=settings.error_score == "raise",
     )
     if previous is not None:
-        _check_same(run.spec, previous.spec, "warm_start=True goes on with members")
+        _check_same(run.spec, previous.spec, "warm_start=True keeps members")
         for index, outcome in previous.outcomes.items():
             run.plans[index] = outcome.plan
             run.outcomes[index] = outcome
@@ -148,23 +148,23 @@ def _check_same(spec: Spec, other: Spec, what: str) -> None:
     n_shared = min(len(spec.seeds), len(other.seeds))
     if spec.seeds[:n_shared] != other.seeds[:n_shared]:
         raise ValueError(
-            f"{what} of another run: random_state drew other seeds then. Fit with the random_state "
-            "that it had, or start anew."
+            f"{what} of another run: random_state drew other seeds then. Fit with the same "
+            "random_state, or start a new ensemble."
         )
     for name, described in spec.data.items():
         if described != other.data[name]:
             raise ValueError(
-                f"{what} of another run: {name} was {other.data[name]}, and is {described}. "
-                "Fit with what it was, or start anew."
+                f"{what} of another run: {name} was {other.data[name]}, and is {described} now. "
+                "Fit with the earlier one, or start a new ensemble."
             )
 
 
 def _open_directory(run: Run, directory: CheckpointDirectory, written: Spec | None) -> None:
-    """Take over finished members from a directory, and put those there that it lacks."""
+    """Load finished members from a directory, and save those that it lacks."""
     if written is not None:
         what = f"checkpoint_dir={str(directory.path)!r} holds members"
         _check_same(run.spec, written, what)
-        # of a shorter run the directory may know more seeds than are wanted now
+        # if the directory belongs to a larger run, it has more seeds
         run.spec = replace(run.spec, seeds=max(run.spec.seeds, written.seeds, key=len))
     found = directory.finished()
     for plan in run.plans:
@@ -188,20 +188,20 @@ def _check_member(plan: Plan, record: dict[str, Any], directory: CheckpointDirec
         if now.get(name) != then.get(name):
             raise ValueError(
                 f"checkpoint_dir={str(directory.path)!r} holds members of another run: {name} of "
-                f"member {plan.index} was {then.get(name)}, and is {now.get(name)}. Fit with what "
-                "it was, or pass another directory."
+                f"member {plan.index} was {then.get(name)}, and is {now.get(name)} now. Fit with "
+                "the earlier one, or pass another directory."
             )
 
 
 def _find(directory: CheckpointDirectory, index: int) -> MemberFile:
-    """File that a worker says it has written."""
+    """Find a file that a worker has written."""
     file = directory.file(index)
     for _ in range(_ATTEMPTS):
         if file.path.exists():
             return file
-        os.listdir(directory.path)  # makes a network file system look again
+        os.listdir(directory.path)  # makes a network file system refresh its cache
         time.sleep(0.5)
     raise FileNotFoundError(
-        f"A worker has written {file.path}, which cannot be seen from here. checkpoint_dir must be "
-        "a directory that all workers share."
+        f"A worker has written {file.path}, which is not found in the main process. checkpoint_dir "
+        "must be a directory that all workers share."
     )

@@ -1,4 +1,4 @@
-"""Which members to average: the best, as many as is best, or a greedy choice."""
+"""Select members to average: a given number, the best number, or a greedy selection."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -8,24 +8,24 @@ from numpy.typing import NDArray
 
 from sklearn_stndt.metrics import bits_per_spike
 
-MOST_STEPS, PATIENCE = 50, 10  # of the greedy choice
+MOST_STEPS, PATIENCE = 50, 10  # of the greedy selection
 
 
 class HeldOutScore:
     """Score means of members' rates on trials that the members were not trained on.
 
-    Members may have been left different trials, out of bag. They are compared on the trials that
-    they have: the score of a choice is that of the mean of all members, plus what the choice gains
-    over that mean on its own trials. Where all have the same trials, that is its score on them.
+    Out of bag, these trials differ between members. The score of a selection is then the score of
+    the mean of all members, plus the gain of the selection over that mean on its own trials. If
+    all members have the same trials, this is the score on these trials.
 
     Parameters
     ----------
     spikes : ndarray of shape (n_rows, ..., n_neurons)
         Counts, NaN where unknown.
     rows : list of ndarray of int
-        Rows that each member has rates of.
+        Rows for which each member has rates.
     load : callable
-        Rates of the rows of a member, inferred while the counts were hidden.
+        Loads the rates of the rows of a member, inferred while the counts were hidden.
     """
 
     def __init__(self, spikes: NDArray, rows: Sequence[NDArray], load: Callable[[int], NDArray]):
@@ -40,11 +40,11 @@ class HeldOutScore:
         return len(self._rows)
 
     def nothing(self) -> tuple[NDArray, NDArray]:
-        """Sum of the rates of no member, and the number of members in it, row by row."""
+        """Return an empty sum of rates, and the number of members in each row of it."""
         return np.zeros(self.spikes.shape), np.zeros(len(self.spikes))
 
     def add(self, sums: tuple[NDArray, NDArray], member: int) -> tuple[NDArray, NDArray]:
-        """Sum and number with one more member; the given ones stay as they are."""
+        """Return sum and number with one more member, as copies."""
         total, number = sums[0].copy(), sums[1].copy()
         if not len(self._rows[member]):
             return total, number
@@ -53,7 +53,7 @@ class HeldOutScore:
         return total, number
 
     def sum(self, members: Iterable[int]) -> tuple[NDArray, NDArray]:
-        """Sum and number of members."""
+        """Return the sum of the rates of members, and the number of members in each row."""
         sums = self.nothing()
         for member in members:
             sums = self.add(sums, member)
@@ -76,11 +76,11 @@ class HeldOutScore:
         return self._score_of_everyone + gain
 
     def of_each(self) -> NDArray:
-        """Score of each member alone."""
+        """Score each member alone."""
         return np.array([self(self.add(self.nothing(), i)) for i in range(len(self))])
 
     def of_best(self, order: NDArray) -> NDArray:
-        """Score of the mean of the first 1, 2, ... members of an order."""
+        """Score the mean of the first 1, 2, ... members of an order."""
         sums, scores = self.nothing(), []
         for member in order:
             sums = self.add(sums, member)
@@ -88,22 +88,22 @@ class HeldOutScore:
         return np.array(scores)
 
     def choose_greedily(self, start: NDArray) -> NDArray:
-        """Go on from a choice: take, again and again, the member that helps the mean most [1]_.
+        """Add members to a selection, each time the one that improves the mean most [1]_.
 
-        A member may be taken more than once. Of all steps, the one with the best score counts; it
-        ends when 10 in a row were no better (a strong member has to be taken again before a weak
-        one can join it), or after 50, from which on one more can hardly change the mean.
+        A member may be added more than once. The step with the best score is returned. Selection
+        ends after 10 steps without improvement (a strong member may have to be added again before
+        a weak one helps), or after 50 steps, when one more member hardly changes the mean.
 
         Parameters
         ----------
         start : ndarray of int
-            Members to begin with. The best ones spare the choice a start from a single member
-            that no other can improve.
+            Initial selection. Starting with the best members avoids getting stuck at a single
+            member that no other one improves.
 
         Returns
         -------
         picks : ndarray of int, shape (n_members,)
-            How often each member was taken.
+            How often each member was selected.
 
         References
         ----------
@@ -112,34 +112,34 @@ class HeldOutScore:
         picks = np.zeros(len(self), dtype=int)
         picks[start] = 1
         sums = self.sum(start)
-        best, best_picks, n_in_vain = self(sums), picks.copy(), 0
+        best, best_picks, n_no_change = self(sums), picks.copy(), 0
         for _ in range(MOST_STEPS):
             scores = np.array([self(self.add(sums, member)) for member in range(len(self))])
             member = int(best_first(scores)[0])
             sums = self.add(sums, member)
             picks[member] += 1
-            n_in_vain += 1
+            n_no_change += 1
             if scores[member] > best:
-                best, best_picks, n_in_vain = scores[member], picks.copy(), 0
-            if n_in_vain == PATIENCE:
+                best, best_picks, n_no_change = scores[member], picks.copy(), 0
+            if n_no_change == PATIENCE:
                 break
         return best_picks
 
 
 def best_first(scores: NDArray) -> NDArray:
-    """Order of members from the best score to the worst; NaN comes last, ties stay in order."""
+    """Sort members from the best score to the worst; NaN comes last, ties keep their order."""
     return np.argsort(np.where(np.isnan(scores), np.inf, -scores), kind="stable")
 
 
 def select(score: HeldOutScore, n_best: Any) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """Choose members.
+    """Select members.
 
     Parameters
     ----------
     score : HeldOutScore
-        The judge.
+        Scores means of members.
     n_best : int, "auto", "greedy" or None
-        How many; None: all of them, in the order in which they are.
+        How many; None: all of them, in their original order.
 
     Returns
     -------
@@ -150,7 +150,7 @@ def select(score: HeldOutScore, n_best: Any) -> tuple[NDArray, NDArray, NDArray,
     selected : ndarray of int
         Members, the best first.
     picks : ndarray of int
-        How often each of them enters the mean.
+        How often each of them counts in the mean.
     """
     scores = score.of_each()
     order = best_first(scores)

@@ -1,4 +1,4 @@
-"""Trials, or blocks of a recording, as what is drawn for a member of an ensemble."""
+"""Trials, or blocks of a recording, that are drawn for a member of an ensemble."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from sklearn_stndt.ensemble.checkpoints import COUNTS, CheckpointDirectory, write_atomically
 from sklearn_stndt.ensemble.fingerprints import fingerprint
 
-N_BLOCKS = 20  # into which a continuous recording is cut to be resampled
+N_BLOCKS = 20  # a continuous recording is cut into so many blocks to be resampled
 
 
 def row_trials(X: NDArray, groups: NDArray | None) -> NDArray | None:
-    """Number the trials, or else the blocks, of a 2D X row by row; None for a 3D X."""
+    """Return the trial, or else the block, of each row of a 2D X; None for a 3D X."""
     if X.ndim == 3:
         return None
     if groups is None:
@@ -26,9 +26,9 @@ def row_trials(X: NDArray, groups: NDArray | None) -> NDArray | None:
 def take(
     X: NDArray, groups: NDArray | None, trials: NDArray | None, drawn: NDArray, takes_groups: bool
 ) -> tuple[NDArray, NDArray | None]:
-    """Counts of the trials that were drawn, and the groups that keep them apart.
+    """Return the counts of the drawn trials, and groups that separate them.
 
-    Blocks of a recording are joined end to end for an estimator that knows nothing of groups.
+    Blocks of a recording are concatenated for an estimator that does not take groups.
     """
     n_trials = len(X) if trials is None else trials[-1] + 1
     if np.array_equal(drawn, np.arange(n_trials)):
@@ -44,15 +44,15 @@ def take(
 
 @dataclass(frozen=True)
 class Recording:
-    """Counts, and which rows of them are a trial."""
+    """Counts, and which of their rows belong to which trial."""
 
-    X: Any  # counts, or the path of a file that holds them
+    X: Any  # counts, or the path of a file with them
     groups: NDArray | None
     trials: NDArray | None  # number of the trial of each row of a 2D X
 
     @classmethod
     def of(cls, X: NDArray, groups: NDArray | None) -> "Recording":
-        """See counts, and the trials of their rows, as a recording."""
+        """Make a recording of counts and the trials of their rows."""
         return cls(X, groups, row_trials(X, groups))
 
     @property
@@ -61,11 +61,11 @@ class Recording:
         return len(self.X) if self.trials is None else int(self.trials[-1]) + 1
 
     def take(self, drawn: NDArray, takes_groups: bool) -> tuple[NDArray, NDArray | None]:
-        """Counts of some trials, and the groups that keep them apart, if there are any."""
+        """Return the counts of some trials, and groups that separate them, if there are any."""
         return take(self.X, self.groups, self.trials, drawn, takes_groups)
 
     def rows(self, trials: NDArray) -> NDArray:
-        """Where the trials lie on the first axis of X."""
+        """Return the indices of trials on the first axis of X."""
         if self.trials is None:
             return trials
         return np.flatnonzero(np.isin(self.trials, trials))
@@ -75,11 +75,11 @@ class Recording:
         return {"X": fingerprint(self.X), "groups": fingerprint(self.groups)}
 
     def spilled(self, directory: CheckpointDirectory) -> "Recording":
-        """The same, its counts in a file that every worker opens instead of being sent them."""
+        """Write the counts to a file, from which every worker reads them."""
         path = directory.path / COUNTS
         write_atomically(path, lambda file: np.save(file, self.X, allow_pickle=False))
         return replace(self, X=path)
 
     def opened(self) -> "Recording":
-        """The same, its counts as an array, a memory map where they are in a file."""
+        """Return the recording with its counts as an array, memory-mapped if they are in a file."""
         return replace(self, X=np.load(self.X, mmap_mode="r")) if isinstance(self.X, Path) else self
