@@ -70,7 +70,7 @@ def test_curves_meet_where_all_are_hidden(small, spikes):
     )
     assert_array_equal(curve.order, np.setdiff1d(np.arange(12), HELDOUT))
     assert_array_equal(curve.n_dropped, [0, 8])
-    with pytest.raises(ValueError, match=r"between 0 and 8, for 9 neurons may be hidden.*0 to 9"):
+    with pytest.raises(ValueError, match=r"between 0 and 8, because 9 neurons may be.*0 to 9"):
         neuron_dropping_curve(network, spikes, n_dropped=[0, 9])
 
 
@@ -239,5 +239,5 @@ def test_wrong_parameters_are_named(fitted, spikes, params, message):
 
 def test_a_ranking_must_not_name_what_is_hidden_anyway(small, spikes):
     network = small(heldout_neurons=HELDOUT).fit(spikes)
-    with pytest.raises(ValueError, match=r"names neurons \[4\], which are hidden anyway"):
+    with pytest.raises(ValueError, match=r"includes neurons \[4\], which are always hidden"):
         neuron_dropping_curve(network, hide(spikes, 4), ranking=np.arange(12.0))

@@ -214,7 +214,7 @@ def test_wrong_parameters_are_named(fitted, spikes, params, message):
 
 
 def test_one_neuron_cannot_be_ranked(fitted, spikes):
-    with pytest.raises(ValueError, match="is shown 1 of them"):
+    with pytest.raises(ValueError, match="visible neurons is 1"):
         neuron_importance(fitted, with_nan(spikes, list(range(11))))
 
 

@@ -1,4 +1,4 @@
-"""What a fitted network looks at: attention maps, important neurons, and what is lost with them."""
+"""Inspection of fitted networks: attention maps, important neurons, and dropping curves."""
 
 from sklearn_stndt.inspection.attention import attention_maps
 from sklearn_stndt.inspection.dropping import neuron_dropping_curve

@@ -1,4 +1,4 @@
-"""How far the log-rates of other neurons follow the counts of a neuron."""
+"""Sensitivity of the log-rates of other neurons to the counts of a neuron."""
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ def gradient_importance(
     segments : Segments
         Counts, NaN where hidden.
     n_repeats : int
-        Random projections, pairs of complementary ones.
+        Number of pairs of complementary random projections.
     seed : int
-        Draws them.
+        Seed of the projections.
 
     Returns
     -------
@@ -46,12 +46,12 @@ def gradient_importance(
             spikes, known, visible = net.split_visible(batch)
             shown = visible.to(spikes.dtype)
             with torch.no_grad():
-                values = module.scaling(spikes, shown)  # as bins, and as time courses
+                values = module.scaling(spikes, shown)  # for bins, and for time courses
             inputs = [x.clone().requires_grad_() for x in values]
             # (batch, n_bins, n_neurons)
             log_rates = module.from_scaled(*inputs, shown).log_rates
-            # the information that a change of a log-rate carries grows with the rate
-            exists = known.any(2, keepdim=True)  # padding has no rates that matter
+            exists = known.any(2, keepdim=True)  # rates of padding do not count
+            # the information carried by a change of a log-rate is proportional to the rate
             weight = (log_rates.detach() / 2).exp() * exists
             for projection, inputs_of in _projections(draw, n_repeats, log_rates.shape):
                 sign = torch.from_numpy(projection).to(log_rates.device)
@@ -75,10 +75,10 @@ def gradient_importance(
 
 
 def _projections(draw: np.random.RandomState, n_repeats: int, shape: tuple):
-    """Random signs of the log-rates of one half of the neurons, and the other half as inputs.
+    """Draw random signs for the log-rates of half of the neurons, with the other half as inputs.
 
-    The expected square of a gradient of randomly signed sums is the sum of the squares of all
-    gradients; of two halves, one is never the other's neuron itself.
+    The expected squared gradient of a sum with random signs is the sum of all squared gradients.
+    With two disjoint halves, no neuron is compared with itself.
     """
     n_neurons = shape[-1]
     for _ in range(n_repeats):

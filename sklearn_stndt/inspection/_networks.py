@@ -11,7 +11,7 @@ from sklearn_stndt.estimator import STNDTEstimator
 
 
 def networks(source: Any) -> list[STNDTEstimator]:
-    """Return the fitted STNDTEstimators of an estimator of rates, more than one in an ensemble."""
+    """Return the fitted STNDTEstimators inside an estimator of rates; an ensemble has several."""
     if isinstance(source, STNDTEstimator):
         return [source]
     found: list[STNDTEstimator] = []
@@ -23,13 +23,13 @@ def networks(source: Any) -> list[STNDTEstimator]:
     if not found:
         raise TypeError(
             f"{type(source).__name__} has no member that is an STNDTEstimator, so there is no "
-            "network to look into. Pass an ensemble of STNDTEstimator."
+            "network to inspect. Pass an ensemble of STNDTEstimator."
         )
     return found
 
 
 def look_inside(estimator: Any, X: ArrayLike) -> tuple[Any, NDArray]:
-    """Find the estimator that infers rates, and the counts that reach it.
+    """Find the estimator that infers rates, and the counts that it receives.
 
     Returns
     -------
@@ -43,14 +43,14 @@ def look_inside(estimator: Any, X: ArrayLike) -> tuple[Any, NDArray]:
 
 
 def heldin_neurons(source: Any, counts: NDArray) -> NDArray:
-    """Neurons that the networks are shown, and of which there is anything to show."""
+    """Return the neurons that are visible to the networks: not held out, and not all NaN."""
     shown = ~np.isnan(counts).all(axis=tuple(range(counts.ndim - 1)))
     shown[source.heldout_neurons_] = False
     return np.flatnonzero(shown)
 
 
 def like(X: Any, counts: NDArray) -> Any:
-    """Return counts in the container that X came in, so that names of neurons are kept."""
+    """Return counts in the container of X, which keeps the names of neurons."""
     if hasattr(X, "iloc"):
         return type(X)(counts, index=X.index, columns=X.columns)
     if hasattr(X, "columns"):

@@ -1,4 +1,4 @@
-"""Attention between bins and between neurons, as a fitted network pays it."""
+"""Attention weights of a fitted network, between bins and between neurons."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,26 +31,26 @@ def attention_maps(
     layer: int | None = None,
     heldin_only: bool = False,
 ) -> Bunch:
-    """Attention that bins pay to bins, and neurons to neurons.
+    """Attention weights between bins and between neurons.
 
-    Row i of a map tells how bin (or neuron) i distributes its attention: it sums to 1 over what is
-    visible, and what is hidden gets 0. Rows of hidden bins and neurons are there too, for their
-    rates are inferred.
+    Row i of a map holds the weights that bin (or neuron) i gives to all bins (or neurons). Weights
+    of visible ones sum to 1, and hidden ones get 0. Hidden bins and neurons have rows too, because
+    their rates are inferred.
 
     Parameters
     ----------
     estimator : STNDTEstimator, BaggingEnsemble or Pipeline
-        Fitted; of a pipeline the step that infers rates is taken.
+        Fitted; in a pipeline, the step that infers rates is used.
     X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
         Spikes per bin, NaN where hidden.
     groups : array-like of shape (n_bins,), default=None
         Trial of each row of a 2D X.
     average : bool, default=True
-        Return the mean over windows; False: a map for each, which can be large (float32).
+        Return the mean over windows; False: one map per window, which can be large (float32).
     layer : int, default=None
-        Maps of this layer alone, from 0; negative numbers count from the last. A network that
-        mixes neurons only once, after its last layer, has that one spatial map for every layer.
-        None: all layers.
+        Return only the maps of this layer, counted from 0, or from the last one if negative. If
+        spatial attention is applied once, after the last layer, its map is returned for every
+        layer. None: all layers.
     heldin_only : bool, default=False
         Leave out the rows and columns of neurons that the network never sees.
 
@@ -60,38 +60,38 @@ def attention_maps(
         Dictionary-like object with the attributes:
 
         temporal : list of ndarray of shape (n_heads, n_map_bins, n_map_bins)
-            One a layer, queries in rows; of shape (n_windows, n_heads, n_map_bins, n_map_bins)
-            with ``average=False``. `n_map_bins` is the window's length, or that of the longest
-            trial where it is shorter.
+            One per layer, queries in rows; of shape (n_windows, n_heads, n_map_bins, n_map_bins)
+            with ``average=False``. `n_map_bins` is the length of the window, or of the longest
+            trial if that is shorter.
         spatial : list of ndarray of shape (n_neurons, n_neurons)
-            One for each time that neurons are mixed; of shape (n_windows, n_neurons, n_neurons)
-            with ``average=False``. Empty where ``attention="temporal"``.
+            One per spatial attention; of shape (n_windows, n_neurons, n_neurons) with
+            ``average=False``. Empty if ``attention="temporal"``.
         neurons : ndarray of int
             Neuron of each row and column of the spatial maps.
         trials : ndarray of int, shape (n_windows,)
-            Trial of each window; in a 2D X, which unbroken run of one group.
+            Trial of each window; in a 2D X, number of the run of rows with the same group.
         starts : ndarray of int, shape (n_windows,)
-            First bin of each window, counted in its trial; in a 2D X, the row.
+            First bin of each window within its trial; in a 2D X, its first row.
 
     Raises
     ------
     TypeError
         If there is no network in `estimator`.
     ValueError
-        If X or groups are not what `estimator` expects, if there is no such layer, or if members
-        of an ensemble have windows of different lengths.
+        If X or groups are invalid, if there is no such layer, or if members of an ensemble have
+        windows of different lengths.
 
     See Also
     --------
-    neuron_importance : One number for each neuron.
-    sklearn_stndt.plotting.AttentionDisplay : The maps as a picture.
+    neuron_importance : One number per neuron.
+    sklearn_stndt.plotting.AttentionDisplay : Plot of the maps.
 
     Notes
     -----
-    Trials and recordings longer than the window are seen through windows that overlap by half, as
-    in `transform`. In an ensemble, heads of one member have no counterpart in another, so
-    temporal maps are averaged over heads too (`n_heads` is 1), and each layer's maps over the
-    members that have this layer.
+    Trials and recordings longer than the window are cut into windows that overlap by half, as in
+    `transform`. In an ensemble, the heads of different members do not correspond. Temporal maps are
+    therefore averaged over heads too (`n_heads` is 1), and the maps of each layer over the members
+    that have this layer.
 
     Examples
     --------
@@ -112,8 +112,8 @@ def attention_maps(
     windows_of = {member.window_ for member in members}
     if len(windows_of) > 1:
         raise ValueError(
-            f"The members of the ensemble have windows of {sorted(windows_of)} bins, whose maps "
-            "have no mean. Pass one of the members, in estimators_."
+            f"The members of the ensemble have windows of {sorted(windows_of)} bins, so their maps "
+            "cannot be averaged. Pass one of the members, in estimators_."
         )
     several = source is not members[0]
     temporal_means: list[list] = []
@@ -154,7 +154,7 @@ def attention_maps(
 
 
 def map_windows(network: STNDTEstimator, segments: Segments) -> tuple[Windows, int]:
-    """Windows as in `transform`, without those after the last visible bin; and bins of a map."""
+    """Return windows as in `transform`, up to the last visible bin, and the bins of a map."""
     window = network.window_
     visible = segments.without_padding(window)
     return windows_to_infer(network.net_, visible, window), min(window, segments.longest)
@@ -164,7 +164,7 @@ def map_windows(network: STNDTEstimator, segments: Segments) -> tuple[Windows, i
 def iterate_maps(
     network: STNDTEstimator, segments: Segments
 ) -> Iterator[tuple[NDArray, list[NDArray], list[NDArray]]]:
-    """Attention maps of windows, batch after batch, so that memory stays bounded.
+    """Yield attention maps of windows batch by batch, so that memory stays bounded.
 
     Yields
     ------
@@ -183,14 +183,14 @@ def iterate_maps(
             net.module_.eval()
             spikes, _, visible = net.split_visible(windows.__getitems__(indices)[0])
             output = net.module_(spikes, visible, return_attention=True)
-            # padding is no key, so that rows still sum to 1 without it
+            # padding gets no attention, so rows still sum to 1 without it
             temporal = [w[..., :n_bins, :n_bins].cpu().numpy() for w in output.temporal_weights]
             spatial = [w.cpu().numpy() for w in output.spatial_weights]
         yield indices, temporal, spatial
 
 
 class _MeanMaps:
-    """Mean over windows, of the rows that look at anything."""
+    """Mean over windows, for each row over those in which it has any visible key."""
 
     def __init__(self, mean_heads: bool):
         self.mean_heads = mean_heads
@@ -203,7 +203,7 @@ class _MeanMaps:
                 sums += [0.0] * len(maps)
                 numbers += [0] * len(maps)
             for i, weights in enumerate(maps):
-                looks = weights.sum(-1, keepdims=True) > 0.5  # else nothing is visible
+                looks = weights.sum(-1, keepdims=True) > 0.5  # else there is no visible key
                 sums[i] = sums[i] + weights.sum(0, dtype=np.float64)
                 numbers[i] = numbers[i] + looks.sum(0)
 
@@ -239,7 +239,7 @@ class _AllMaps:
 
 
 def _update(means: list[list], maps: list[NDArray]) -> None:
-    """Let one more member enter the mean of each layer's maps, a list of [mean, n_members]."""
+    """Add one member to the mean of each layer's maps, a list of [mean, n_members]."""
     means += [[0.0, 0] for _ in range(len(maps) - len(means))]
     for entry, weights in zip(means, maps, strict=False):
         entry[1] += 1

@@ -1,4 +1,4 @@
-"""What is lost when the spikes of important neurons are hidden."""
+"""Loss of score when the spikes of important neurons are hidden."""
 
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -32,44 +32,44 @@ def neuron_dropping_curve(
     groups: ArrayLike | None = None,
     random_state: Any = None,
 ) -> Bunch:
-    """Score without the spikes of the k most important neurons, and of k random ones.
+    """Score while the k most important neurons, or k random neurons, are hidden.
 
-    Neurons matter if rates get worse without them, faster than without others. The spikes of
-    neurons are hidden (NaN), k growing; the network is not fitted again [1]_.
+    If a ranking is right, hiding the most important neurons degrades rates more than hiding as many
+    random neurons. Their spikes are set to NaN for increasing k; the network is not refitted [1]_.
 
     Parameters
     ----------
     estimator : STNDTEstimator, BaggingEnsemble or Pipeline
         Fitted.
     X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-        Spikes per bin, NaN where unknown; best of trials that were not used in fit.
+        Spikes per bin, NaN where unknown; preferably of trials that were not used in fit.
     y : array-like, default=None
-        What `scorers` compare with, such as behaviour.
+        Target of the scorers, such as behaviour.
     ranking : str, array-like of shape (n_neurons,), or earlier curve, default="attention"
-        A method of :func:`neuron_importance`, or importances, higher for more important, NaN for
-        neurons that are never hidden. Or a curve of another estimator on the same neurons: its
-        ranking, its random sets and its scored neurons are used again.
+        A method of :func:`neuron_importance`; or importances, higher for more important neurons,
+        NaN for those never to be hidden; or a curve of another estimator on the same neurons, whose
+        ranking, random orders and scored neurons are reused.
     scorers : str, callable, list or dict of them, default=None
         "bits_per_spike": of `scored_neurons`. "score": the estimator's own ``score(X, y)``, for a
         pipeline that ends in a decoder. The name of a scorer of scikit-learn, or a callable
-        ``scorer(estimator, X, y)``, such as those of :mod:`sklearn_stndt.metrics`. A dict gives
-        them names of your own. They are handed the X whose spikes are hidden, so they must score
-        something else than these. None: "bits_per_spike", and "score" if y is given and the
-        estimator has `predict`.
+        ``scorer(estimator, X, y)``, such as those of :mod:`sklearn_stndt.metrics`. The keys of a
+        dict are used as names. Scorers receive the X in which spikes are hidden, so they must not
+        score these spikes. None: "bits_per_spike", and "score" if y is given and the estimator has
+        `predict`.
     n_dropped : array-like of int, default=None
-        Numbers of neurons to hide, k; None: `n_steps` even steps up to half of those that can be.
+        Numbers of neurons to hide, k. None: `n_steps` even steps up to half of those that may be.
     n_steps : int, default=6
-        How many steps.
+        Number of steps if `n_dropped` is None.
     n_random : int, default=10
-        Random orders of neurons to compare with, at least 2.
+        Number of random orders of neurons to compare with, at least 2.
     scored_neurons : int, float or array-like, default=None
-        Neurons of "bits_per_spike": how many, which fraction, indices or a mask. They are neither
-        ranked nor hidden, so that all points of the curve score the same entries. None: the
-        held-out neurons, or, where there are none, a quarter of the neurons, drawn at random.
+        Neurons scored by "bits_per_spike": a number, a fraction, indices or a mask. They are
+        neither ranked nor hidden, so that all points of the curve score the same entries. None: the
+        held-out neurons or, if there are none, a quarter of the neurons, drawn at random.
     groups : array-like of shape (n_bins,), default=None
-        Trial of each row of a 2D X; handed to `scorers` too.
+        Trial of each row of a 2D X; passed to `scorers` too.
     random_state : int, RandomState instance or None, default=None
-        Draws the random orders, and neurons to be scored.
+        Seed of the ranking, the random orders and the scored neurons.
 
     Returns
     -------
@@ -77,45 +77,45 @@ def neuron_dropping_curve(
         Dictionary-like object with the attributes:
 
         n_dropped : ndarray of int, shape (n_points,)
-            Hidden neurons, from 0.
+            Numbers of hidden neurons, from 0.
         scores : dict of ndarray of shape (n_points,)
-            By the name of each scorer: without the most important neurons.
+            Scores of each scorer, by name, without the most important neurons.
         random_scores : dict of ndarray of shape (n_random, n_points)
-            Without random neurons.
+            Scores without random neurons.
         random_mean, random_2se : dict of ndarray of shape (n_points,)
-            Mean over random orders, and two standard errors of it.
+            Mean over random orders, and two standard errors of the mean.
         table : dict of list
-            The same in long form, one row a scorer and point: ``pandas.DataFrame(curve.table)``.
+            Long form, one row per scorer and point: ``pandas.DataFrame(curve.table)``.
         importances : ndarray of shape (n_neurons,)
-            NaN where a neuron is never hidden.
+            Importance of each neuron; NaN if it is never hidden.
         order : ndarray of int, shape (n_candidates,)
-            Neurons that may be hidden, the most important first.
+            Candidates, the neurons that may be hidden, the most important first.
         random_orders : ndarray of int, shape (n_random, n_candidates)
-            Random orders of the same.
+            Random orders of the candidates.
         scored_neurons : ndarray of int
-            Neurons of "bits_per_spike".
+            Neurons scored by "bits_per_spike".
 
     Raises
     ------
     TypeError
-        If `estimator` is none that infers rates.
+        If `estimator` does not infer rates.
     ValueError
-        If an argument does not fit the others, or too few neurons are left to hide.
+        If arguments do not fit each other, or too few neurons are left to hide.
 
     See Also
     --------
-    neuron_importance : The rankings.
-    sklearn_stndt.plotting.NeuronDroppingDisplay : The curve as a picture.
+    neuron_importance : Rankings of neurons.
+    sklearn_stndt.plotting.NeuronDroppingDisplay : Plot of the curve.
 
     Notes
     -----
-    Held-out neurons are scored as they are. Others are scored entry by entry, each while it is
-    hidden, by five complementary masks, with the rest of their spikes visible, as by the
-    estimator's `score`; that takes five times as long. With ``n_points`` points, the rates of X
-    are inferred ``1 + (n_points - 1) * (1 + n_random)`` times for each scorer, times five.
+    Held-out neurons are always hidden. Each entry of other scored neurons is scored while it is
+    hidden, by five complementary masks, with the rest of their spikes visible, as in the
+    estimator's `score`; this takes five times as long. With ``n_points`` points, the rates of X are
+    inferred ``1 + (n_points - 1) * (1 + n_random)`` times for each scorer, or five times as often.
 
-    The random orders come from the same neurons as the ranking, the important ones among them, so
-    that the curves meet where all are hidden.
+    The random orders are of the same candidates as the ranking, including the important ones, so
+    the curves meet where all candidates are hidden.
 
     References
     ----------
@@ -160,10 +160,10 @@ def neuron_dropping_curve(
     hidden_anyway = np.setdiff1d(candidates, heldin)
     if len(hidden_anyway):
         raise ValueError(
-            f"The ranking names neurons {hidden_anyway.tolist()}, which are hidden anyway: held "
+            f"The ranking includes neurons {hidden_anyway.tolist()}, which are always hidden: held "
             "out, or NaN in all of X. Set their importance to NaN."
         )
-    # of equals the first one comes first
+    # ties keep the order of neurons
     order = candidates[np.argsort(-importances[candidates], kind="stable")]
     if earlier is not None:
         random_orders = earlier["random_orders"]
@@ -216,7 +216,7 @@ def neuron_dropping_curve(
 def _curve(
     score: Callable[[NDArray], list[float]], order: NDArray, steps: NDArray, intact: list[float]
 ) -> NDArray:
-    """Scores while the first k neurons are hidden, (n_points, n_scorers)."""
+    """Scores while the first k neurons of an order are hidden, (n_points, n_scorers)."""
     return np.array([score(order[:k]) if k else intact for k in steps])
 
 
@@ -248,7 +248,7 @@ def _summary(
 
 
 def _check_scored(wanted: Any, source: Any, counts: NDArray, draw: Any) -> NDArray:
-    """Neurons whose spikes are scored and never hidden by the curve."""
+    """Return the neurons whose spikes are scored and never hidden by the curve."""
     heldout = source.heldout_neurons_
     heldin = heldin_neurons(source, counts)
     if wanted is None:
@@ -261,7 +261,7 @@ def _check_scored(wanted: Any, source: Any, counts: NDArray, draw: Any) -> NDArr
     if not 0 < number < len(heldin):
         raise ValueError(
             f"scored_neurons={wanted!r} would score {number} of the {len(heldin)} neurons that are "
-            "shown; score at least one and leave at least one to hide."
+            "visible; score at least one and leave at least one to hide."
         )
     return np.sort(draw.permutation(heldin)[:number])
 
@@ -270,9 +270,9 @@ def _check_importances(importances: Any, n_neurons: int) -> NDArray:
     importances = np.array(importances, dtype=np.float64)
     if importances.shape != (n_neurons,):
         raise ValueError(
-            f"ranking must be importances of shape ({n_neurons},), one a neuron of X, NaN for "
-            f"those that are never hidden, got shape {importances.shape}. An order of neurons is "
-            "no importance: give the first one the highest number."
+            f"ranking must be importances of shape ({n_neurons},), one per neuron of X, NaN for "
+            f"those never to be hidden, got shape {importances.shape}. For an order of neurons, "
+            "pass importances that are highest for the first one."
         )
     return importances
 
@@ -280,7 +280,7 @@ def _check_importances(importances: Any, n_neurons: int) -> NDArray:
 def _check_steps(n_dropped: Any, n_steps: int, largest: int, n_candidates: int) -> NDArray:
     if largest < 1:
         raise ValueError(
-            f"{n_candidates} neurons may be hidden, and one at least must stay visible. Score "
+            f"{n_candidates} neurons may be hidden, and at least one must stay visible. Score "
             "fewer neurons (scored_neurons), or rank more of them."
         )
     if n_dropped is None:
@@ -293,7 +293,7 @@ def _check_steps(n_dropped: Any, n_steps: int, largest: int, n_candidates: int) 
         raise ValueError(f"n_dropped must be a list of whole numbers, got {n_dropped!r}.")
     if steps.min() < 0 or steps.max() > largest:
         raise ValueError(
-            f"n_dropped must lie between 0 and {largest}, for {n_candidates} neurons may be "
+            f"n_dropped must be between 0 and {largest}, because {n_candidates} neurons may be "
             f"hidden, got {steps.min()} to {steps.max()}."
         )
     return np.unique(np.append(0, steps.astype(int)))
@@ -304,7 +304,7 @@ def _own_score(estimator: Any, X: Any, y: Any, **keywords: Any) -> float:
 
 
 def _check_scorers(scorers: Any, estimator: Any, y: Any) -> dict[str, Callable | None]:
-    """Scorers by their names; None stands for bits per spike."""
+    """Return scorers by name; None means bits per spike."""
     if scorers is None:
         scorers = ["bits_per_spike"]
         if y is not None and hasattr(estimator, "predict"):

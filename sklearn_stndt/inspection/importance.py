@@ -1,4 +1,4 @@
-"""Which neurons the rates of the others depend on."""
+"""Importance of neurons for the rates of the other neurons."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -64,59 +64,58 @@ def neuron_importance(
     Parameters
     ----------
     estimator : STNDTEstimator, BaggingEnsemble or Pipeline
-        Fitted; of a pipeline the step that infers rates is taken. An ensemble's importance is the
-        mean over its members by attention and by gradient, and that of its mean rates by the
-        others.
+        Fitted; in a pipeline, the step that infers rates is used. In an ensemble, attention and
+        gradient are averaged over members; hiding and permutation use the mean rates.
     X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-        Spikes per bin, NaN where hidden. Trials that were not used in fit tell more.
+        Spikes per bin, NaN where hidden; preferably of trials that were not used in fit.
     method : {"attention", "permutation", "hiding", "gradient"}, default="attention"
-        What importance is.
+        Measure of importance.
 
-        - "attention": the attention that a neuron receives from all neurons in the first spatial
-          map, as published [1]_. One pass, but attention is not always use.
-        - "hiding": the bits per spike of the other neurons that are lost when the neuron's
-          spikes are hidden. One pass a neuron where there are held-out neurons, else five.
-        - "permutation": as "hiding", but its spikes are exchanged among trials (in a 2D X,
-          shifted in time), which leaves what all trials have in common. `n_repeats` times as
-          long.
-        - "gradient": how far the log-rates of the other neurons follow its counts. `n_repeats`
-          passes there and back.
+        - "attention": attention that a neuron receives from all neurons in the first spatial map,
+          as published [1]_. Takes one pass, but high attention does not imply an effect on rates.
+        - "hiding": bits per spike that the other neurons lose when the neuron's spikes are hidden.
+          Takes one pass per neuron if there are held-out neurons, else five.
+        - "permutation": as "hiding", but the neuron's spikes are permuted across trials (in a 2D
+          X, shifted in time), which preserves what all trials have in common. Takes `n_repeats`
+          times as long.
+        - "gradient": sensitivity of the log-rates of the other neurons to the neuron's counts.
+          Takes one forward pass and ``2 * n_repeats`` backward passes.
     groups : array-like of shape (n_bins,), default=None
         Trial of each row of a 2D X.
     n_repeats : int, default=5
-        Permutations of each neuron, or random projections of a gradient.
+        Number of permutations of each neuron, or of pairs of random projections of the gradient.
     random_state : int, RandomState instance or None, default=None
-        Draws them.
+        Seed of permutations and projections.
 
     Returns
     -------
     importance : ndarray of shape (n_neurons,)
-        Higher is more important. NaN for neurons that the estimator is not shown, for they are
-        held out or NaN in all of X. By attention the others sum to 1; by hiding and permutation
-        the unit is bits per spike, and what is negative helps when it is gone; by gradient, the
-        root of nats.
+        Higher is more important. NaN for neurons that are hidden from the estimator: held out, or
+        NaN in all of X. Attention sums to 1 over the other neurons. Hiding and permutation are in
+        bits per spike, negative if rates improve without the neuron. Gradients are in square roots
+        of nats.
 
     Raises
     ------
     TypeError
         If there is no network in `estimator`.
     ValueError
-        If `method` is unknown, X is not what `estimator` expects, nothing but one neuron is
-        visible, or there is no spatial attention to read the importance from.
+        If `method` is unknown, if X or groups are invalid, if fewer than two neurons are visible,
+        or if `method` is "attention" and there is no spatial attention.
 
     See Also
     --------
-    neuron_dropping_curve : Whether the ranking holds.
+    neuron_dropping_curve : Test of a ranking.
 
     Notes
     -----
     *Attention.* With the spatial map :math:`A` of a window, neuron i receives
-    :math:`\frac{1}{n} \sum_j A_{ji}`, averaged over windows. In a network that mixes neurons once,
-    after the last layer, it is that map.
+    :math:`\frac{1}{n} \sum_j A_{ji}`, averaged over windows. If spatial attention is applied once,
+    after the last layer, this is its map.
 
-    *Hiding and permutation* score held-out neurons where there are any, else each entry of all
-    other neurons while it is hidden, by five complementary masks, as the estimator's `score`. The
-    entries of the neuron itself are never scored.
+    *Hiding and permutation* score the held-out neurons if there are any. Otherwise each entry of
+    all other neurons is scored while it is hidden, by five complementary masks, as in the
+    estimator's `score`. The entries of the neuron itself are never scored.
 
     *Gradient.* With :math:`x_{is}` the scaled count of neuron i in bin s, and :math:`\sigma_i` its
     standard deviation, the importance is
@@ -124,9 +123,9 @@ def neuron_importance(
     .. math:: \sigma_i \Bigl( \bigl\langle \sum_{j \in J} \sum_t r_{jt} \Bigl(
         \frac{\partial \log r_{jt}}{\partial x_{is}} \Bigr)^2 \bigr\rangle_s \Bigr)^{1/2},
 
-    where J is a random half of the neurons without i. Its square is, about, the information in nats
-    by which the rates of all other neurons change when one count of neuron i changes by a standard
-    deviation. The sum is estimated by random projections.
+    where J is a random half of the neurons, without i. Its square is approximately the information,
+    in nats, by which the rates of all other neurons change when one count of neuron i changes by
+    one standard deviation. The sum is estimated by random projections.
 
     References
     ----------
@@ -153,7 +152,7 @@ def neuron_importance(
     neurons = heldin_neurons(source, counts)
     if len(neurons) < 2:
         raise ValueError(
-            f"Importance compares neurons, but the estimator is shown {len(neurons)} of them. "
+            f"Importance compares neurons, but the number of visible neurons is {len(neurons)}. "
             "Pass counts of at least 2 neurons that are not held out."
         )
     draw = check_random_state(random_state)
@@ -164,7 +163,7 @@ def neuron_importance(
 
 
 def _received_attention(question: Question) -> NDArray:
-    """Mean over queries, windows and members of the first spatial map."""
+    """Mean of the first spatial map over queries, windows and members."""
     segments = as_segments(question.counts, question.groups)
     of_members = []
     for network in networks(question.source):
@@ -176,8 +175,8 @@ def _received_attention(question: Question) -> NDArray:
             of_members.append(total / total.sum())
     if not of_members:
         raise ValueError(
-            "method='attention' reads spatial attention, and attention='temporal' has none. Use "
-            "method='hiding', 'permutation' or 'gradient', or rank by an estimator with "
+            "method='attention' needs spatial attention, and attention='temporal' has none. Use "
+            "method='hiding', 'permutation' or 'gradient', or an estimator with "
             "attention='spatiotemporal'."
         )
     return np.mean(of_members, axis=0)
@@ -209,13 +208,13 @@ def _hide(counts: NDArray, draw: np.random.RandomState) -> NDArray:
 
 
 def _permute(counts: NDArray, draw: np.random.RandomState) -> NDArray:
-    """Counts of one neuron, of other trials, or of another time."""
+    """Permute the counts of one neuron across trials, or shift them in time."""
     if counts.ndim == 2:
         changed = counts[draw.permutation(len(counts))]
     else:
         low = min(len(counts) // 4, len(counts) - 1)
         changed = np.roll(counts, draw.randint(low, max(len(counts) - low, low + 1)))
-    # what was hidden stays hidden, so that no padding comes to life
+    # hidden entries stay hidden, so that padding stays padding
     changed[np.isnan(counts)] = np.nan
     return changed
 
@@ -225,7 +224,7 @@ def _loss_without(
     change: Callable[[NDArray, np.random.RandomState], NDArray],
     n_repeats: int,
 ) -> NDArray:
-    """Bits per spike of the other neurons that are lost by changing a neuron's counts."""
+    """Bits per spike that the other neurons lose when a neuron's counts are changed."""
     source, counts, groups = question.source, question.counts, question.groups
     scored = source.heldout_neurons_
     if not len(scored):
