@@ -380,7 +380,7 @@ def test_wrong_arguments_are_named(fitted, spikes, reaches):
         shown.DecodingDisplay(reaches.velocity, reaches.velocity, trial=24)
     with pytest.raises(ValueError, match="must name 2 targets"):
         shown.DecodingDisplay(reaches.velocity, reaches.velocity, names=["x"])
-    with pytest.raises(ValueError, match=r"two arrays of one shape"):
+    with pytest.raises(ValueError, match=r"two arrays of the same shape"):
         shown.RatesDisplay(spikes[0], spikes[0, :5])
     with pytest.raises(ValueError, match="bin_width must be a number of seconds above 0"):
         shown.RatesDisplay(spikes[0], spikes[0], bin_width=0)

@@ -1,4 +1,4 @@
-"""Colours, axes and units that all displays share; matplotlib is imported when they draw."""
+"""Colours, axes and units of all displays; matplotlib is imported when they draw."""
 
 from numbers import Real
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Okabe and Ito's colours, safe for the colour-blind and seen on white and on black; the black
-# of the set is the colour of the text instead
+# Okabe and Ito's colours, which the colour-blind can tell apart, visible on white and on black;
+# black is replaced by the colour of the text
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
-HIDDEN = ("0.5", 0.35)  # grey on white and on black
+HIDDEN = ("0.5", 0.35)  # visible on white and on black
 VERMILION, PURPLE, SKY, YELLOW = "#D55E00", "#CC79A7", "#56B4E9", "#F0E442"
 
 
 def require_matplotlib() -> None:
-    """Name the extra to install where matplotlib is missing."""
+    """Raise an error that names the extra to install if matplotlib is missing."""
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
@@ -25,14 +25,14 @@ def require_matplotlib() -> None:
 
 
 def text_color() -> Any:
-    """Colour of lines that stand for the truth: black on white, white on black."""
+    """Colour of true values: black on white, white on black."""
     import matplotlib as mpl
 
     return mpl.rcParams["text.color"]
 
 
 def is_dark() -> bool:
-    """Whether axes are dark."""
+    """Whether axes have a dark background."""
     import matplotlib as mpl
     from matplotlib.colors import to_rgb
 
@@ -42,12 +42,12 @@ def is_dark() -> bool:
 
 
 def main_color() -> str:
-    """Colour of what the network says."""
+    """Colour of inferred values."""
     return SKY if is_dark() else BLUE
 
 
 def category_colors(number: int) -> list[Any]:
-    """Colours of conditions: as far as they reach those of the set, else a row of viridis."""
+    """Colours of conditions: those of the set if there are enough, else samples of viridis."""
     import matplotlib as mpl
 
     colors = [BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, text_color()]
@@ -60,7 +60,7 @@ def category_colors(number: int) -> list[Any]:
 
 
 def ink_map() -> Any:
-    """Colour map from the background to the text, for counts; what is hidden is grey."""
+    """Colour map of counts, from background colour to text colour; hidden entries are grey."""
     import matplotlib as mpl
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -69,7 +69,7 @@ def ink_map() -> Any:
 
 
 def heat_map() -> Any:
-    """Colour map of rates and weights; what is hidden is grey."""
+    """Colour map of rates and weights; hidden entries are grey."""
     import matplotlib as mpl
 
     return mpl.colormaps["viridis"].with_extremes(bad=HIDDEN)
@@ -83,16 +83,16 @@ def make_axes(
     height_ratios: list[float] | None = None,
     **shared: Any,
 ):
-    """Axes to draw into, (n_rows, n_columns), and their figure.
+    """Return a figure and its axes, (n_rows, n_columns).
 
     Parameters
     ----------
     ax : None, Axes, or array-like of Axes
-        None: a new figure. One Axes makes room for all that are needed.
+        None: a new figure. A single Axes is divided.
     n_rows, n_columns : int
-        How many are needed.
+        Shape of the grid of axes.
     size : (float, float)
-        Inches of a new figure.
+        Width and height of a new figure, in inches.
     height_ratios : list of float, default=None
         Relative heights of the rows.
     **shared
@@ -113,8 +113,8 @@ def make_axes(
         spec = ax.get_subplotspec()
         if spec is None:
             raise ValueError(
-                f"This display draws {n_rows * n_columns} panels, and ax has no place in a grid "
-                f"that could be divided. Pass an array of {n_rows * n_columns} axes."
+                f"This display draws {n_rows * n_columns} panels, but ax is not part of a grid "
+                f"and cannot be divided. Pass an array of {n_rows * n_columns} axes."
             )
         grid = spec.subgridspec(n_rows, n_columns, height_ratios=height_ratios)
         return ax.figure, grid.subplots(squeeze=False, **shared)
@@ -129,19 +129,19 @@ def make_axes(
 
 
 def time_axis(n_bins: int, bin_width: float | None) -> tuple[NDArray, NDArray, str]:
-    """Centres of bins, edges of the axis (first, last), and the label."""
+    """Return centres of bins, limits of the axis, and its label."""
     width = 1.0 if bin_width is None else bin_width
     label = "time (bins)" if bin_width is None else "time (s)"
     return (np.arange(n_bins) + 0.5) * width, np.array([0.0, n_bins * width]), label
 
 
 def rate_unit(bin_width: float | None) -> tuple[float, str]:
-    """Factor that a rate in spikes per bin is multiplied by, and the unit."""
+    """Return the factor that converts spikes per bin to the unit shown, and the unit."""
     return (1.0, "spikes per bin") if bin_width is None else (1 / bin_width, "Hz")
 
 
 def smooth(counts: NDArray, width: float) -> NDArray:
-    """Gaussian average over bins, the last axis but one, of what is visible, or else NaN."""
+    """Smooth visible counts over bins, the second-last axis; NaN if none is near."""
     from scipy.ndimage import gaussian_filter1d
 
     seen = ~np.isnan(counts)
@@ -153,7 +153,7 @@ def smooth(counts: NDArray, width: float) -> NDArray:
 
 
 def mean_seen(values: NDArray) -> NDArray:
-    """Mean over the first axis of what is not NaN; NaN where nothing is."""
+    """Mean over the first axis without NaN; NaN if all values are NaN."""
     seen = ~np.isnan(values)
     number = seen.sum(0)
     total = np.where(seen, values, 0.0).sum(0)
@@ -161,7 +161,7 @@ def mean_seen(values: NDArray) -> NDArray:
 
 
 def check_bin_width(bin_width: Any) -> None:
-    """Refuse a bin width that is no positive number."""
+    """Refuse a bin width that is not a positive number."""
     if bin_width is not None and not (isinstance(bin_width, Real) and float(bin_width) > 0):
         raise ValueError(
             f"bin_width must be a number of seconds above 0, or None for bins, got {bin_width!r}."
@@ -169,7 +169,7 @@ def check_bin_width(bin_width: Any) -> None:
 
 
 def as_trials(X: ArrayLike, name: str) -> NDArray:
-    """Counts or rates as floats, (n_trials, n_bins, n_neurons); a recording is one trial."""
+    """Return counts or rates as floats, (n_trials, n_bins, n_neurons); a recording is one trial."""
     values = np.asarray(X, dtype=np.float64)
     if values.ndim == 2:
         values = values[None]
@@ -182,9 +182,9 @@ def as_trials(X: ArrayLike, name: str) -> NDArray:
 
 
 def check_same_shape(first: NDArray, second: NDArray, names: tuple[str, str]) -> None:
-    """Refuse two arrays that do not belong together."""
+    """Refuse two arrays of different shapes."""
     if first.shape != second.shape:
         raise ValueError(
             f"{names[0]} has shape {first.shape} and {names[1]} has shape {second.shape}; pass two "
-            "arrays of one shape."
+            "arrays of the same shape."
         )

@@ -1,4 +1,4 @@
-"""Mean responses to conditions: of smoothed counts, and of inferred rates."""
+"""Mean responses to conditions: smoothed counts and inferred rates."""
 
 from typing import Any, Self
 
@@ -22,19 +22,19 @@ from sklearn_stndt.plotting._style import (
 
 
 class PSTHDisplay:
-    """Peri-stimulus time histograms of some neurons, above the means of their inferred rates.
+    """Peri-stimulus time histograms of some neurons, above their mean inferred rates.
 
     Parameters
     ----------
     psth, mean_rates : ndarray of shape (n_conditions, n_bins, n_neurons)
-        Means over the trials of each condition, of smoothed counts and of inferred rates, in
-        spikes per bin.
+        Smoothed counts and inferred rates, averaged over the trials of each condition, in spikes
+        per bin.
     conditions : array-like of shape (n_conditions,)
-        Their names.
+        Names of the conditions.
     neurons : array-like of int, shape (n_shown,)
-        Neurons to show, a column each.
+        Neurons to show, one column each.
     bin_width : float, default=None
-        Seconds of a bin. None: time in bins, rates in spikes per bin.
+        Bin width in seconds. None: time in bins, rates in spikes per bin.
 
     Attributes
     ----------
@@ -42,11 +42,11 @@ class PSTHDisplay:
     axes_ : ndarray of matplotlib Axes, shape (2, n_shown)
         Smoothed counts above, inferred rates below.
     ax_ : matplotlib Axes
-        The first of them.
+        The first of these axes.
 
     See Also
     --------
-    sklearn_stndt.metrics.psth_r2 : How well they agree, as a number.
+    sklearn_stndt.metrics.psth_r2 : R2 between PSTHs and mean rates.
 
     Examples
     --------
@@ -93,23 +93,22 @@ class PSTHDisplay:
         bin_width: float | None = None,
         ax: Any = None,
     ) -> Self:
-        """Infer rates, average both, and draw.
+        """Infer rates, average counts and rates over trials, and draw.
 
         Parameters
         ----------
         estimator : STNDTEstimator, BaggingEnsemble or Pipeline
-            Fitted; in a pipeline or a search, the step that infers rates is taken.
+            Fitted; in a pipeline or a search, the step that infers rates is used.
         X : array-like of shape (n_trials, n_bins, n_neurons)
             Spikes per bin, NaN where hidden.
         conditions : array-like of shape (n_trials,)
             Condition of each trial; trials with None or NaN are left out.
         neurons : array-like of int, default=None
-            Neurons to show. None: the three that differ most between conditions, by their
-            inferred rates.
+            Neurons to show. None: the three whose inferred rates differ most between conditions.
         smoothing : float, default=2.0
-            Width of the Gaussian that smooths counts, its standard deviation in bins.
+            Standard deviation of the Gaussian that smooths counts, in bins.
         bin_width : float, default=None
-            Seconds of a bin.
+            Bin width in seconds.
         ax : matplotlib Axes, or array of (2, n_shown), default=None
             Where to draw. None: a new figure.
 
@@ -147,7 +146,7 @@ class PSTHDisplay:
         bin_width: float | None = None,
         ax: Any = None,
     ) -> Self:
-        """Average and draw rates that were inferred before.
+        """Average and draw rates that are already inferred.
 
         Parameters
         ----------
@@ -166,7 +165,7 @@ class PSTHDisplay:
         labels, known = as_labels(conditions, "conditions")
         if labels.shape != (len(spikes),):
             raise ValueError(
-                f"conditions must name the condition of each of the {len(spikes)} trials, got "
+                f"conditions must hold the condition of each of the {len(spikes)} trials, got "
                 f"shape {labels.shape}."
             )
         if not known.any():
@@ -184,7 +183,7 @@ class PSTHDisplay:
         n_neurons = spikes.shape[-1]
         if shown.ndim != 1 or not shown.size or not np.isin(shown, np.arange(n_neurons)).all():
             raise ValueError(
-                f"neurons must be a list of numbers from 0 to {n_neurons - 1}, got {neurons!r}."
+                f"neurons must be a list of indices from 0 to {n_neurons - 1}, got {neurons!r}."
             )
         display = cls(psth, means, conditions=names, neurons=shown, bin_width=bin_width)
         return display.plot(ax)
@@ -195,7 +194,7 @@ class PSTHDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, or array of (2, n_shown), default=None
-            Where to draw; one Axes is divided. None: a new figure.
+            Where to draw; a single Axes is divided. None: a new figure.
 
         Returns
         -------
@@ -245,7 +244,7 @@ class PSTHDisplay:
         return self
 
     def _colorbar(self, colors: list) -> None:
-        """Colours of many conditions, in their order."""
+        """Draw a colour bar for many conditions, in order."""
         from matplotlib.cm import ScalarMappable
         from matplotlib.colors import BoundaryNorm, ListedColormap
 

@@ -22,33 +22,33 @@ from sklearn_stndt.plotting._style import (
 
 
 class RatesDisplay:
-    """Raster, smoothed counts and inferred rates of one trial, or of a condition's mean.
+    """Raster, smoothed counts and inferred rates of one trial, or of the mean of a condition.
 
-    Neurons are sorted by the time of their highest inferred rate, and each one's rates are shown
-    relative to its highest.
+    Neurons are sorted by the time of their highest inferred rate. Rates of each neuron are shown
+    relative to its highest one.
 
     Parameters
     ----------
     spikes : array-like of shape (n_bins, n_neurons)
-        Spikes per bin, NaN where hidden; of a condition, their mean over trials.
+        Spikes per bin, NaN where hidden; for a condition, their mean over trials.
     rates : array-like of shape (n_bins, n_neurons)
         Inferred rates, in spikes per bin.
     bin_width : float, default=None
-        Seconds of a bin. None: time in bins.
+        Bin width in seconds. None: time in bins.
     smoothing : float, default=2.0
-        Width of the Gaussian that smooths counts, its standard deviation in bins.
+        Standard deviation of the Gaussian that smooths counts, in bins.
 
     Attributes
     ----------
     spikes, smoothed, rates : ndarray of shape (n_bins, n_neurons)
-        What is shown, in spikes per bin.
+        The data shown, in spikes per bin.
     order : ndarray of int, shape (n_neurons,)
         Neurons from top to bottom.
     figure_ : matplotlib Figure
     axes_ : ndarray of matplotlib Axes, shape (3,)
         Raster, smoothed counts, inferred rates.
     ax_ : matplotlib Axes
-        The first of them.
+        The first of these axes.
 
     See Also
     --------
@@ -105,19 +105,19 @@ class RatesDisplay:
         Parameters
         ----------
         estimator : STNDTEstimator, BaggingEnsemble or Pipeline
-            Fitted; in a pipeline or a search, the step that infers rates is taken.
+            Fitted; in a pipeline or a search, the step that infers rates is used.
         X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
             Spikes per bin, NaN where hidden.
         trial : int, default=0
             Trial to show.
         conditions : array-like of shape (n_trials,), default=None
-            Condition of each trial, None or NaN where it has none.
+            Condition of each trial, None or NaN if it has none.
         condition : default=None
-            Show the mean over the trials of this condition instead.
+            Show the mean over the trials of this condition instead of one trial.
         bins : (int, int), default=None
-            First bin, and the one behind the last, to show. None: all.
+            First bin to show, and one past the last. None: all.
         bin_width : float, default=None
-            Seconds of a bin.
+            Bin width in seconds.
         smoothing : float, default=2.0
             Standard deviation of the Gaussian, in bins.
         groups : array-like of shape (n_bins,), default=None
@@ -134,7 +134,7 @@ class RatesDisplay:
         ImportError
             If matplotlib is not installed.
         ValueError
-            If there is no such trial or condition, or X is not what `estimator` expects.
+            If there is no such trial or condition, or if X is invalid.
         """
         require_matplotlib()
         rates = infer_rates(estimator, X, groups)
@@ -164,7 +164,7 @@ class RatesDisplay:
         smoothing: float = 2.0,
         ax: Any = None,
     ) -> Self:
-        """Draw rates that were inferred before.
+        """Draw rates that are already inferred.
 
         Parameters
         ----------
@@ -187,8 +187,8 @@ class RatesDisplay:
                 chosen[chosen] = labels[chosen] == condition
             if chosen.shape != (len(spikes),) or not chosen.any():
                 raise ValueError(
-                    f"condition={condition!r} needs conditions, one for each of the {len(spikes)} "
-                    f"trials, that name it; got {conditions!r}."
+                    f"condition={condition!r} needs conditions that include it, one for each of "
+                    f"the {len(spikes)} trials, got {conditions!r}."
                 )
             one, its_rates = mean_seen(spikes[chosen]), mean_seen(rates[chosen])
         elif not -len(spikes) <= trial < len(spikes):
@@ -209,7 +209,7 @@ class RatesDisplay:
         Parameters
         ----------
         ax : matplotlib Axes, or array of 3, default=None
-            Where to draw; one Axes is divided. None: a new figure.
+            Where to draw; a single Axes is divided. None: a new figure.
 
         Returns
         -------
@@ -228,7 +228,7 @@ class RatesDisplay:
                 "smoothed": self.smoothed / np.nanmax(self.smoothed, axis=0, initial=1e-12),
                 "inferred": self.rates / np.where(highest > 0, highest, 1),
             }
-        # a few bins with many spikes would make all others pale
+        # otherwise, a few bins with many spikes make all others pale
         most = max(np.nanpercentile(self.spikes, 99.5), 1.0)
         for panel, (title, values) in zip(self.axes_, panels.items(), strict=True):
             counts = title == "spikes"
@@ -242,7 +242,7 @@ class RatesDisplay:
                 vmax=most if counts else 1,
             )
             panel.set(title=title, ylabel="neuron, sorted")
-            bar = "spikes per bin" if counts else "rate / highest"
+            bar = "spikes per bin" if counts else "rate / maximum"
             beyond = "max" if counts and np.nanmax(values) > most else "neither"
             self.figure_.colorbar(image, ax=panel, label=bar, extend=beyond)
         self.axes_[-1].set_xlabel(label)
