@@ -1,4 +1,4 @@
-"""Scorers for `scoring=` of cross-validation and search."""
+"""Scorers for `scoring` in cross-validation and search."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from sklearn_stndt.metrics.decoding import DECODER_FOLDS, known_rows, make_decod
 
 
 def co_smoothing_scorer(neurons: ArrayLike, *, check: bool = True) -> Any:
-    """Scorer by bits per spike of neurons that are hidden at inference.
+    """Make a scorer for the bits per spike of neurons that are hidden at inference.
 
     Parameters
     ----------
@@ -28,10 +28,10 @@ def co_smoothing_scorer(neurons: ArrayLike, *, check: bool = True) -> Any:
     Returns
     -------
     scorer : callable
-        For `scoring` of :class:`~sklearn.model_selection.GridSearchCV` and its like. It takes a
-        fitted estimator with `transform` and counts, 2D or 3D; in a pipeline or a search it finds
-        the step that infers rates. Higher is better. It requests `groups`, where metadata
-        routing is enabled.
+        For `scoring` of :class:`~sklearn.model_selection.GridSearchCV` and similar. It takes a
+        fitted estimator with `transform` and 2D or 3D counts; in a pipeline or a search it uses the
+        step that infers rates. Higher is better. It requests `groups` if metadata routing is
+        enabled.
 
     Examples
     --------
@@ -48,12 +48,12 @@ def co_smoothing_scorer(neurons: ArrayLike, *, check: bool = True) -> Any:
 
 
 def velocity_scorer(*, neurons: ArrayLike | None = None, lag: int = 0) -> Any:
-    """Scorer by R2 of velocity, or other behaviour, in all bins where it is known.
+    """Make a scorer for the R2 of velocity, or other behaviour, in all bins where it is known.
 
     An estimator with `predict`, such as a pipeline that ends in a decoder, is scored by its own
-    predictions; a classifier is refused. An estimator with `transform` alone is scored by the
-    benchmark's decoder: its rates in the scored data are decoded by ridge regression in five
-    contiguous folds of trials, each predicted from the others. Unlike ``scoring="r2"`` it takes
+    predictions; a classifier is refused. An estimator with only `transform` is scored with the
+    decoder of the benchmark: its rates of the scored data are decoded by ridge regression, in five
+    contiguous folds of trials, each predicted from the others. Unlike ``scoring="r2"``, it takes
     trials.
 
     Parameters
@@ -62,14 +62,14 @@ def velocity_scorer(*, neurons: ArrayLike | None = None, lag: int = 0) -> Any:
         Neurons that the scorer sets to NaN in the input.
 
     lag : int, default=0
-        Bins by which velocity follows rates. For estimators without `predict`; a decoder of your
-        own has a lag of its own.
+        Bins by which velocity follows rates, for estimators without `predict`. Otherwise, set the
+        lag of the decoder.
 
     Returns
     -------
     scorer : callable
-        For `scoring` of :class:`~sklearn.model_selection.GridSearchCV` and its like. Higher is
-        better. It requests `groups`, where metadata routing is enabled.
+        For `scoring` of :class:`~sklearn.model_selection.GridSearchCV` and similar. Higher is
+        better. It requests `groups` if metadata routing is enabled.
 
     Examples
     --------
@@ -87,18 +87,18 @@ def velocity_scorer(*, neurons: ArrayLike | None = None, lag: int = 0) -> Any:
 
 
 class _Scorer:
-    """What both scorers do: hide neurons, and ask for groups."""
+    """Common part of both scorers: hide neurons, and request groups."""
 
     neurons: Any
 
     def get_metadata_routing(self) -> MetadataRequest:
-        """Request `groups`, which name the trials of rows."""
+        """Request `groups`, the trials of rows."""
         request = MetadataRequest(owner=self)
         request.score.add_request(param="groups", alias=True)
         return request
 
     def _hide(self, X: ArrayLike) -> tuple[NDArray[np.float64], Any, NDArray[np.float64]]:
-        """Return counts, the hidden neurons, and counts with these as NaN."""
+        """Return counts, the hidden neurons, and counts with these set to NaN."""
         counts = as_float64(X, "X")
         if counts.ndim not in (2, 3):
             raise ValueError(
@@ -169,7 +169,7 @@ class _VelocityScorer(_Scorer):
 
 
 def _decode_across_folds(rates: NDArray, velocity: NDArray, lag: int) -> tuple[NDArray, NDArray]:
-    """Velocity of each fold, read by a decoder that was fitted to the other folds."""
+    """Decode the velocity of each fold with a decoder that is fitted to the other folds."""
     if velocity.ndim == rates.ndim - 1:
         velocity = velocity[..., None]
     if velocity.shape[:-1] != rates.shape[:-1]:
