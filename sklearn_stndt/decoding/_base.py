@@ -1,4 +1,4 @@
-"""Bins of trials as the rows of an estimator, and its output as trials again."""
+"""Pass bins of trials to an estimator as rows, and return its output as trials."""
 
 from numbers import Integral
 
@@ -21,8 +21,8 @@ ALTERNATIVES = {
 class BinwiseDecoder(MetaEstimatorMixin, BaseEstimator):
     """What BinwiseRegressor and BinwiseClassifier share.
 
-    A subclass says which kind of estimator it takes (`_kind`), which is its default
-    (`_default_estimator`), and what `y` means (`_check_targets`).
+    A subclass defines which kind of estimator it takes (`_kind`), the default one
+    (`_default_estimator`), and how `y` is checked (`_check_targets`).
     """
 
     _parameter_constraints: dict = {
@@ -38,7 +38,7 @@ class BinwiseDecoder(MetaEstimatorMixin, BaseEstimator):
         self.history = history
 
     def get_metadata_routing(self):
-        """Say which metadata go to the `fit` of `estimator`, and which to :meth:`score`.
+        """Return which metadata go to the `fit` of `estimator`, and which to :meth:`score`.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class BinwiseDecoder(MetaEstimatorMixin, BaseEstimator):
         return bins, np.asarray(getattr(self.estimator_, method)(features))
 
     def _check_kind(self):
-        """Refuse an estimator of another kind than this class is for."""
+        """Refuse an estimator of another kind than this class takes."""
         inner = self._estimator()
         kind = get_tags(inner).estimator_type
         if kind not in (None, self._kind):
@@ -120,7 +120,7 @@ class BinwiseDecoder(MetaEstimatorMixin, BaseEstimator):
                 f"X has {bins.shape[1]} bins in a trial and {bins.shape[2]} feature(s) "
                 f"(shape={bins.shape}) while a minimum of 1 is required of each."
             )
-        # Features are counted on the last axis; names come with 2D dataframes alone.
+        # Features are counted on the last axis; only 2D dataframes have names.
         rows = X if hasattr(X, "columns") else bins.reshape(-1, bins.shape[-1])
         validate_data(self, rows, reset=reset, skip_check_array=True)
         return bins

@@ -1,4 +1,4 @@
-"""What `y` means to decoders: numbers or labels, one per bin or per trial, some of them unknown."""
+"""Check `y` of decoders: numbers or labels, per bin or per trial, some of them unknown."""
 
 import warnings
 from numbers import Real
@@ -117,7 +117,7 @@ def check_labels(y, bins):
 
 
 def _as_classes(labels, known):
-    """Check that the known labels are classes; return labels of the type that they share."""
+    """Check that the known labels are classes; return labels of their common type."""
     classes = labels[known]
     if labels.dtype == object:
         found = classes.tolist()

@@ -1,4 +1,4 @@
-"""BinwiseRegressor and BinwiseClassifier: any scikit-learn decoder, made to work on trials."""
+"""BinwiseRegressor and BinwiseClassifier: scikit-learn decoders applied to trials."""
 
 from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -24,7 +24,7 @@ def _estimator_has(method):
 
 
 class BinwiseRegressor(RegressorMixin, BinwiseDecoder):
-    """Any scikit-learn regressor, made to work on trials.
+    """Apply any scikit-learn regressor to the bins of trials.
 
     A decoder predicts behaviour, such as the velocity of the hand, from the firing rates of each
     bin. scikit-learn's regressors expect one row per bin; recordings come in trials, which must
@@ -37,7 +37,7 @@ class BinwiseRegressor(RegressorMixin, BinwiseDecoder):
     ----------
     estimator : regressor, default=None
         The regressor that sees one row per bin. None means :class:`~sklearn.linear_model.Ridge`
-        with its defaults. The parameters of a given one are reached as ``estimator__alpha``.
+        with its defaults. Its parameters are set as ``estimator__alpha``.
 
     lag : int, default=0
         Bins by which the behaviour follows the features: the target of bin ``t + lag`` is
@@ -232,7 +232,7 @@ class BinwiseRegressor(RegressorMixin, BinwiseDecoder):
 
 
 class BinwiseClassifier(ClassifierMixin, BinwiseDecoder):
-    """Any scikit-learn classifier, made to work on trials.
+    """Apply any scikit-learn classifier to the bins of trials.
 
     The choice of an animal, or the stimulus that it saw, is often decoded at each time of a
     trial. This estimator takes trials, passes their bins to `estimator`, one row per bin, and
@@ -243,8 +243,8 @@ class BinwiseClassifier(ClassifierMixin, BinwiseDecoder):
     ----------
     estimator : classifier, default=None
         The classifier that sees one row per bin. None means
-        :class:`~sklearn.linear_model.LogisticRegression` with its defaults. The parameters of a
-        given one are reached as ``estimator__C``.
+        :class:`~sklearn.linear_model.LogisticRegression` with its defaults. Its parameters are
+        set as ``estimator__C``.
 
     lag : int, default=0
         Bins by which the labels follow the features, as in :class:`BinwiseRegressor`.
@@ -435,7 +435,7 @@ class BinwiseClassifier(ClassifierMixin, BinwiseDecoder):
         -------
         decision : ndarray of shape (n_bins,), (n_bins, n_classes), (n_trials, n_bins) or \
                 (n_trials, n_bins, n_classes)
-            What `estimator` returns; of two classes usually one value, positive for
+            Output of `estimator`; with two classes usually one value, positive for
             ``classes_[1]``.
         """
         return self._output("decision_function", X)
