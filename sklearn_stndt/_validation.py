@@ -169,7 +169,7 @@ def check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:
             f"shape {groups.shape}."
         )
     check_consistent_length(X, groups)
-    if np.any(groups != groups):  # NaN alone differs from itself
+    if np.any(groups != groups):  # only NaN differs from itself
         raise ValueError(
             "groups holds NaN, but every row needs a trial. Pass the trial of every row."
         )

@@ -19,7 +19,7 @@ ALTERNATIVES = {
 
 
 class BinwiseDecoder(MetaEstimatorMixin, BaseEstimator):
-    """What BinwiseRegressor and BinwiseClassifier share.
+    """Base class of BinwiseRegressor and BinwiseClassifier.
 
     A subclass defines which kind of estimator it takes (`_kind`), the default one
     (`_default_estimator`), and how `y` is checked (`_check_targets`).

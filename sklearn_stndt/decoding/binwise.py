@@ -234,7 +234,7 @@ class BinwiseRegressor(RegressorMixin, BinwiseDecoder):
 class BinwiseClassifier(ClassifierMixin, BinwiseDecoder):
     """Apply any scikit-learn classifier to the bins of trials.
 
-    The choice of an animal, or the stimulus that it saw, is often decoded at each time of a
+    The choice of an animal, or the stimulus that it saw, is often decoded at each time in a
     trial. This estimator takes trials, passes their bins to `estimator`, one row per bin, and
     returns its predictions as trials, so that every fold of `cross_val_score` and `GridSearchCV`
     holds whole trials. It is the counterpart of :class:`BinwiseRegressor` for labels.

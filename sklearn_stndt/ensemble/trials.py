@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn_stndt.ensemble.checkpoints import COUNTS, CheckpointDirectory, write_atomically
 from sklearn_stndt.ensemble.fingerprints import fingerprint
 
-N_BLOCKS = 20  # a continuous recording is cut into so many blocks to be resampled
+N_BLOCKS = 20  # blocks of a continuous recording, which are drawn like trials
 
 
 def row_trials(X: NDArray, groups: NDArray | None) -> NDArray | None:
