@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -149,6 +150,8 @@ def _inside(estimator: Any) -> BaseEstimator | None:
     """Return the fitted estimator inside a search or another meta-estimator, or None."""
     if isinstance(estimator, FrozenEstimator):
         return estimator.estimator
+    if isinstance(estimator, GridSearchCV | RandomizedSearchCV):
+        check_is_fitted(estimator)
     for name in _FITTED_INSIDE:
         if hasattr(estimator, name):
             return getattr(estimator, name)

@@ -202,7 +202,7 @@ def test_training_goes_on_where_the_device_of_the_first_fit_is_missing(small, sp
     settings = estimator.settings_  # as on the machine that it comes from
     trained = dataclasses.replace(settings.training, device="cuda:7")
     estimator.settings_ = dataclasses.replace(settings, training=trained)
-    with pytest.warns(UserWarning, match="trained on 'cuda:7'.*goes on on '(cpu|cuda)'"):
+    with pytest.warns(UserWarning, match="trained on 'cuda:7'.*continues on '(cpu|cuda)'"):
         estimator.fit(spikes)
     assert estimator.device_ == str(estimator.net_.device) == estimator.settings_.training.device
     assert estimator.n_iter_ == 6

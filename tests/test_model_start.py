@@ -127,6 +127,6 @@ def test_the_contrast_reaches_all_but_the_end(form):
     first, second = (network(spikes, torch.rand(spikes.shape) < 0.7).encoded for _ in range(2))
     info_nce(first, second, 0.07).backward()
     end = {"norm.weight", "norm.bias", "readout.bias"}
-    if form == PUBLISHED:  # otherwise the read-out's weights lead to neuron space too
+    if form == PUBLISHED:  # otherwise the readout's weights lead to neuron space too
         end.add("readout.weight")
     assert set(without_gradient(network)) == end

@@ -169,6 +169,13 @@ def test_what_infers_no_rates_is_refused(estimator, spikes):
         infer_rates(estimator, spikes)
 
 
-def test_an_estimator_that_is_not_fitted_is_named():
-    with pytest.raises(NotFittedError, match="STNDTEstimator"):
-        rate_estimator(make_pipeline(STNDTEstimator(), Ridge()))
+@pytest.mark.parametrize(
+    ("estimator", "name"),
+    [
+        (make_pipeline(STNDTEstimator(), Ridge()), "STNDTEstimator"),
+        (GridSearchCV(STNDTEstimator(), {"n_layers": [1]}), "GridSearchCV"),
+    ],
+)
+def test_an_estimator_that_is_not_fitted_is_named(estimator, name):
+    with pytest.raises(NotFittedError, match=name):
+        rate_estimator(estimator)

@@ -348,7 +348,7 @@ def keep_device(present: str, trained_on: str) -> str:
             other = choose_device("auto")
             warnings.warn(
                 f"The network was trained on {device!r}, which is not on this machine. Training "
-                f"goes on on {other!r}.",
+                f"continues on {other!r}.",
                 stacklevel=5,
             )
             return other
