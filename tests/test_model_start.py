@@ -113,7 +113,7 @@ def without_gradient(network):
 @DEFAULT_AND_PUBLISHED
 def test_no_parameter_is_dead(form):
     network = STNDT(N_NEURONS, N_BINS, **form)
-    # several steps, for the way back from neuron space starts at zero
+    # several steps, because the map back from neurons starts at zero
     train_some_steps(network, 3)
     assert without_gradient(network) == []
 
