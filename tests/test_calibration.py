@@ -54,20 +54,27 @@ def exaggerate(net, factor, neurons=slice(None)):
     module.readout.shift[neurons] = factor * module.readout.shift[neurons] + (1 - factor) * level
 
 
-def test_the_gain_is_the_one_that_a_search_finds(trained, data):
-    net, validation = trained(), data.spikes[60:]
+@pytest.mark.parametrize("share_missing", [0.0, 0.3])
+def test_the_gain_is_the_one_that_a_search_finds(trained, data, share_missing):
+    net, validation = trained(), data.spikes[60:].astype(float)
+    validation[np.random.default_rng(0).random(validation.shape) < share_missing] = np.nan
+    exaggerate(net, 2.0)
     before = log_rates_of(net, validation)
     gain = calibrate(net, windows_of(validation))["heldin"]
-    center = before.mean((0, 1))
+    assert 0.5 < gain < 1.5  # within its bounds
+    known = np.where(np.isnan(validation), np.nan, before)
+    center = np.nanmean(known, axis=(0, 1))
 
     def score(g):
-        rates = np.exp(center + g * (before - center))
-        return bits_per_spike(validation, rates * np.exp(before).mean((0, 1)) / rates.mean((0, 1)))
+        scale = np.nanmean(np.exp(known), (0, 1)) / np.nanmean(
+            np.exp(center + g * (known - center)), (0, 1)
+        )
+        return bits_per_spike(validation, scale * np.exp(center + g * (before - center)))
 
     grid = np.linspace(*GAINS, 200)
     best = grid[np.argmax([score(g) for g in grid])]
     assert gain == pytest.approx(best, abs=0.02)
-    # and the net does what was chosen
+    # the network applies the gain that was chosen
     after = np.exp(log_rates_of(net, validation))
     assert bits_per_spike(validation, after) == pytest.approx(score(gain), abs=1e-3)
 
@@ -114,22 +121,37 @@ def test_every_entry_of_a_group_counts_alike(trained, data, heldout):
         assert (times[:, heldout] == 5 * n_windows).all()
 
 
-def test_missing_entries_have_no_say(trained, data):
+def test_trials_without_counts_are_like_trials_that_are_not_there(trained, data):
     spikes = data.spikes[60:].astype(float)
-    net = trained()
-    weights = {name: w.clone() for name, w in net.module_.state_dict().items()}
-    missing = np.random.default_rng(0).random(spikes.shape) < 0.2
-    missing[3:5] = True
-    missing[:, :, 7] = True
+    spikes[-6:] = np.nan
     gains = []
-    for value in (np.nan, 0.0, 50.0):
-        net.module_.load_state_dict(weights)
-        spikes[missing] = value
-        gains.append(calibrate(net, windows_of(spikes))["heldin"])
-    hidden, *told = gains
-    assert all(abs(gain - hidden) > 1e-3 for gain in told)
-    spikes[missing] = np.nan
-    assert np.isfinite(log_rates_of(net, spikes)).all()
+    for X in (spikes, spikes[:-6]):
+        net = trained()
+        exaggerate(net, 2.0)
+        gains.append(calibrate(net, windows_of(X))["heldin"])
+    assert 0.5 < gains[0] < 1.5
+    assert gains[0] == pytest.approx(gains[1], abs=2e-3)
+
+
+@pytest.mark.parametrize("missing", ["a neuron", "last bins"])
+def test_rates_of_missing_entries_do_not_influence_the_gain(trained, data, missing):
+    spikes = data.spikes[60:].astype(float)
+    spikes[np.s_[..., 7] if missing == "a neuron" else np.s_[:, -16:]] = np.nan
+    net, changed = trained(), trained()
+    for n in (net, changed):
+        exaggerate(n, 2.0)  # so that the gain is within its bounds
+    with torch.no_grad():  # parameters that only the rates of missing entries depend on
+        if missing == "a neuron":
+            changed.module_.readout.bias[7] += 3
+        else:
+            changed.module_.positions.weight[-16:] *= -20
+    rates, other_rates = (np.exp(log_rates_of(n, spikes)) for n in (net, changed))
+    differ = np.abs(other_rates / rates - 1) > 1e-3
+    assert differ.any()
+    assert not differ[~np.isnan(spikes)].any()
+    gains = [calibrate(n, windows_of(spikes))["heldin"] for n in (net, changed)]
+    assert gains[0] == pytest.approx(gains[1], abs=2e-3)
+    assert 0.5 < gains[0] < 1.5
 
 
 def test_a_recording_without_a_hidden_spike_changes_nothing(trained):

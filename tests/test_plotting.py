@@ -165,7 +165,6 @@ def test_nothing_black_is_drawn_on_black(draw, name):
         for ax in np.ravel(draw[name](None).axes_):
             for line in ax.lines:
                 assert max(mpl.colors.to_rgb(line.get_color())) > 0.3
-    assert "0072B2" not in plt.rcParams["text.color"]
 
 
 def test_plot_draws_again(pipeline, spikes):

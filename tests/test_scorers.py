@@ -5,10 +5,17 @@ import pickle
 import numpy as np
 import pytest
 from sklearn import config_context
+from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import r2_score
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+    cross_val_predict,
+    cross_val_score,
+    cross_validate,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
@@ -78,11 +85,18 @@ def test_the_better_network_has_the_better_score(small, spikes):
     assert search.best_params_ == {"max_epochs": 60}
 
 
-def test_cross_validation_over_rows(small, rows, reaches):
-    velocity = reaches.velocity.reshape(-1, 2)
-    for scorer in (co_smoothing_scorer(NEURONS), velocity_scorer()):
-        scores = cross_val_score(small(window=20), rows, velocity, scoring=scorer, cv=3)
-        assert np.isfinite(scores).all()
+def test_cross_validation_over_rows_scores_rows_that_were_not_trained_on(small, rows, reaches):
+    velocity, network = reaches.velocity.reshape(-1, 2), small(window=20)
+    scorers = {"co_bps": co_smoothing_scorer(NEURONS), "velocity": velocity_scorer()}
+    scores = cross_validate(network, rows, velocity, scoring=scorers, cv=3)
+    for fold, (train, test) in enumerate(KFold(3).split(rows)):
+        fitted = clone(network).fit(rows[train])
+        expected = co_bps(rows[test], fitted.transform(hidden(rows[test])), NEURONS)
+        assert scores["test_co_bps"][fold] == expected
+        decoder = GridSearchCV(Ridge(), {"alpha": np.logspace(-4, 0, 9)}, cv=5)
+        rates = fitted.transform(rows[test])
+        decoded = cross_val_predict(decoder, rates, velocity[test], cv=KFold(5))
+        assert scores["test_velocity"][fold] == pytest.approx(r2_score(velocity[test], decoded))
 
 
 def test_groups_reach_transform_with_metadata_routing(small, rows, groups):
