@@ -14,12 +14,13 @@ from sklearn_stndt.windows import out_of_core
 from sklearn_stndt.windows.out_of_core import empty_rates, extremes, in_pieces, let_go, mapping_of
 
 
-@pytest.fixture
-def mapped(tmp_path):
+@pytest.fixture(scope="module")
+def mapped(tmp_path_factory):
     """Counts in a file of 64 MiB, opened for reading."""
-    counts = np.random.RandomState(0).poisson(0.3, (1 << 19, 128)).astype(np.uint8)
-    counts.tofile(tmp_path / "counts")
-    return np.memmap(tmp_path / "counts", dtype=np.uint8, mode="r", shape=counts.shape)
+    counts = np.random.RandomState(0).poisson(0.3, (1 << 10, 128)).astype(np.uint8)
+    path = tmp_path_factory.mktemp("mapped") / "counts"
+    np.tile(counts, (1 << 9, 1)).tofile(path)
+    return np.memmap(path, dtype=np.uint8, mode="r", shape=(1 << 19, 128))
 
 
 def resident(path):
