@@ -1,7 +1,6 @@
-"""A transformer whose fits are counted, and what two ensembles of it must have in common."""
+"""A transformer whose fits are counted."""
 
 import numpy as np
-from numpy.testing import assert_array_equal
 from sklearn.base import BaseEstimator, TransformerMixin
 
 FITS = []  # seed of each fit, since the last time that a test emptied it
@@ -28,12 +27,3 @@ class Scaled(TransformerMixin, BaseEstimator):
 
     def transform(self, X, groups=None):
         return np.broadcast_to(self.rates_, X.shape)
-
-
-def same(one, other, X):
-    """Assert that two ensembles agree in every bit."""
-    assert_array_equal(one.transform(X), other.transform(X))
-    assert_array_equal(one.selected_, other.selected_)
-    assert_array_equal(one.scores_, other.scores_)
-    assert_array_equal(one.selection_curve_, other.selection_curve_)
-    assert one.params_ == other.params_

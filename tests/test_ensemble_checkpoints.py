@@ -7,8 +7,9 @@ import shutil
 import joblib
 import numpy as np
 import pytest
-from counted_fits import FITS, Scaled, same
+from counted_fits import FITS, Scaled
 from numpy.testing import assert_array_equal
+from same_ensembles import assert_same_ensembles
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 
@@ -59,7 +60,7 @@ def test_files_that_were_half_written_are_cleared(scaled, spikes, tmp_path):
     (run / "member-00001.zipabc.partial").write_bytes(half)
     (run / "member-00001.zip").unlink()
     FITS.clear()
-    same(scaled().fit(spikes), first, spikes)
+    assert_same_ensembles(scaled().fit(spikes), first, spikes)
     assert len(FITS) == 1
     names = {path.name for path in run.iterdir()}
     members = {f"member-{i:05d}.zip" for i in range(5)}
@@ -78,7 +79,7 @@ def test_a_damaged_member_is_trained_again(scaled, spikes, tmp_path, damage):
     with pytest.warns(UserWarning, match=r"member-00001\.zip is damaged"):
         again = scaled().fit(spikes)
     assert len(FITS) == 1
-    same(again, first, spikes)
+    assert_same_ensembles(again, first, spikes)
 
 
 def test_a_directory_may_move(scaled, spikes, tmp_path):
@@ -100,7 +101,7 @@ def test_large_counts_are_read_from_one_file(small, spikes, tmp_path, monkeypatc
     with joblib.parallel_config("threading", n_jobs=2):
         ensemble = BaggingEnsemble(small(), 2, checkpoint_dir=tmp_path, **params).fit(spikes)
     assert_array_equal(np.load(tmp_path / "counts.npy"), spikes)
-    same(ensemble, expected, spikes)
+    assert_same_ensembles(ensemble, expected, spikes)
 
 
 def test_a_member_that_takes_its_workers_along_fails_in_the_end(scaled, spikes, tmp_path):
@@ -132,7 +133,7 @@ def test_a_worker_does_not_train_what_another_has_finished(scaled, spikes, monke
     monkeypatch.setattr(CheckpointDirectory, "finished", lambda self: {})
     again = scaled().fit(spikes)
     assert not FITS
-    same(again, first, spikes)
+    assert_same_ensembles(again, first, spikes)
 
 
 def test_a_directory_that_workers_do_not_share_is_an_error(scaled, spikes, monkeypatch):
@@ -177,7 +178,7 @@ def test_a_pickle_needs_no_directory(scaled, spikes, tmp_path):
     loaded.set_params(n_estimators=7).fit(spikes)  # and writes its members down again
     assert len(FITS) == 2
     assert len(list((tmp_path / "run").glob("member-*.zip"))) == 7
-    same(loaded, scaled(7, checkpoint_dir=None).fit(spikes), spikes)
+    assert_same_ensembles(loaded, scaled(7, checkpoint_dir=None).fit(spikes), spikes)
 
 
 def test_pickles_of_large_ensembles_hold_neither_counts_nor_held_out_rates(scaled, spikes):

@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from same_ensembles import assert_same_ensembles
 from scipy.stats import uniform
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import Ridge
@@ -44,21 +45,11 @@ def expected(make, spikes):
     return make().fit(spikes)
 
 
-def same(ensemble, expected, spikes):
-    assert_array_equal(ensemble.scores_, expected.scores_)
-    assert_array_equal(ensemble.selected_, expected.selected_)
-    assert_array_equal(ensemble.oob_rates_, expected.oob_rates_)
-    assert ensemble.oob_score_ == expected.oob_score_
-    assert ensemble.params_ == expected.params_
-    assert_array_equal(ensemble.transform(spikes), expected.transform(spikes))
-    assert_array_equal(ensemble.rate_std(spikes), expected.rate_std(spikes))
-
-
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_threads_change_no_bit(make, expected, spikes, tmp_path, on_disk):
     with joblib.parallel_config("threading", n_jobs=2):
         ensemble = make(checkpoint_dir=tmp_path if on_disk else None).fit(spikes)
-    same(ensemble, expected, spikes)
+    assert_same_ensembles(ensemble, expected, spikes)
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +68,8 @@ def two_processes():
 
 @pytest.mark.usefixtures("two_processes")
 def test_processes_change_no_bit(make, expected, spikes, tmp_path):
-    same(make(n_jobs=2).fit(spikes), expected, spikes)
-    same(make(n_jobs=2, checkpoint_dir=tmp_path).fit(spikes), expected, spikes)
+    assert_same_ensembles(make(n_jobs=2).fit(spikes), expected, spikes)
+    assert_same_ensembles(make(n_jobs=2, checkpoint_dir=tmp_path).fit(spikes), expected, spikes)
 
 
 @pytest.mark.usefixtures("two_processes")
@@ -162,7 +153,7 @@ def list_backend():
 
 @pytest.mark.usefixtures("list_backend")
 def test_backends_that_return_lists_change_no_bit(make, expected, spikes, capsys):
-    same(make(verbose=1).fit(spikes), expected, spikes)
+    assert_same_ensembles(make(verbose=1).fit(spikes), expected, spikes)
     assert "5/5" in capsys.readouterr().err.splitlines()[-1]  # progress counts all the same
 
 
@@ -215,7 +206,7 @@ def on_dask(client):
 
 @pytest.mark.slow
 def test_dask_changes_no_bit(make, expected, spikes, on_dask, capsys):
-    same(make(verbose=1).fit(spikes), expected, spikes)
+    assert_same_ensembles(make(verbose=1).fit(spikes), expected, spikes)
     last = capsys.readouterr().err.splitlines()[-1]
     assert "5/5" in last
     assert "best bits/spike" in last
@@ -247,7 +238,7 @@ def test_the_loss_of_a_worker_is_no_loss(make, expected, spikes, on_dask, tmp_pa
     ensemble = make(checkpoint_dir=directory)
     ensemble.set_params(estimator__callbacks=[DieOnce(mark, directory)]).fit(spikes)
     assert mark.exists()
-    same(ensemble, expected, spikes)
+    assert_same_ensembles(ensemble, expected, spikes)
 
 
 # ---- Ray
@@ -262,7 +253,7 @@ def test_ray_changes_no_bit(make, expected, spikes):
     ray.init(num_cpus=2)
     try:
         with joblib.parallel_config("ray", n_jobs=2):
-            same(make().fit(spikes), expected, spikes)
+            assert_same_ensembles(make().fit(spikes), expected, spikes)
     finally:
         ray.shutdown()
 

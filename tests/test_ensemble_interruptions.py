@@ -43,7 +43,7 @@ def n_begun(log):
     return len(log.read_text().splitlines())
 
 
-def same(out, ensemble):
+def assert_same_results(out, ensemble):
     with np.load(out) as result:
         assert_array_equal(result["rates"], ensemble.transform(make_spikes()))
         assert_array_equal(result["scores"], ensemble.scores_)
@@ -68,7 +68,7 @@ def test_three_kills_and_a_resume_are_an_uninterrupted_run(tmp_path, uninterrupt
     assert n_begun(log) == 7 + 2, kills
     assert len(finished(directory)) == 7
     assert not list(directory.glob("*.partial"))
-    same(out, uninterrupted)
+    assert_same_results(out, uninterrupted)
 
 
 def test_a_kill_of_all_workers_loses_no_finished_member(tmp_path, uninterrupted):
@@ -92,4 +92,4 @@ def test_a_kill_of_all_workers_loses_no_finished_member(tmp_path, uninterrupted)
         assert process.communicate(timeout=LIMIT) == ("", "")
     assert written.items() <= finished(directory).items()  # they are not touched again
     assert n_begun(log) == 4 + 5
-    same(out, uninterrupted)
+    assert_same_results(out, uninterrupted)

@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from counted_fits import FITS, Scaled, same
+from counted_fits import FITS, Scaled
 from numpy.testing import assert_array_equal
+from same_ensembles import assert_same_ensembles
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 
 from sklearn_stndt import BaggingEnsemble
@@ -18,12 +19,12 @@ def test_members_on_disk_are_not_trained_again(scaled, spikes, tmp_path):
     assert len(FITS) == 5
     again = scaled().fit(spikes)
     assert len(FITS) == 5
-    same(again, first, spikes)
-    same(again, scaled(checkpoint_dir=None).fit(spikes), spikes)
+    assert_same_ensembles(again, first, spikes)
+    assert_same_ensembles(again, scaled(checkpoint_dir=None).fit(spikes), spikes)
     for path in sorted((tmp_path / "run").glob("member-*"))[1:4]:
         path.unlink()
     FITS.clear()
-    same(scaled().fit(spikes), first, spikes)
+    assert_same_ensembles(scaled().fit(spikes), first, spikes)
     assert [member.random_state for member in first][1:4] == FITS
 
 
@@ -34,7 +35,7 @@ def test_a_directory_serves_ensembles_of_other_sizes(scaled, spikes, n_estimator
     ensemble = scaled(n_estimators).fit(spikes)
     assert len(FITS) == max(n_estimators - 5, 0)
     assert len(ensemble) == n_estimators
-    same(ensemble, scaled(n_estimators, checkpoint_dir=None).fit(spikes), spikes)
+    assert_same_ensembles(ensemble, scaled(n_estimators, checkpoint_dir=None).fit(spikes), spikes)
     FITS.clear()
     scaled(8).fit(spikes)  # what a shorter run did not need is still there
     assert len(FITS) == (0 if n_estimators == 8 else 3)
@@ -44,7 +45,7 @@ def test_how_members_are_selected_may_change(scaled, spikes):
     scaled().fit(spikes)
     FITS.clear()
     for n_best in (1, "greedy"):
-        same(
+        assert_same_ensembles(
             scaled(n_best=n_best, n_jobs=1, verbose=0).fit(spikes),
             scaled(n_best=n_best, checkpoint_dir=None).fit(spikes),
             spikes,
@@ -60,7 +61,7 @@ def test_what_was_not_scored_is_scored_later(scaled, spikes):
     ensemble = scaled(**wanted).fit(spikes)
     assert not FITS
     expected = scaled(**wanted, checkpoint_dir=None).fit(spikes)
-    same(ensemble, expected, spikes)
+    assert_same_ensembles(ensemble, expected, spikes)
     assert_array_equal(ensemble.oob_rates_, expected.oob_rates_)
     assert ensemble.oob_score_ == expected.oob_score_
 
@@ -132,7 +133,7 @@ def test_a_warm_start_needs_not_all_that_the_directory_has(scaled, spikes):
     FITS.clear()
     ensemble.set_params(n_estimators=5).fit(spikes)
     assert not FITS
-    same(ensemble, scaled(5, checkpoint_dir=None).fit(spikes), spikes)
+    assert_same_ensembles(ensemble, scaled(5, checkpoint_dir=None).fit(spikes), spikes)
 
 
 @pytest.mark.parametrize("first_on_disk", [False, True])
@@ -144,9 +145,9 @@ def test_warm_start_and_a_directory_go_together(scaled, spikes, tmp_path, first_
     ensemble.set_params(n_estimators=5, checkpoint_dir=directory).fit(spikes)
     assert len(FITS) == 2
     assert len(list(directory.glob("member-*.zip"))) == 5
-    same(ensemble, scaled(5, checkpoint_dir=None).fit(spikes), spikes)
+    assert_same_ensembles(ensemble, scaled(5, checkpoint_dir=None).fit(spikes), spikes)
     FITS.clear()
-    same(scaled(5).fit(spikes), ensemble, spikes)
+    assert_same_ensembles(scaled(5).fit(spikes), ensemble, spikes)
     assert not FITS
 
 

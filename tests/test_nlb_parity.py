@@ -112,7 +112,7 @@ def random_problem(
     return {key: target}, {key: submission}
 
 
-def same(ours, theirs):
+def assert_same_scores(ours, theirs):
     assert [list(entry) for entry in ours] == [list(entry) for entry in theirs]
     for our_entry, their_entry in zip(ours, theirs, strict=True):
         for split in our_entry:
@@ -139,21 +139,15 @@ def test_evaluate_returns_what_the_benchmark_returns(name, bin_ms, seed, **optio
     target, submission = random_problem(name, bin_ms, seed, **options)
     ours = evaluate(target, submission, check=False)
     theirs = by_reference(target, submission)
-    same(ours, theirs)
+    assert_same_scores(ours, theirs)
     assert len(ours) == 1
 
 
-def test_the_reference_changes_its_arguments_and_we_do_not():
+def test_arguments_stay_as_they_were():
     target, submission = random_problem("area2_bump", 20, 0, conditions=False)
     before = copy.deepcopy((target, submission))
     evaluate(target, submission, check=False)
     np.testing.assert_equal((target, submission), before)
-    spikes = np.ones((1, 2, 1))
-    rates = np.zeros((1, 2, 1))
-    bits_per_spike(spikes, rates)
-    assert (rates == 0).all()
-    reference.bits_per_spike(rates, spikes)
-    assert (rates == 1e-9).all()
 
 
 @settings(max_examples=32, deadline=None, derandomize=True)
@@ -204,7 +198,7 @@ def all_problems(seed=0):
 def test_the_scaling_group_is_one_entry_and_all_sets_come_in_the_same_order():
     targets, submissions = all_problems()
     ours = evaluate(targets, submissions, check=False)
-    same(ours, by_reference(targets, submissions))
+    assert_same_scores(ours, by_reference(targets, submissions))
     assert len(ours) == 10
     assert [next(iter(entry)) for entry in ours[-2:]] == [
         "mc_maze_scaling_split",
@@ -236,7 +230,8 @@ def test_files_that_we_write_are_scored_alike_by_both(tmp_path):
     write_target(targets, tmp_path / "target.h5")
     save_submission(submissions, tmp_path / "ours.h5")
     theirs = reference.evaluate(str(tmp_path / "target.h5"), str(tmp_path / "ours.h5"))
-    same(evaluate(tmp_path / "target.h5", tmp_path / "ours.h5", check=False), theirs)
+    ours = evaluate(tmp_path / "target.h5", tmp_path / "ours.h5", check=False)
+    assert_same_scores(ours, theirs)
     # files are in single precision
     for ours, exact in zip(theirs, evaluate(targets, submissions, check=False), strict=True):
         for split, scores in exact.items():
@@ -251,7 +246,7 @@ def test_files_that_they_write_are_read_and_scored_alike(tmp_path):
     tensors.save_to_h5(copy.deepcopy(submission), str(tmp_path / "theirs.h5"))
     ours = evaluate(tmp_path / "target.h5", tmp_path / "theirs.h5", check=False)
     paths = str(tmp_path / "target.h5"), str(tmp_path / "theirs.h5")
-    same(ours, reference.evaluate(*paths))
+    assert_same_scores(ours, reference.evaluate(*paths))
     read = load_submission(tmp_path / "theirs.h5")["mc_maze_small_20"]
     assert sorted(read) == sorted(submission["mc_maze_small_20"])
 
@@ -276,5 +271,7 @@ def test_a_submission_of_an_estimator_is_scored_alike(small, tmp_path):
     submission = make_submission(network.fit(data.X_train), data)
     save_submission(submission, tmp_path / "ours.h5")
     ours = evaluate(data, tmp_path / "ours.h5", check=False)
-    same(ours, reference.evaluate(copy.deepcopy(data.target), str(tmp_path / "ours.h5")))
+    assert_same_scores(
+        ours, reference.evaluate(copy.deepcopy(data.target), str(tmp_path / "ours.h5"))
+    )
     assert list(ours[0]["area2_bump_20_split"]) == ["co-bps", "vel R2", "psth R2", "fp-bps"]

@@ -35,7 +35,7 @@ def by_reference(path, name, bin_ms):
     return train | test, next(iter(target.values()))
 
 
-def same(ours, theirs):
+def assert_close(ours, theirs):
     np.testing.assert_allclose(
         np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float), rtol=1e-9, atol=1e-9
     )
@@ -46,21 +46,21 @@ def check(path, name, bin_ms, n_heldin):
     data = load_nlb(path, name=name, bin_width=bin_ms / 1000)
     ours = data.target[name if bin_ms == 5 else f"{name}_{bin_ms}"]
     n_bins = inputs["train_spikes_heldin"].shape[1]
-    same(data.X_train[:, :n_bins, :n_heldin], inputs["train_spikes_heldin"])
-    same(data.X_train[:, :n_bins, n_heldin:], inputs["train_spikes_heldout"])
-    same(data.X_train[:, n_bins:, :n_heldin], inputs["train_spikes_heldin_forward"])
-    same(data.X_train[:, n_bins:, n_heldin:], inputs["train_spikes_heldout_forward"])
-    same(data.y_train, inputs["train_behavior"])
-    same(data.X_eval[:, :n_bins, :n_heldin], inputs["eval_spikes_heldin"])
+    assert_close(data.X_train[:, :n_bins, :n_heldin], inputs["train_spikes_heldin"])
+    assert_close(data.X_train[:, :n_bins, n_heldin:], inputs["train_spikes_heldout"])
+    assert_close(data.X_train[:, n_bins:, :n_heldin], inputs["train_spikes_heldin_forward"])
+    assert_close(data.X_train[:, n_bins:, n_heldin:], inputs["train_spikes_heldout_forward"])
+    assert_close(data.y_train, inputs["train_behavior"])
+    assert_close(data.X_eval[:, :n_bins, :n_heldin], inputs["eval_spikes_heldin"])
     if name != "dmfc_rsg":
-        same(data.spikes_eval[:, :n_bins, n_heldin:], inputs["eval_spikes_heldout"])
+        assert_close(data.spikes_eval[:, :n_bins, n_heldin:], inputs["eval_spikes_heldout"])
     assert set(ours) == set(target)
     for key, theirs in target.items():
         if key.endswith("cond_idx"):
             for our_trials, their_trials in zip(ours[key], theirs, strict=True):
                 np.testing.assert_array_equal(our_trials, np.asarray(their_trials, dtype=int))
         else:
-            same(ours[key], theirs)
+            assert_close(ours[key], theirs)
     return data
 
 
