@@ -1,10 +1,10 @@
-import copy
-import pickle
+"""Training on segments: validation scores, the weights that are kept, and warm starts."""
 
 import numpy as np
 import pytest
 import torch
 from skorch.callbacks import Callback, EarlyStopping
+from small_segments import padded_and_not
 
 from sklearn_stndt import STNDTEstimator
 from sklearn_stndt.inference.rates import infer
@@ -31,7 +31,7 @@ SMALL = {
 
 
 def recording(n_trials=N_TRIALS, n_bins=N_BINS, missing=0.05):
-    """Trials of neurons that share a fast common course, which hidden entries betray."""
+    """Trials in which all neurons follow one fast sine, each with another weight."""
     rng = np.random.default_rng(0)
     course = np.sin(np.arange(n_bins) * 0.9 + rng.uniform(0, 6, (n_trials, 1)))[..., None]
     spikes = rng.poisson(np.exp(1.5 * course * np.linspace(-1, 1, N_NEURONS)))
@@ -70,7 +70,7 @@ def history_of(net, name):
 
 
 def validation_bits(net, X, heldout=(), seed=0, batch_size=8):
-    """Bits per spike on the validation trials, by inference on counts that were made NaN."""
+    """Bits per spike of the validation trials, from rates of counts that are NaN where scored."""
     parts = split(as_segments(X), N_BINS, 0.25, np.random.RandomState(seed))
     _, validation = parts
     rows = [np.arange(*p) for p in zip(validation.starts, validation.stops, strict=True)]
@@ -92,7 +92,7 @@ def validation_bits(net, X, heldout=(), seed=0, batch_size=8):
 
 
 class Spoil(Callback):
-    """Spoils the weights from an epoch on; may then end training from outside."""
+    """Makes the weights worse from an epoch on; raises an error, if one is given."""
 
     def __init__(self, epoch, error=None):
         self.epoch = epoch
@@ -106,7 +106,7 @@ class Spoil(Callback):
                 raise self.error
 
 
-# ---------------------------------------------------------------------- scores of training
+# ---- validation scores and the best weights
 
 
 @pytest.mark.parametrize("heldout", [(), (1, 4)])
@@ -132,7 +132,7 @@ def test_the_best_weights_are_restored(heldout):
 
 
 @pytest.mark.parametrize("epoch", [2, 3])
-def test_an_interrupt_leaves_the_best_weights(epoch):
+def test_interrupting_training_keeps_the_best_weights(epoch):
     X = recording()
     net = fit(X, callbacks=[Spoil(epoch, KeyboardInterrupt())])
     assert net.interrupted_
@@ -142,13 +142,7 @@ def test_an_interrupt_leaves_the_best_weights(epoch):
     assert validation_bits(net, X) == pytest.approx(max(bits), abs=1e-5)
 
 
-def test_an_interrupt_in_the_first_epoch_leaves_a_net_that_works():
-    net = fit(recording(), callbacks=[Spoil(1, KeyboardInterrupt())])
-    assert net.interrupted_
-    assert np.isfinite(rates_of(net, recording())).all()
-
-
-def test_patience_is_no_interrupt():
+def test_early_stopping_is_not_an_interruption():
     X = recording()
     net = fit(X, callbacks=[Spoil(2)], n_iter_no_change=2, max_epochs=20)
     bits = history_of(net, "valid_bits")
@@ -158,7 +152,7 @@ def test_patience_is_no_interrupt():
     assert validation_bits(net, X) == pytest.approx(bits[0], abs=1e-5)
 
 
-def test_early_stopping_of_the_user_is_no_interrupt():
+def test_early_stopping_by_a_callback_is_not_an_interruption():
     stop = EarlyStopping(monitor="train_loss", threshold=1e9, threshold_mode="abs", patience=2)
     net = fit(recording(), callbacks=[stop], max_epochs=20)
     assert len(net.history) < 20
@@ -166,7 +160,7 @@ def test_early_stopping_of_the_user_is_no_interrupt():
 
 
 @pytest.mark.parametrize("params", [{"early_stopping": False}, {"window": N_TRIALS * N_BINS}])
-def test_without_validation_training_goes_on_to_the_end(params):
+def test_without_validation_training_lasts_for_all_epochs(params):
     X = recording().reshape(-1, N_NEURONS)
     net = fit(X, n_iter_no_change=1, callbacks=[Spoil(2)], **params)
     assert len(net.history) == 4
@@ -174,84 +168,24 @@ def test_without_validation_training_goes_on_to_the_end(params):
     assert not net.interrupted_
 
 
-def test_training_learns_what_hidden_entries_share_with_the_visible():
+def test_training_learns_to_predict_hidden_from_visible_entries():
     net = fit(recording(n_trials=60), max_epochs=60, n_iter_no_change=60, lr=0.01, d_model=16)
     bits = history_of(net, "valid_bits")
-    # the true rates have 0.34
+    # the true rates score 0.34
     assert bits[0] < 0.1
     assert max(bits) > 0.15
 
 
-# ---------------------------------------------------------------------- repeatability
+# ---- warm start and what is kept
 
 
-def test_the_seed_decides_every_bit():
-    X = recording()
-    before = torch.random.get_rng_state()
-    numpy_before = np.random.get_state()[1].copy()  # noqa: NPY002
-    first = fit(X, seed=1, dropout=0.2)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    torch.rand(3)
-    second = fit(X, seed=1, dropout=0.2)
-    assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
-    assert same_bits(weights_of(first), weights_of(second))
-    assert history_of(first, "valid_bits") == history_of(second, "valid_bits")
-    assert np.array_equal(rates_of(first, X), rates_of(second, X))
-    assert not same_bits(weights_of(first), weights_of(fit(X, seed=2, dropout=0.2)))
-
-
-def test_data_and_parameters_stay_as_they_were():
-    X = recording()
-    callbacks, net_params = [Spoil(3)], {"max_epochs": 2}
-    fit(X, callbacks=callbacks, net_params=net_params)
-    assert np.array_equal(X, recording(), equal_nan=True)
-    assert len(callbacks) == 1
-    assert net_params == {"max_epochs": 2}
-
-
-def test_callbacks_of_the_user_stay_as_they_were():
-    class Count(Callback):
-        def initialize(self):
-            self.n_epochs_ = 0
-            return self
-
-        def on_epoch_end(self, net, **kwargs):
-            self.n_epochs_ += 1
-
-    count, stop = Count(), EarlyStopping(monitor="valid_bits", lower_is_better=False)
-    before = copy.deepcopy(vars(stop))
-    fit(recording(), callbacks=[("count", count), ("stop", stop)])
-    assert vars(count) == {}
-    assert vars(stop) == before
-
-
-def test_the_net_is_small_and_keeps_its_history():
+def test_a_trained_net_keeps_its_history_but_not_its_optimizer():
     net = fit(recording())
-    copied = pickle.loads(pickle.dumps(net))
-    assert [epoch["valid_bits"] for epoch in copied.history] == history_of(net, "valid_bits")
     assert len(net.history) == 4
     assert net.optimizer_ is None
-    X = recording()
-    assert np.array_equal(rates_of(copied, X), rates_of(net, X))
 
 
-@pytest.mark.parametrize(
-    "net_params",
-    [
-        {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
-        {"max_epochs": 2},
-        {"callbacks__clipping__gradient_clip_value": 0.01},
-        {"optimizer__betas": (0.5, 0.9)},
-    ],
-)
-def test_net_params_have_the_last_word(net_params):
-    X = recording()
-    default, net = fit(X), fit(X, net_params=net_params)
-    assert len(net.history) == net_params.get("max_epochs", 4)
-    assert not same_bits(weights_of(default), weights_of(net))
-
-
-def test_training_goes_on_from_the_weights_of_a_previous_net():
+def test_training_continues_from_the_weights_of_a_previous_net():
     X = recording()
     first = fit(X, max_epochs=3)
     learned, n_epochs = weights_of(first), len(first.history)
@@ -261,140 +195,22 @@ def test_training_goes_on_from_the_weights_of_a_previous_net():
     assert [epoch["epoch"] for epoch in second.history] == [1, 2, 3, 4, 5]
     for after, before in zip(weights_of(second), learned, strict=True):
         torch.testing.assert_close(after, before, atol=1e-6, rtol=0)
-    # the schedule begins again
+    # the schedule starts again
     batches = [batch for epoch in second.history[3:] for batch in epoch["batches"]]
     rates = [batch["event_lr"] for batch in batches if "event_lr" in batch]
     schedule = WarmupCosine(len(rates), 0.3)
     assert rates == pytest.approx([1e-9 * schedule(i) for i in range(len(rates))])
 
 
-def test_a_changed_network_cannot_go_on():
-    first = fit(recording())
-    with pytest.raises(ValueError, match="the network has changed"):
-        fit(recording(), previous=first, d_model=9)
-
-
-# ---------------------------------------------------------------------- padding
-
-
-def padded_and_not():
-    """Trials of several windows and unequal lengths: padded, and as rows with their trials."""
-    lengths = [5, 12, 25, 31, 18, 40]
-    X = recording(n_trials=len(lengths), n_bins=45)
-    for trial, length in zip(X, lengths, strict=True):
-        trial[length - 1] = np.nan_to_num(trial[length - 1])
-        trial[length:] = np.nan
-    rows = np.concatenate([trial[:length] for trial, length in zip(X, lengths, strict=True)])
-    groups = np.repeat(np.arange(len(lengths)), lengths)
-    return as_segments(X), as_segments(rows, groups), lengths
+# ---- padding
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_padding_of_long_trials_does_not_take_part_in_training(early_stopping, seed):
-    # validation blocks that are all padding would give every epoch the score 0
-    padded, rows, _ = padded_and_not()
-    first, second = (
-        fit(segments, seed=seed, early_stopping=early_stopping) for segments in (padded, rows)
-    )
+def test_padding_of_long_trials_does_not_influence_training(early_stopping, seed):
+    # with a validation block that holds nothing but padding, every epoch would score 0
+    lengths = [5, 12, 25, 31, 18, 40]
+    segments = padded_and_not(recording(len(lengths), 45), lengths)
+    first, second = (fit(s, seed=seed, early_stopping=early_stopping) for s in segments)
     assert same_bits(weights_of(first), weights_of(second))
     assert history_of(first, "valid_bits") == history_of(second, "valid_bits")
-
-
-def test_padding_of_long_trials_changes_no_rate(net):
-    padded, rows, lengths = padded_and_not()
-    rates = infer(net, padded, N_BINS, 1).reshape(len(lengths), -1, N_NEURONS)
-    assert np.isfinite(rates).all()
-    assert (rates > 0).all()
-    visible = np.concatenate([trial[:n] for trial, n in zip(rates, lengths, strict=True)])
-    np.testing.assert_allclose(visible, infer(net, rows, N_BINS, 1), rtol=1e-5)
-
-
-# ---------------------------------------------------------------------- inference
-
-
-@pytest.fixture(scope="module")
-def net():
-    return fit(recording())
-
-
-def test_a_trial_of_a_window_has_the_rates_of_the_network(net):
-    X = recording()
-    spikes = torch.from_numpy(X)
-    visible = ~spikes.isnan()
-    with torch.no_grad():
-        expected = net.module_(spikes.nan_to_num(0), visible).log_rates.exp()
-    rates = rates_of(net, X)
-    assert rates.dtype == np.float32
-    np.testing.assert_allclose(rates, expected.numpy(), rtol=1e-5)
-
-
-def test_trials_together_and_alone_have_the_same_rates(net):
-    X = recording()
-    alone = np.concatenate([rates_of(net, X[[i]]) for i in range(len(X))])
-    np.testing.assert_allclose(rates_of(net, X), alone, rtol=1e-5)
-
-
-@pytest.mark.parametrize("n_bins", [1, 4, 9])
-def test_shorter_trials_are_trials_whose_end_is_missing(net, n_bins):
-    X = recording()
-    padded = X.copy()
-    padded[:, n_bins:] = np.nan
-    short = rates_of(net, np.ascontiguousarray(X[:, :n_bins]))
-    np.testing.assert_allclose(short, rates_of(net, padded)[:, :n_bins], rtol=1e-5)
-
-
-@pytest.mark.parametrize("n_bins", [11, 15, 37])
-def test_longer_trials_get_a_rate_everywhere(net, n_bins):
-    X = recording(n_bins=n_bins)
-    rates = rates_of(net, X)
-    assert np.isfinite(rates).all()
-    # the first half window is seen by the first window alone
-    head = rates_of(net, np.ascontiguousarray(X[:, :N_BINS]))
-    n_alone = min(N_BINS // 2, n_bins - N_BINS)
-    np.testing.assert_allclose(rates[:, :n_alone], head[:, :n_alone], rtol=1e-5)
-
-
-def test_missing_entries_get_a_rate():
-    X = recording()
-    X[0, :, 2] = X[1, 3] = X[2] = np.nan
-    rates = rates_of(fit(X), X)
-    assert np.isfinite(rates).all()
-    assert (rates > 0).all()
-
-
-@pytest.mark.parametrize(("heldout", "n_forecast"), [((1, 4), 0), ((), 3), ((1, 4), 3)])
-def test_held_out_values_do_not_influence_rates(heldout, n_forecast):
-    X = recording()
-    net = fit(X, heldout=heldout, forecast_bins=n_forecast)
-    rates = rates_of(net, X)
-    assert np.isfinite(rates).all()
-    other = X.copy()
-    other[..., list(heldout)] = 7
-    other[:, N_BINS - n_forecast :] = 7
-    assert np.array_equal(rates_of(net, other), rates)
-    other[..., list(heldout)] = np.nan
-    assert np.array_equal(rates_of(net, other), rates)
-    seen = X.copy()
-    seen[0, 0, 0] = 7
-    assert not np.array_equal(rates_of(net, seen), rates)
-
-
-def test_inference_leaves_gradients_and_generators_alone(net):
-    before = torch.random.get_rng_state()
-    rates_of(net, recording())
-    assert torch.is_grad_enabled()
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("n_threads", [1, 2])
-def test_torch_runs_on_the_threads_that_were_asked_for(monkeypatch, net, n_threads):
-    used = []
-
-    def remember(*args):
-        used.append(torch.get_num_threads())
-        return iter(())
-
-    monkeypatch.setattr("sklearn_stndt.inference.rates.iterate_rates", remember)
-    infer(net, as_segments(recording()), N_BINS, n_threads)
-    assert used == [n_threads]

@@ -14,21 +14,6 @@ from sklearn_stndt.network.losses import (
 poisson_nll = Poisson(3).nll
 
 
-def test_poisson_nll_has_the_values_computed_by_hand():
-    # exp(r) - s r: 1 - 0; 1 - 3 * 0; 2 - 3 ln 2; 0.5 + 2 ln 2
-    log_rates = torch.tensor([0.0, 0.0, math.log(2), -math.log(2)])
-    spikes = torch.tensor([0.0, 3.0, 3.0, 2.0])
-    expected = torch.tensor([1.0, 1.0, -0.0794415, 1.8862944])
-    torch.testing.assert_close(poisson_nll(log_rates, spikes), expected)
-
-
-def test_poisson_nll_is_least_where_the_rate_is_the_count():
-    log_rates = torch.linspace(-2, 3, 501, dtype=torch.float64)
-    for count in (1.0, 4.0):
-        nll = poisson_nll(log_rates, torch.full_like(log_rates, count))
-        assert log_rates[nll.argmin()] == pytest.approx(math.log(count), abs=0.01)
-
-
 # One trial of two bins and three neurons at log-rate 0, so that an entry's loss is 1, but for
 # four entries at ln 2 with one spike, whose loss is 2 - ln 2.
 LOG_RATES = math.log(2) * torch.tensor([[[0.0, 1.0, 1.0], [0.0, 1.0, 1.0]]])

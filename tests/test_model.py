@@ -1,22 +1,20 @@
+"""The network: what influences its rates, its shapes, and its attention weights."""
+
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_nets import N_BINS, N_NEURONS, PUBLISHED, all_visible, draw_counts
 
 from sklearn_stndt.network import STNDT
 
-N_TRIALS, N_BINS, N_NEURONS = 3, 12, 5
+counts = partial(draw_counts, dtype=torch.float64)
+N_TRIALS = 3
 TEMPORAL = {"attention": "temporal"}
 LAST = {"spatial_layers": "last"}
 ALL = {"spatial_layers": "all"}
-PUBLISHED = {
-    "d_model": None,
-    "spatial_layers": "all",
-    "d_spatial": None,
-    "n_spatial_heads": 2,
-    "input_scaling": "counts",
-    "local_attention": False,
-}
 FORMS = {
     "temporal": TEMPORAL,
     "last": LAST,
@@ -44,14 +42,6 @@ def build(n_neurons=N_NEURONS, n_bins=N_BINS, **params):
     return network.requires_grad_(False)
 
 
-def counts(n_trials=N_TRIALS, n_bins=N_BINS, n_neurons=N_NEURONS):
-    return torch.poisson(torch.ones(n_trials, n_bins, n_neurons, dtype=torch.float64))
-
-
-def everything(spikes):
-    return torch.ones_like(spikes, dtype=torch.bool)
-
-
 def assert_same_bits(first, second):
     for a, b in zip(first, second, strict=True):
         if isinstance(a, list):
@@ -70,7 +60,7 @@ def test_a_bin_influences_the_bins_of_its_context_and_no_other(n_layers, context
     back, ahead = context
     network = build(attention="temporal", n_layers=n_layers, context=context, local_attention=local)
     spikes = counts(n_trials=1)
-    visible = everything(spikes)
+    visible = all_visible(spikes)
     before = network(spikes, visible).log_rates
     for changed in (0, 5, N_BINS - 1):
         other = spikes.clone()
@@ -85,9 +75,9 @@ def test_a_bin_influences_the_bins_of_its_context_and_no_other(n_layers, context
 def test_without_a_context_every_bin_influences_every_other(form):
     network = build(**form)
     spikes = counts(n_trials=1)
-    before = network(spikes, everything(spikes)).log_rates
+    before = network(spikes, all_visible(spikes)).log_rates
     spikes[0, 0] += 3
-    assert (network(spikes, everything(spikes)).log_rates != before).any(2).all()
+    assert (network(spikes, all_visible(spikes)).log_rates != before).any(2).all()
 
 
 # ---------------------------------------------------------------------- hidden entries
@@ -132,7 +122,7 @@ def test_a_hidden_count_is_not_a_count_of_zero(form):
     # the published form alone shows the network a 0 where an entry is hidden
     network = build(**form)
     spikes = torch.zeros(1, N_BINS, N_NEURONS, dtype=torch.float64)
-    visible = everything(spikes)
+    visible = all_visible(spikes)
     before = network(spikes, visible).log_rates
     visible[0, 3, 1] = False
     same = torch.equal(network(spikes, visible).log_rates, before)
@@ -144,7 +134,7 @@ def test_a_hidden_count_is_not_a_count_of_zero(form):
 def test_a_trial_that_is_hidden_entirely_is_finite_and_leaves_the_others_alone(form, context):
     network = build(**form, context=context)
     spikes = counts()
-    visible = everything(spikes)
+    visible = all_visible(spikes)
     visible[1] = False
     output = network(spikes, visible, return_attention=True)
     for tensor in (*output[:2], *output.temporal_weights, *output.spatial_weights):
@@ -158,7 +148,7 @@ def test_a_trial_that_is_hidden_entirely_is_finite_and_leaves_the_others_alone(f
 def test_gradients_of_a_batch_with_a_hidden_trial_are_finite(form):
     network = build(**form).requires_grad_(True)
     spikes = counts()
-    visible = everything(spikes)
+    visible = all_visible(spikes)
     visible[1] = False
     network(spikes, visible).log_rates.sum().backward()
     gradients = [p.grad for p in network.parameters() if p.grad is not None]
@@ -185,7 +175,7 @@ def test_padding_changes_no_rate_of_the_visible_bins(form, context, n_padding):
     network = build(**params)
     spikes = counts()
     n_bins = N_BINS - n_padding
-    visible = everything(spikes)
+    visible = all_visible(spikes)
     visible[:, n_bins:] = False
     visible[0, 0, :2] = False
     padded = network(spikes, visible, return_attention=True)
@@ -316,7 +306,7 @@ def test_every_shape_works(shape, params, return_attention):
 def test_single_precision_stays_single():
     network = build().float()
     spikes = counts().float()
-    output = network(spikes, everything(spikes), return_attention=True)
+    output = network(spikes, all_visible(spikes), return_attention=True)
     assert output.log_rates.dtype == output.encoded.dtype == torch.float32
     assert output.temporal_weights[0].dtype == output.spatial_weights[0].dtype == torch.float32
 
@@ -351,7 +341,7 @@ def test_rows_of_attention_weights_sum_to_1_over_what_may_be_seen(form, context)
 def test_asking_for_attention_weights_changes_no_rate(form, context):
     network = build(**form, context=context)
     spikes = counts()
-    for visible in (everything(spikes), speckled(spikes)):
+    for visible in (all_visible(spikes), speckled(spikes)):
         fused = network(spikes, visible)
         output = network(spikes, visible, return_attention=True)
         torch.testing.assert_close(output.log_rates, fused.log_rates)
@@ -363,5 +353,5 @@ def test_rates_stay_finite_however_large_the_counts():
     network = build()
     network.readout.weight *= 1e4
     spikes = 1e6 * counts()
-    rates = network(spikes, everything(spikes)).log_rates.exp()
+    rates = network(spikes, all_visible(spikes)).log_rates.exp()
     assert rates.float().square().isfinite().all()

@@ -2,53 +2,16 @@
 
 import pytest
 import torch
+from small_nets import N_BINS, N_NEURONS, PUBLISHED, all_visible, draw_counts
 
 from sklearn_stndt.network import STNDT, info_nce, loss_weights, masked_modelling_loss
 
-N_BINS, N_NEURONS = 12, 5
-PUBLISHED = {
-    "d_model": None,
-    "spatial_layers": "all",
-    "d_spatial": None,
-    "n_spatial_heads": 2,
-    "input_scaling": "counts",
-    "local_attention": False,
-}
 DEFAULT_AND_PUBLISHED = pytest.mark.parametrize(
     "form", [{}, PUBLISHED, {"spatial_layers": "all"}], ids=["default", "published", "all"]
 )
 
 
 pytestmark = pytest.mark.usefixtures("torch_seed")
-
-
-def counts(n_trials=3, n_bins=N_BINS):
-    return torch.poisson(torch.ones(n_trials, n_bins, N_NEURONS))
-
-
-def everything(spikes):
-    return torch.ones_like(spikes, dtype=torch.bool)
-
-
-def test_scaled_input_has_the_values_computed_by_hand():
-    # counts 4 and 9 of neurons with mean roots 1 and 2 and deviations .25 and 4
-    spikes, visible = torch.tensor([[[4.0, 9.0]]]), torch.ones(1, 1, 2, dtype=torch.bool)
-    expected = {
-        "sqrt": [(2 - 1) / 0.5, (3 - 2) / 0.5],
-        "standardized": [(2 - 1) / 0.25, (3 - 2) / 4],
-        "counts": [4 * 2**0.5, 9 * 2**0.5],
-    }
-    for scaling, values in expected.items():
-        network = STNDT(2, 1, input_scaling=scaling).requires_grad_(False)
-        network.set_statistics(torch.ones(2), torch.tensor([1.0, 2.0]), torch.tensor([0.25, 4.0]))
-        token = network.scaling.token
-        token += torch.tensor([-5.0, -6.0]) * token.new_tensor(scaling != "counts")
-        entering, bare = network.scaling(spikes, visible.float())
-        torch.testing.assert_close(entering, torch.tensor([[values]]))
-        torch.testing.assert_close(bare, torch.tensor([[values]]))
-        entering, bare = network.scaling(spikes, (~visible).float())
-        assert torch.equal(entering[0, 0], token)
-        assert torch.equal(bare, torch.zeros(1, 1, 2))
 
 
 @pytest.mark.parametrize(
@@ -61,7 +24,7 @@ def test_rates_start_near_the_mean_rates(form):
     roots = spikes.sqrt().flatten(0, 1)
     network.set_statistics(mean_rates, roots.mean(0), roots.std(0).clamp(min=0.1))
     with torch.no_grad():
-        log_rates = network(spikes, everything(spikes)).log_rates
+        log_rates = network(spikes, all_visible(spikes)).log_rates
     # the means span a factor of 1,000: e^.5 is near
     assert (log_rates - mean_rates.log()).abs().mean() < 0.5
 
@@ -69,10 +32,10 @@ def test_rates_start_near_the_mean_rates(form):
 def test_training_starts_with_the_temporal_network():
     spatial, temporal = STNDT(5, 12), STNDT(5, 12, attention="temporal")
     temporal.load_state_dict(spatial.state_dict(), strict=False)
-    spikes = counts()
+    spikes = draw_counts()
     with torch.no_grad():
         first, second = (
-            network.eval()(spikes, everything(spikes)).log_rates for network in (spatial, temporal)
+            network.eval()(spikes, all_visible(spikes)).log_rates for network in (spatial, temporal)
         )
     assert torch.equal(first, second)
 
@@ -81,8 +44,8 @@ def test_training_starts_with_the_temporal_network():
 @torch.no_grad()
 def test_attention_starts_local_where_it_is_asked_for(local):
     network = STNDT(N_NEURONS, 40, local_attention=local).eval()
-    spikes = counts(n_bins=40)
-    output = network(spikes, everything(spikes), return_attention=True)
+    spikes = draw_counts(n_bins=40)
+    output = network(spikes, all_visible(spikes), return_attention=True)
     for weights in output.temporal_weights:
         far = weights.mean((0, 1)).tril(-20).max()
         near = weights.mean((0, 1)).diagonal().min()
@@ -92,7 +55,7 @@ def test_attention_starts_local_where_it_is_asked_for(local):
 def train_some_steps(network, n_steps):
     """Train on masked counts; what is left in `grad` is of the last step."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    spikes = counts(8)
+    spikes = draw_counts(8)
     for _ in range(n_steps):
         optimizer.zero_grad()
         masked = torch.rand(spikes.shape) < 0.3
@@ -123,7 +86,7 @@ def test_the_contrast_reaches_all_but_the_end(form):
     network = STNDT(N_NEURONS, N_BINS, **form)
     train_some_steps(network, 3)
     network.zero_grad()
-    spikes = counts(8)
+    spikes = draw_counts(8)
     first, second = (network(spikes, torch.rand(spikes.shape) < 0.7).encoded for _ in range(2))
     info_nce(first, second, 0.07).backward()
     end = {"norm.weight", "norm.bias", "readout.bias"}

@@ -1,74 +1,34 @@
+"""What the network is shown in training and validation, and what is scored."""
+
 import math
 
-import numpy as np
 import pytest
 import torch
-from small_nets import N_BINS, N_NEURONS, draw_counts, small_net, windows_of
-from torch import nn
+from small_nets import (
+    HIDING,
+    N_BINS,
+    N_NEURONS,
+    draw_counts_with_gaps,
+    may_be_shown,
+    small_net,
+    spying_net,
+    windows_of,
+)
 
-from sklearn_stndt.inference.rates import iterate_rates
 from sklearn_stndt.network import (
     N_FOLDS,
-    STNDT,
-    NetworkOutput,
-    NetworkSettings,
-    cost,
     info_nce,
     loss_weights,
     masked_modelling_loss,
 )
-from sklearn_stndt.network.cost import inference_batch_size
-from sklearn_stndt.network.likelihood import Poisson
 from sklearn_stndt.training import net as net_module
-from sklearn_stndt.training.net import MaskedModellingNet
-from sklearn_stndt.training.objective import ObjectiveSettings
 
 pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
-class Spy(nn.Module):
-    """Remembers what it is shown, and answers with one log-rate for all."""
-
-    def __init__(self):
-        super().__init__()
-        self.log_rate = nn.Parameter(torch.tensor(0.5))
-        self.calls = []
-        self.likelihood = Poisson(N_NEURONS)
-        self.settings, self.width = NetworkSettings(), 64
-
-    def forward(self, spikes, visible):
-        self.calls.append((spikes, visible, self.training, torch.is_grad_enabled()))
-        encoded = (spikes * visible).sum(1) + self.log_rate
-        return NetworkOutput(self.log_rate.expand(spikes.shape), encoded, [], [])
-
-
-def spying_net(n_scored_folds=N_FOLDS, **objective):
-    net = MaskedModellingNet(
-        Spy,
-        train_split=None,
-        objective=ObjectiveSettings(**objective),
-        n_scored_folds=n_scored_folds,
-    ).initialize()
-    net.history.new_epoch()
-    net.history.new_batch()
-    return net
-
-
 @pytest.fixture
 def batch():
-    return draw_counts()
-
-
-HIDING = pytest.mark.parametrize(
-    ("heldout", "n_forecast"), [([], 0), ([1, 4], 0), ([], 3), ([1, 4], 3)]
-)
-
-
-def may_be_shown(batch, heldout, n_forecast):
-    visible = ~batch.isnan()
-    visible[:, :, heldout] = False
-    visible[:, N_BINS - n_forecast :] = False
-    return visible
+    return draw_counts_with_gaps()
 
 
 def test_without_further_parameters_only_missing_entries_are_hidden(batch):
@@ -201,58 +161,3 @@ def test_validation_hides_the_same_entries_in_every_epoch(batch):
 
 
 # ---------------------------------------------------------------------- inference
-
-
-@HIDING
-def test_inference_shows_all_that_may_be_shown(batch, heldout, n_forecast, monkeypatch):
-    monkeypatch.setattr("sklearn_stndt.inference.rates.inference_batch_size", lambda *args: 100)
-    net = spying_net(heldout_neurons=tuple(heldout), forecast_bins=n_forecast)
-    ((indices, rates),) = iterate_rates(net, windows_of(batch))
-    assert indices.tolist() == list(range(6))
-    np.testing.assert_allclose(rates, np.full(batch.shape, math.exp(0.5)), rtol=1e-6)
-    ((spikes, visible, training, grad),) = net.module_.calls
-    assert torch.equal(visible, may_be_shown(batch, heldout, n_forecast))
-    assert torch.equal(spikes[visible], batch[visible])
-    assert not training
-    assert not grad
-
-
-def test_gradients_are_as_before_between_batches(batch, monkeypatch):
-    monkeypatch.setattr(cost, "MAX_INFERENCE_ENTRIES", 1)
-    net = small_net()
-    n_batches = 0
-    for _ in iterate_rates(net, windows_of(batch)):
-        assert torch.is_grad_enabled()
-        n_batches += 1
-    assert n_batches == 6
-
-
-@pytest.mark.parametrize("bound", [1, 3000])
-def test_batches_of_any_size_give_the_same_rates(batch, monkeypatch, bound):
-    net = small_net(heldout_neurons=(1,))
-    ((_, together),) = iterate_rates(net, windows_of(batch))
-    monkeypatch.setattr(cost, "MAX_INFERENCE_ENTRIES", bound)
-    indices, rates = zip(*iterate_rates(net, windows_of(batch)), strict=True)
-    assert len(indices) > 1
-    assert np.concatenate(indices).tolist() == list(range(6))
-    assert rates[0].dtype == np.float32
-    np.testing.assert_allclose(np.concatenate(rates), together, rtol=1e-5)
-
-
-def test_every_rate_has_a_logarithm(batch):
-    net = small_net()
-    net.module_.readout.shift.fill_(-1e4)
-    ((_, rates),) = iterate_rates(net, windows_of(batch))
-    assert (rates > 0).all()
-    assert (rates < 1e-30).all()
-
-
-def test_batches_shrink_as_windows_grow():
-    sizes = [
-        inference_batch_size(STNDT(n_neurons, 20, d_model=d_model), n_bins, n_neurons)
-        for n_neurons, n_bins, d_model in [(5, 20, 8), (200, 200, 64), (200, 800, 64)]
-    ]
-    assert sizes[0] == 256
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] > sizes[1] > sizes[2] >= 1
-    assert inference_batch_size(STNDT(5, 20), 10**6, 5) == 1

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from skorch.callbacks import Callback
-from small_nets import draw_counts, small_net, windows_of
+from small_nets import draw_counts_with_gaps, small_net, windows_of
 
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.training.callbacks import WarmupCosine
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("torch_seed")
 
 @pytest.fixture
 def batch():
-    return draw_counts()
+    return draw_counts_with_gaps()
 
 
 class Fail(Callback):
@@ -103,7 +103,14 @@ def test_any_optimizer_can_take_the_place_of_adamw(batch, optimizer):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_epochs", 3), ("batch_size", 2), ("optimizer__weight_decay", 0.2), ("verbose", 0)],
+    [
+        ("max_epochs", 3),
+        ("batch_size", 2),
+        ("optimizer__weight_decay", 0.2),
+        ("optimizer__betas", (0.5, 0.9)),
+        ("callbacks__clipping__gradient_clip_value", 0.01),
+        ("verbose", 0),
+    ],
 )
 def test_parameters_of_the_net_can_be_overridden(name, value):
     assert small_net(net_params={name: value}).get_params()[name] == value

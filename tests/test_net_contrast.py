@@ -2,25 +2,18 @@
 
 import pytest
 import torch
+from small_nets import N_BINS, N_NEURONS, SMALL, draw_counts_with_gaps
 
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.training.objective import ObjectiveSettings
-
-N_BINS, N_NEURONS = 8, 5
-SMALL = {"n_layers": 1, "n_heads": 2, "d_model": 8, "dim_feedforward": 8, "d_spatial": 4}
-
 
 pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 @pytest.fixture
 def batch():
-    """Counts with missing entries and a missing bin."""
-    spikes = torch.poisson(torch.ones(12, N_BINS, N_NEURONS))
-    spikes[torch.rand(spikes.shape) < 0.1] = torch.nan
-    spikes[0, 3] = torch.nan
-    return spikes
+    return draw_counts_with_gaps(12)
 
 
 def net_with(spatial_layers="last", **params):

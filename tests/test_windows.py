@@ -1,3 +1,5 @@
+"""Segments, the windows that are cut from them, and what a batch of windows holds."""
+
 from itertools import groupby
 
 import numpy as np
@@ -5,30 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_segments import lengths_of_segments, numbered, segments_of
 
-from sklearn_stndt.inference.stitching import Stitcher
-from sklearn_stndt.training.splitting import split
 from sklearn_stndt.windows.cutting import Windows, cut
-from sklearn_stndt.windows.segments import Segments, as_segments
-
-
-def numbered(n_rows, n_neurons=2, dtype=np.float32):
-    """Rows that all differ, so that it shows where each of them went."""
-    return np.arange(n_rows * n_neurons).reshape(n_rows, n_neurons).astype(dtype)
-
-
-def segments_of(lengths, n_neurons=2):
-    stops = np.cumsum(lengths)
-    return Segments(numbered(stops[-1], n_neurons), stops - lengths, stops)
-
-
-def rows_of(segments):
-    return np.concatenate(
-        [np.arange(*pair) for pair in zip(segments.starts, segments.stops, strict=True)]
-    )
-
-
-lengths_of_segments = st.lists(st.integers(1, 30), min_size=1, max_size=6)
+from sklearn_stndt.windows.segments import as_segments
 
 # ---------------------------------------------------------------------- segments
 
@@ -201,154 +183,3 @@ def test_a_memory_map_gives_the_windows_of_the_array(tmp_path, dtype):
     expected, _ = in_memory.__getitems__(indices)
     batch, _ = on_disk.__getitems__(indices)
     assert torch.equal(batch.nan_to_num(-1), expected.nan_to_num(-1))
-    stitcher = Stitcher(on_disk)
-    stitcher.add(indices, batch.numpy())
-    np.testing.assert_allclose(stitcher.result(), rows, rtol=1e-6)
-
-
-# ---------------------------------------------------------------------- split
-
-
-@settings(deadline=None, max_examples=100)
-@given(
-    lengths=lengths_of_segments,
-    window=st.integers(1, 12),
-    fraction=st.floats(0.01, 0.99),
-    seed=st.integers(0, 100),
-)
-def test_split_sets_blocks_of_whole_windows_aside(lengths, window, fraction, seed):
-    segments = segments_of(lengths)
-    blocks = [max(length // window, 1) for length in lengths]
-    parts = split(segments, window, fraction, np.random.RandomState(seed))
-    if sum(blocks) < 2:
-        assert parts is None
-        return
-    training, validation = parts
-    training_rows, validation_rows = rows_of(training), rows_of(validation)
-    together = np.concatenate([training_rows, validation_rows])
-    assert np.array_equal(np.sort(together), np.arange(len(segments.rows)))
-    n_blocks = [
-        sum(max((stop - start) // window, 1) for start, stop in zip(p.starts, p.stops, strict=True))
-        for p in parts
-    ]
-    assert sum(n_blocks) == sum(blocks)
-    assert n_blocks[1] == min(max(round(fraction * sum(blocks)), 1), sum(blocks) - 1)
-    owner = np.repeat(np.arange(len(lengths)), lengths)
-    shortest = np.minimum(lengths, window)
-    for part in parts:
-        for start, stop in zip(part.starts, part.stops, strict=True):
-            assert owner[start] == owner[stop - 1]
-            assert stop - start >= shortest[owner[start]]
-        # neighbouring blocks of a segment were joined
-        touching = part.starts[1:] == part.stops[:-1]
-        assert (owner[part.starts[1:]] != owner[part.stops[:-1] - 1])[touching].all()
-    seen_in_training = cut(training, window, max(window // 2, 1))
-    for start, length in zip(seen_in_training.starts, seen_in_training.lengths, strict=True):
-        assert not np.isin(np.arange(start, start + length), validation_rows).any()
-
-
-@pytest.mark.parametrize("lengths", [[1], [7], [19]])
-def test_less_than_two_windows_are_not_split(lengths):
-    assert split(segments_of(lengths), 10, 0.5, np.random.RandomState(0)) is None
-
-
-def test_the_random_state_decides_the_split():
-    segments = segments_of([200])
-
-    def validation_starts(seed):
-        return split(segments, 10, 0.2, np.random.RandomState(seed))[1].starts.tolist()
-
-    assert validation_starts(0) == validation_starts(0)
-    assert len({tuple(validation_starts(seed)) for seed in range(10)}) > 5
-
-
-# ---------------------------------------------------------------------- stitching
-
-
-@settings(deadline=None, max_examples=100)
-@given(lengths=lengths_of_segments, window=st.integers(1, 13), data=st.data())
-def test_cut_and_stitched_is_the_same_again(lengths, window, data):
-    hidden_tail = data.draw(st.integers(0, window - 1))
-    segments = segments_of(lengths)
-    windows = cut(segments, window, max((window - hidden_tail) // 2, 1))
-    stitcher = Stitcher(windows, hidden_tail=hidden_tail)
-    for indices in np.array_split(range(len(windows)), data.draw(st.integers(1, 4))):
-        if len(indices):
-            batch, _ = windows.__getitems__(indices)
-            # what the network says of padding is nobody's rate
-            stitcher.add(indices, np.nan_to_num(batch.numpy(), nan=1e9))
-    np.testing.assert_allclose(stitcher.result(), segments.rows, rtol=1e-5)
-
-
-def rates_with_offsets(windows, window):
-    """A smooth course, and in every other window an offset of 1 to it."""
-    offsets = np.arange(len(windows)) % 2
-    course = np.sin(0.05 * (windows.starts[:, None] + np.arange(window)))
-    return (course + offsets[:, None])[..., None]
-
-
-def largest_jump(rates):
-    return np.abs(np.diff(rates[:, 0])).max()
-
-
-SEAMS = pytest.mark.parametrize(
-    ("n_bins", "window"), [(100, 20), (95, 20), (101, 21), (64, 32), (150, 50)]
-)
-
-
-@SEAMS
-def test_no_seam_shows_where_windows_overlap(n_bins, window):
-    windows = cut(as_segments(numbered(n_bins, 1)), window, window // 2)
-    rates = rates_with_offsets(windows, window)
-    stitcher = Stitcher(windows)
-    stitcher.add(range(len(windows)), rates)
-    naive = np.zeros((n_bins, 1))
-    for start, window_rates in zip(windows.starts, rates, strict=True):
-        naive[start : start + window] = window_rates
-    assert largest_jump(naive) > 0.9
-    # a cross-fade over half a window, and the course's own 0.05 a bin
-    assert largest_jump(stitcher.result()) < 2.2 / window + 0.06
-
-
-# where the tail is longer than half of what is shown, the last windows' tails overlap
-@pytest.mark.parametrize(
-    ("n_bins", "window", "hidden_tail"), [(100, 20, 4), (100, 20, 10), (90, 30, 20)]
-)
-def test_no_seam_shows_beside_hidden_tails(n_bins, window, hidden_tail):
-    shown = window - hidden_tail
-    windows = cut(as_segments(numbered(n_bins, 1)), window, shown // 2)
-    stitcher = Stitcher(windows, hidden_tail=hidden_tail)
-    stitcher.add(range(len(windows)), rates_with_offsets(windows, window))
-    assert largest_jump(stitcher.result()) < 2.2 / shown + 0.06
-
-
-def test_a_hidden_tail_gives_way_to_windows_that_saw_the_bins():
-    window, hidden_tail, n_bins = 20, 4, 100
-    windows = cut(as_segments(numbered(n_bins, 1)), window, 8)
-    rates = np.ones((len(windows), window, 1))
-    rates[:, -hidden_tail:] = 100
-    stitcher = Stitcher(windows, hidden_tail=hidden_tail)
-    stitcher.add(range(len(windows)), rates)
-    stitched = stitcher.result()[:, 0]
-    np.testing.assert_allclose(stitched[:-hidden_tail], 1, rtol=1e-3)
-    np.testing.assert_allclose(stitched[-hidden_tail:], 100, rtol=1e-6)
-
-
-def test_without_windows_there_are_no_rates():
-    segments = Segments(numbered(10), np.array([2]), np.array([8]))
-    windows = cut(segments, 4, 2)
-    stitcher = Stitcher(windows)
-    stitcher.add(range(len(windows)), windows.__getitems__(range(len(windows)))[0].numpy())
-    stitched = stitcher.result()
-    np.testing.assert_allclose(stitched[2:8], segments.rows[2:8], rtol=1e-6)
-    assert not stitched[:2].any()
-    assert not stitched[8:].any()
-
-
-def test_a_bin_counts_most_in_the_window_in_whose_middle_it_lies():
-    windows = cut(as_segments(numbered(30, 1)), 20, 10)
-    stitcher = Stitcher(windows)
-    stitcher.add([0, 1], np.stack([np.zeros((20, 1)), np.ones((20, 1))]))
-    # weights 10 ... 1 of the first window against 1 ... 10 of the second
-    expected = np.arange(1, 11) / 11
-    np.testing.assert_allclose(stitcher.result()[10:20, 0], expected, rtol=1e-6)

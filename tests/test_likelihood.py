@@ -1,0 +1,35 @@
+"""Likelihoods of counts."""
+
+import math
+
+import pytest
+import torch
+
+from sklearn_stndt.network.likelihood import Poisson
+
+poisson_nll = Poisson(3).nll
+
+
+def test_poisson_nll_has_the_values_computed_by_hand():
+    # exp(r) - s r: 1 - 0; 1 - 3 * 0; 2 - 3 ln 2; 0.5 + 2 ln 2
+    log_rates = torch.tensor([0.0, 0.0, math.log(2), -math.log(2)])
+    spikes = torch.tensor([0.0, 3.0, 3.0, 2.0])
+    expected = torch.tensor([1.0, 1.0, -0.0794415, 1.8862944])
+    torch.testing.assert_close(poisson_nll(log_rates, spikes), expected)
+
+
+def test_poisson_nll_is_least_where_the_rate_is_the_count():
+    log_rates = torch.linspace(-2, 3, 501, dtype=torch.float64)
+    for count in (1.0, 4.0):
+        nll = poisson_nll(log_rates, torch.full_like(log_rates, count))
+        assert log_rates[nll.argmin()] == pytest.approx(math.log(count), abs=0.01)
+
+
+@pytest.mark.parametrize("log_rate", [-1e4, -80.0, 15.0, 1e4])
+def test_every_rate_has_a_square_and_a_logarithm(log_rate):
+    likelihood = Poisson(3)
+    rate = likelihood.mean(likelihood.limit(torch.tensor(log_rate)))
+    assert rate.dtype == torch.float32
+    assert rate.log().isfinite()
+    assert rate.square().isfinite()
+    assert (rate < 1e-30) == (log_rate < 0)
