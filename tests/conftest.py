@@ -1,4 +1,4 @@
-"""Data and estimators that several test files share, and what to skip on which machine."""
+"""Fixtures that several test files share, and tests that are skipped on some machines."""
 
 import copy
 import gc
@@ -24,7 +24,7 @@ from subprocesses import LIMIT
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
 
-# how long an example takes, or is drawn for, decides no test
+# no test depends on how long an example takes
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
 
@@ -46,7 +46,7 @@ FORMS = {
 
 
 def pytest_collection_modifyitems(items):
-    """Skip, and say why, what cannot run on this machine."""
+    """Skip tests that cannot run on this machine, with the reason."""
     reasons = {}
     if not torch.cuda.is_available():
         reasons["gpu"] = "no CUDA device"
@@ -60,19 +60,19 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Drop what a failed test has left open, or its warnings would fail a later test."""
+    """Free what a failed test has left open, or its warnings would make a later test fail."""
     n_failed = item.session.testsfailed
     result = yield
     if item.session.testsfailed > n_failed:
         for name in ("last_exc", "last_type", "last_value", "last_traceback"):
-            vars(sys).pop(name, None)  # the traceback holds all variables of the test
+            vars(sys).pop(name, None)  # the traceback refers to all variables of the test
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             gc.collect()
     return result
 
 
-# what a test finds and leaves: how to read it, and how to put it back
+# state that tests must restore: how to read it, and how to set it
 GLOBAL_STATE = {
     "threads of torch": (torch.get_num_threads, torch.set_num_threads),
     "gradients": (torch.is_grad_enabled, torch.set_grad_enabled),
@@ -82,21 +82,21 @@ GLOBAL_STATE = {
 
 
 def running():
-    """Threads and processes that must be ended; joblib ends those that it keeps itself."""
+    """Threads and processes that tests must end; joblib ends its own ones."""
     everything = [*threading.enumerate(), *multiprocessing.active_children()]
     return {one for one in everything if not one.daemon and ".loky." not in type(one).__module__}
 
 
 @pytest.fixture(autouse=True)
 def closed_figures():
-    """Close the figures that a test has drawn."""
+    """Close the figures of a test."""
     yield
     if "matplotlib.pyplot" in sys.modules:
         sys.modules["matplotlib.pyplot"].close("all")
 
 
 def end_pools(threads):
-    """Wait for threads of joblib, which does so neither after an interrupt nor after an error."""
+    """Wait for threads of joblib, which does not wait after an interruption or an error."""
     left = [t for t in set(threading.enumerate()) - threads if isinstance(t, DummyProcess)]
     if left:
         for pool in gc.get_objects():
@@ -108,7 +108,7 @@ def end_pools(threads):
 
 @pytest.fixture(autouse=True)
 def nothing_is_left():
-    """Put back what a test has left changed, and fail it."""
+    """Restore global state that a test has changed, and fail the test."""
     threads, before = set(threading.enumerate()), running()
     values = {name: read() for name, (read, _) in GLOBAL_STATE.items()}
     yield
@@ -124,7 +124,7 @@ def nothing_is_left():
 
 @pytest.fixture(scope="session")
 def real_data():
-    """Folder of recordings."""
+    """Folder with recordings."""
     return Path(os.environ["STNDT_DATA"])
 
 
@@ -144,13 +144,13 @@ def spikes(reaches):
 
 @pytest.fixture(scope="session")
 def rows(spikes):
-    """The trials of `spikes` one below the other, as a 2D recording."""
+    """The trials of `spikes`, concatenated to a 2D recording."""
     return spikes.reshape(-1, spikes.shape[-1])
 
 
 @pytest.fixture(scope="session")
 def groups(spikes):
-    """Trial of each of `rows`."""
+    """Index of the trial of each row of `rows`."""
     return np.repeat(np.arange(len(spikes)), spikes.shape[1])
 
 
@@ -167,7 +167,7 @@ def small():
 
 @pytest.fixture
 def scaled(tmp_path):
-    """Make an ensemble of counted fits that writes into a directory."""
+    """Make an ensemble whose fits are counted and that writes to a directory."""
     FITS.clear()
 
     def make(n_estimators=5, base=None, **params):
@@ -184,13 +184,13 @@ def scaled(tmp_path):
 
 @pytest.fixture(scope="session")
 def fitted(small, spikes):
-    """A small estimator that was trained on `spikes`; tests leave it as it is."""
+    """A small estimator trained on `spikes`; tests do not change it."""
     return small().fit(spikes)
 
 
 @pytest.fixture(scope="session")
 def ragged(spikes):
-    """The trials of `spikes`, up to 7 of their last bins hidden."""
+    """The trials of `spikes`, with up to 7 hidden bins at the end."""
     counts = spikes.copy()
     counts[np.add.outer(np.arange(24) % 8, np.arange(20)) >= 20] = np.nan
     counts.setflags(write=False)
@@ -199,7 +199,7 @@ def ragged(spikes):
 
 @pytest.fixture(scope="session")
 def shaken():
-    """Give a copy of a fitted estimator random weights: no path through it is closed by chance."""
+    """Add noise to all weights of a copy of a fitted estimator, so that each influences rates."""
 
     def shake(estimator, std=0.3):
         estimator = copy.deepcopy(estimator)
@@ -214,19 +214,19 @@ def shaken():
 
 @pytest.fixture(scope="module", params=FORMS)
 def form(request):
-    """Parameters of networks that take different ways through the code."""
+    """Parameters of networks that use different parts of the code."""
     return FORMS[request.param]
 
 
 @pytest.fixture(scope="module")
 def network(form, small, shaken, spikes):
-    """A fitted estimator of each form, all of its weights at work."""
+    """A fitted estimator of each form, with noise added to all weights."""
     return shaken(small(max_epochs=1, **form).fit(spikes))
 
 
 @pytest.fixture(scope="session")
 def write_nwb(tmp_path_factory):
-    """Write reaches as a file in the layout of the benchmark's MC_Maze, and return its path.
+    """Write reaches to a file in the layout of the benchmark's MC_Maze, and return its path.
 
     Velocity has 1,000 samples a second; each unit is observed from the start of a trial to 20 ms
     before the next one.
@@ -298,7 +298,7 @@ def write_nwb(tmp_path_factory):
 
 @pytest.fixture
 def torch_seed():
-    """Draws of torch that are the same in every run, and leave no trace."""
+    """Seed torch, and restore its generator afterwards."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         yield

@@ -3,11 +3,11 @@
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
-FITS = []  # seed of each fit, since the last time that a test emptied it
+FITS = []  # seed of each fit since a test last cleared the list
 
 
 class Scaled(TransformerMixin, BaseEstimator):
-    """The mean counts times a factor that the seed draws; fits are counted."""
+    """Rates are the mean counts times a random factor; fits are counted."""
 
     def __init__(self, power=1.0, fails=False, heldout_neurons=None, random_state=None):
         self.power = power

@@ -1,12 +1,12 @@
-"""Fit ensembles in processes of their own, which tests kill or interrupt.
+"""Fit ensembles in separate processes, which tests kill or interrupt.
 
     python fit_with_checkpoints.py '[{"log": ..., "out": ..., "params": ..., "kill": ...}, ...]'
 
-Several fits run one after the other, each in a fork of this process, which spares it the imports;
-their exit codes are printed. Each fit of a member adds a line to the log when it begins. `kill`
-is a pair: after how many members of this fit, and at what moment after that, the process ends
-itself by SIGKILL. As long as a file `<log>.hold` is there, members after the second one begin and
-then wait to be killed.
+Several fits run one after the other, each in a fork of this process, which saves the imports;
+their exit codes are printed. Each fit of a member adds a line to the log when it starts. `kill`
+is a pair: after how many members, and at what moment after that, the process kills itself with
+SIGKILL. While a file `<log>.hold` exists, members after the second one start and then wait to be
+killed.
 """
 
 import json
@@ -37,7 +37,7 @@ def make_spikes():
 
 
 class Log(Callback):
-    """Writes down which members begin, and holds those back that come late."""
+    """Logs each member that starts, and lets late ones wait."""
 
     def __init__(self, path):
         self.path = path
@@ -55,7 +55,7 @@ def die():
 
 
 def die_at(n_finished, moment):
-    """Let the process end itself when so many members are finished."""
+    """Let the process kill itself when this number of members is finished."""
     from sklearn_stndt.ensemble import checkpoints
 
     replace, n_replaced = os.replace, []
@@ -80,7 +80,7 @@ def die_at(n_finished, moment):
 
 
 def fit(options):
-    """Fit an ensemble and write down what came of it."""
+    """Fit an ensemble and save its results."""
     if options.get("kill"):
         die_at(*options["kill"])
     ensemble = make_ensemble(**options.get("params", {}))

@@ -1,4 +1,4 @@
-"""Comparison of ensembles that must agree in every bit."""
+"""Comparison of ensembles that must be identical."""
 
 from numpy.testing import assert_array_equal
 

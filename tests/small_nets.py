@@ -63,7 +63,7 @@ def small_net(callbacks=(), validation=None, n_train=12, heldout_neurons=(), **p
 
 
 class Spy(nn.Module):
-    """Remembers what it is shown, and answers with one log-rate for all."""
+    """A network that records its input and returns one log-rate for all entries."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Processes that tests start: none outlives its test, and none is given up on a slow machine."""
+"""Processes that tests start: each ends with its test, and waits allow for slow machines."""
 
 import os
 import signal
@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 
 from joblib.externals.loky import get_reusable_executor
 
-LIMIT = 1800.0  # seconds after which a wait counts as a hang, however busy the machine is
+LIMIT = 1800.0  # seconds; a longer wait counts as a hang even on a busy machine
 
 
 @contextmanager
 def started(*arguments, **params):
-    """Run Python in a session of its own; at the end of the block all its processes are killed."""
+    """Run Python in a new process group, which is killed at the end of the block."""
     with subprocess.Popen(
         [sys.executable, *arguments],
         stdin=subprocess.DEVNULL,
@@ -31,7 +31,7 @@ def started(*arguments, **params):
 
 
 def kill(process):
-    """Kill a process, and with it those that it has started."""
+    """Kill a process and those that it has started."""
     with suppress(ProcessLookupError, PermissionError):  # all of them have ended
         if os.name == "posix":
             os.killpg(process.pid, signal.SIGKILL)
@@ -40,7 +40,7 @@ def kill(process):
 
 
 def output_of(*arguments, **params):
-    """Run Python to its end and return what it prints."""
+    """Run Python until it ends and return its output."""
     with started(*arguments, **params) as process:
         printed, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors
@@ -48,7 +48,7 @@ def output_of(*arguments, **params):
 
 
 def wait_until(condition, process):
-    """Wait for what a process is going to do."""
+    """Wait until a condition holds that a process brings about."""
     deadline = time.monotonic() + LIMIT
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -65,7 +65,7 @@ def joblib_processes():
         get_reusable_executor(reuse=True).shutdown(kill_workers=True)
 
 
-# ---- what the processes call
+# ---- functions that the processes call
 
 
 def log_begin(path):
@@ -77,7 +77,7 @@ def log_begin(path):
 
 
 def wait_to_be_killed():
-    """Wait for a signal, but not longer than the parent lives."""
+    """Wait for a signal, at most as long as the parent process runs."""
     parent, deadline = os.getppid(), time.monotonic() + LIMIT
     while os.getppid() == parent and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -15,7 +15,7 @@ TEST = "sub-Jenkins/sub-Jenkins_ses-small_desc-test_ecephys.nwb"
 
 
 class Archive:
-    """The part of the archive's API that a download needs."""
+    """A server with the part of the archive's API that a download needs."""
 
     def __init__(self, files, checksum=None):
         self.files = dict(enumerate(files.items()))
@@ -159,7 +159,7 @@ def test_files_are_downloaded_once_and_loaded(serve, files, tmp_path):
     assert (len(data.X_train), len(data.X_eval)) == (8, 4)
 
 
-def test_what_is_missing_or_damaged_is_downloaded_again(serve, files, tmp_path):
+def test_missing_or_damaged_files_are_downloaded_again(serve, files, tmp_path):
     archive = serve(files)
     params = {"data_home": tmp_path, "api_url": archive.url}
     train, test = fetch_nlb("mc_maze_small", **params)
@@ -172,14 +172,14 @@ def test_what_is_missing_or_damaged_is_downloaded_again(serve, files, tmp_path):
     assert train.read_bytes() == files[TRAIN]
 
 
-def test_other_bytes_than_promised_are_refused(serve, files, tmp_path):
+def test_a_wrong_checksum_is_refused(serve, files, tmp_path):
     archive = serve(files, checksum="0" * 64)
     with pytest.raises(OSError, match="does not match the size or checksum"):
         fetch_nlb("mc_maze_small", data_home=tmp_path, api_url=archive.url)
     assert not list((tmp_path / "nlb" / "mc_maze_small").glob("*"))
 
 
-def test_an_archive_without_the_files_is_named(serve, tmp_path):
+def test_errors_name_an_archive_without_the_files(serve, tmp_path):
     archive = serve({"dandiset.yaml": b"no recording"})
     with pytest.raises(OSError, match="000140 holds no NWB file of mc_maze_small"):
         fetch_nlb("mc_maze_small", data_home=tmp_path, api_url=archive.url)
@@ -187,12 +187,12 @@ def test_an_archive_without_the_files_is_named(serve, tmp_path):
         fetch_nlb("mc_maze_large", data_home=tmp_path, api_url=archive.url)
 
 
-def test_nobody_is_asked_where_nothing_may_be_downloaded(tmp_path):
+def test_nothing_is_downloaded_without_permission(tmp_path):
     with pytest.raises(OSError, match="download_if_missing=True"):
         fetch_nlb("mc_rtt", data_home=tmp_path, download_if_missing=False)
 
 
-def test_files_that_are_there_need_no_client(tmp_path, monkeypatch):
+def test_downloaded_files_are_found_without_dandi(tmp_path, monkeypatch):
     folder = tmp_path / "nlb" / "mc_rtt"
     folder.mkdir(parents=True)
     (folder / "a.nwb").write_bytes(b"12345")
@@ -204,7 +204,7 @@ def test_files_that_are_there_need_no_client(tmp_path, monkeypatch):
         fetch_nlb("mc_rtt", data_home=tmp_path, version="2")
 
 
-def test_unknown_sets_are_named(tmp_path):
+def test_unknown_data_sets_are_refused(tmp_path):
     with pytest.raises(ValueError, match="pass one of mc_maze"):
         fetch_nlb("mc_mase", data_home=tmp_path)
     with pytest.raises(ValueError, match="three data sets"):

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def is_allowed(visible, band, query, key):
-    """The rule, for one trial and one pair of bins."""
+    """Whether one bin of one trial may attend to another."""
     return visible[key] and (band is None or query - band[0] <= key <= query + band[1])
 
 
@@ -26,7 +26,7 @@ def test_bands_of_the_layers_add_up_to_the_context(back, ahead, n_layers):
         assert max(side) - min(side) <= 1
 
 
-def test_distances_kept_from_inference_serve_training():
+def test_distances_cached_in_inference_work_in_training():
     distances.cache_clear()
     attention = TemporalAttention(4, 2, dropout=0.0, local_bins=6)
     x = torch.randn(1, 6, 4)
@@ -42,7 +42,7 @@ def test_without_a_context_no_layer_has_a_band():
 
 @pytest.mark.parametrize("band", [None, (0, 0), (2, 1), (0, 3), (9, 9)])
 @pytest.mark.parametrize("hidden", [[], [4], [0, 1, 5], range(6)])
-def test_a_bin_looks_at_visible_bins_of_its_band(band, hidden):
+def test_a_bin_attends_to_visible_bins_of_its_band(band, hidden):
     visible = torch.ones(2, 6, dtype=torch.bool)
     visible[1, list(hidden)] = False
     allowed = allowed_keys(visible, band)
@@ -56,8 +56,8 @@ def test_a_bin_looks_at_visible_bins_of_its_band(band, hidden):
                 assert bool(allowed[trial, 0, query, key]) == bool(expected)
 
 
-def test_nothing_forbidden_is_no_mask_at_all():
-    # so that attention over a whole window keeps its fastest kernel
+def test_no_mask_is_made_if_everything_is_allowed():
+    # without a mask, attention uses its fastest kernel
     assert allowed_keys(torch.ones(3, 5, dtype=torch.bool), None) is None
 
 
@@ -114,7 +114,7 @@ def test_temporal_attention_agrees_with_the_definition(
 
 
 @pytest.mark.parametrize(("n_heads", "n_bins"), [(1, 60), (4, 60), (4, 3)])
-def test_lengths_start_between_2_bins_and_a_third_of_the_window(n_heads, n_bins):
+def test_initial_lengths_are_2_bins_to_a_third_of_the_window(n_heads, n_bins):
     attention = TemporalAttention(8, n_heads, dropout=0.0, local_bins=n_bins)
     lengths = attention.log_length.detach().exp()
     assert lengths[0].item() == pytest.approx(2)
@@ -136,7 +136,7 @@ def test_a_bin_without_any_key_gets_zeros(return_weights):
         assert torch.equal(weights[0, :, 3], torch.zeros(2, 6))
 
 
-def test_attention_drops_weights_in_training_alone():
+def test_attention_weights_are_dropped_only_in_training():
     attention = TemporalAttention(4, 2, dropout=0.5)
     x = torch.randn(1, 6, 4)
     assert not torch.equal(attention(x, None)[0], attention(x, None)[0])

@@ -1,4 +1,4 @@
-"""Attention maps: where bins and neurons look, over what is visible alone."""
+"""Attention maps: attention from bins and neurons to those that are visible."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_rows_sum_to_one_over_what_is_visible(network, counts, average):
     assert len(maps.temporal) == 3
     for weights in maps.temporal:
         assert weights.shape[-3:] == (2, 20, 20)
-        if average or network.context is None:  # a band may hold nothing visible
+        if average or network.context is None:  # a band may contain no visible bin
             assert_allclose(weights[..., :17, :].sum(-1), 1, atol=1e-5)
         assert (weights[..., -3:] == 0).all()  # keys that are hidden in all trials
     for weights in maps.spatial:
@@ -46,13 +46,13 @@ def test_rows_sum_to_one_over_what_is_visible(network, counts, average):
         assert all((weights[5:, :, 8] > 0).all() for weights in maps.spatial)
 
 
-def test_number_of_spatial_maps_is_that_of_mixings(network):
+def test_there_is_a_spatial_map_for_each_spatial_attention(network):
     n_mixings = {"temporal": 0}.get(network.attention, 3 if network.spatial_layers == "all" else 1)
     maps = attention_maps(network, np.ones((2, 20, 12)))
     assert len(maps.spatial) == n_mixings
 
 
-def test_maps_are_the_same_in_a_batch_and_alone(network, counts):
+def test_maps_do_not_depend_on_the_other_trials(network, counts):
     maps = attention_maps(network, counts, average=False)
     for trial in (0, 6):
         alone = attention_maps(network, counts[[trial]], average=False)
@@ -61,7 +61,7 @@ def test_maps_are_the_same_in_a_batch_and_alone(network, counts):
                 assert_allclose(of_trial[0], weights[trial], atol=2e-6)
 
 
-def test_size_of_batches_changes_nothing(network, counts, monkeypatch):
+def test_maps_do_not_depend_on_the_batch_size(network, counts, monkeypatch):
     whole = attention_maps(network, counts)
     sizes = []
 
@@ -84,7 +84,7 @@ def test_average_is_the_mean_of_the_windows(fitted, spikes):
     assert_allclose(mean.spatial[0], every.spatial[0].mean(0), atol=1e-6)
 
 
-def test_a_trial_that_shows_nothing_leaves_the_average_alone(shaken, fitted, spikes):
+def test_a_trial_without_visible_counts_is_not_averaged(shaken, fitted, spikes):
     network, counts = shaken(fitted), spikes.copy()
     counts[0] = np.nan
     maps, without = attention_maps(network, counts), attention_maps(network, spikes[1:])
@@ -101,11 +101,11 @@ def test_hidden_counts_have_no_influence(shaken, small, spikes):
     assert_array_equal(again.temporal[0], maps.temporal[0])
 
 
-def test_heldout_neurons_receive_nothing_and_can_be_left_out(small, spikes):
+def test_heldout_neurons_receive_no_attention_and_can_be_left_out(small, spikes):
     network = small(heldout_neurons=[1, 5]).fit(spikes)
     every = attention_maps(network, spikes)
     assert (every.spatial[0][:, [1, 5]] == 0).all()
-    assert_allclose(every.spatial[0][[1, 5]].sum(1), 1, atol=1e-6)  # but they look
+    assert_allclose(every.spatial[0][[1, 5]].sum(1), 1, atol=1e-6)  # but they attend to others
     heldin = attention_maps(network, spikes, heldin_only=True)
     kept = np.setdiff1d(np.arange(12), [1, 5])
     assert_array_equal(heldin.neurons, kept)
@@ -124,7 +124,7 @@ def test_a_layer_can_be_chosen(small, spikes):
         attention_maps(network, spikes, layer=3)
 
 
-def test_a_single_mixing_belongs_to_every_layer(fitted, spikes):
+def test_a_single_spatial_map_is_returned_for_every_layer(fitted, spikes):
     every, last = attention_maps(fitted, spikes), attention_maps(fitted, spikes, layer=2)
     assert_array_equal(last.spatial[0], every.spatial[0])
     assert_array_equal(last.temporal[0], every.temporal[2])
@@ -133,7 +133,7 @@ def test_a_single_mixing_belongs_to_every_layer(fitted, spikes):
 # ---- windows
 
 
-def test_long_trials_are_seen_through_windows(small, spikes):
+def test_long_trials_are_cut_into_windows(small, spikes):
     network = small(window=8).fit(spikes)
     maps = attention_maps(network, spikes[:3], average=False)
     assert_array_equal(maps.starts, [0, 4, 8, 12] * 3)
@@ -142,7 +142,7 @@ def test_long_trials_are_seen_through_windows(small, spikes):
     assert_allclose(maps.spatial[0][6], alone.spatial[0][0], atol=1e-6)
 
 
-def test_rows_of_a_recording_are_seen_as_the_trials_of_groups(fitted, spikes, rows, groups):
+def test_groups_divide_rows_into_trials(fitted, spikes, rows, groups):
     maps = attention_maps(fitted, spikes, average=False)
     of_rows = attention_maps(fitted, rows, groups=groups, average=False)
     assert_array_equal(of_rows.spatial[0], maps.spatial[0])
@@ -178,7 +178,7 @@ def test_maps_of_an_ensemble_are_the_mean_over_members(small, shaken, spikes, av
     assert_allclose(maps.temporal[2], mean, atol=1e-6)
 
 
-def test_members_without_a_map_do_not_count(small, spikes):
+def test_members_without_a_map_are_not_averaged(small, spikes):
     ensemble = BaggingEnsemble(small(), n_estimators=3, random_state=0).fit(spikes)
     ensemble.estimators_[1] = small(attention="temporal", n_layers=1).fit(spikes)
     maps = attention_maps(ensemble, spikes)
@@ -191,14 +191,14 @@ def test_members_without_a_map_do_not_count(small, spikes):
     assert_allclose(last.temporal[0], maps.temporal[2], atol=1e-6)
 
 
-def test_members_with_other_windows_have_no_mean(small, spikes):
+def test_members_with_different_windows_are_refused(small, spikes):
     ensemble = BaggingEnsemble(small(), n_estimators=2, random_state=0).fit(spikes)
     ensemble.estimators_[1] = small(window=10).fit(spikes)
     with pytest.raises(ValueError, match=r"windows of \[10, 20\] bins.*one of the members"):
         attention_maps(ensemble, spikes)
 
 
-def test_pipelines_and_searches_lead_to_their_network(small, spikes, reaches):
+def test_maps_of_a_search_are_those_of_its_network(small, spikes, reaches):
     pipeline = make_pipeline(small(), BinwiseRegressor(Ridge()))
     search = GridSearchCV(pipeline, {"stndtestimator__n_layers": [1]}, cv=2)
     search.fit(spikes, reaches.velocity)
@@ -207,7 +207,7 @@ def test_pipelines_and_searches_lead_to_their_network(small, spikes, reaches):
     assert_array_equal(maps.spatial[0], attention_maps(network, spikes).spatial[0])
 
 
-def test_named_neurons_are_compared(small, rows):
+def test_names_of_neurons_are_checked(small, rows):
     pandas = pytest.importorskip("pandas")
     names = [f"unit {i}" for i in range(12)]
     table = pandas.DataFrame(rows, columns=names)

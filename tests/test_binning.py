@@ -30,7 +30,7 @@ def as_seconds(trains, width, how):
         return [np.array(train) / 1e6 for train in trains]
     if how == "product":
         return [np.array(train) * 1e-6 for train in trains]
-    # the edge before each spike, plus the rest
+    # the edge before each spike, plus the remainder
     return [
         np.sort(
             (np.array(train, dtype=int) // width) * (width / 1e6) + (np.array(train) % width) / 1e6
@@ -94,7 +94,7 @@ def test_trials_of_unequal_length_end_in_nan(data, bounds):
         assert np.isnan(counts[trial, length:]).all()
 
 
-def test_every_edge_of_an_hour_opens_its_bin():
+def test_a_spike_on_an_edge_is_in_the_bin_that_starts_there():
     n_bins = 720_000
     for edges in (
         np.arange(n_bins) * 0.005,
@@ -106,7 +106,7 @@ def test_every_edge_of_an_hour_opens_its_bin():
         assert (counts == 1).all()
 
 
-def test_a_spike_just_before_an_edge_stays_before_it():
+def test_a_spike_just_before_an_edge_is_in_the_earlier_bin():
     edge = 1000 * 0.005
     for early in (edge - 1e-9, edge - 1e-12):
         counts = bin_spikes([[early]], 0.005, stop=5.01)
@@ -120,7 +120,7 @@ def test_clocks_that_start_in_1970_are_binned():
     assert (counts == 1).all()
 
 
-def test_start_and_stop_leave_out_what_is_outside():
+def test_spikes_outside_start_and_stop_are_left_out():
     train = [-0.5, 0.1, 0.25, 0.9, 1.7]
     assert bin_spikes([train], 0.5, start=-1, stop=1).ravel().tolist() == [0, 1, 2, 1]
     assert bin_spikes([train], 0.5, start=0.2, stop=1.3).ravel().tolist() == [1, 1]
@@ -133,12 +133,12 @@ def test_silent_neurons_have_a_column():
     assert bin_spikes([[]], 0.1, stop=0.2).tolist() == [[0], [0]]
 
 
-# -- containers ----------
+# ---- containers
 
 TRAINS = [[0.1, 0.25, 0.3], [0.7, 0.8]]
 
 
-def test_lists_dictionaries_and_cell_arrays_are_the_same():
+def test_lists_dictionaries_and_cell_arrays_give_the_same_counts():
     expected = bin_spikes(TRAINS, 0.1, stop=1)
     cells = np.empty((1, 2), dtype=object)
     cells[0, 0], cells[0, 1] = np.array([TRAINS[0]]), np.array([TRAINS[1]]).T
@@ -146,7 +146,7 @@ def test_lists_dictionaries_and_cell_arrays_are_the_same():
         np.testing.assert_array_equal(bin_spikes(form, 0.1, stop=1), expected)
 
 
-def test_pynapple_groups_bring_their_end():
+def test_pynapple_groups_define_the_end():
     nap = pytest.importorskip("pynapple")
     support = nap.IntervalSet(0, 1.2)
     group = nap.TsGroup(
@@ -161,7 +161,7 @@ def test_pynapple_groups_bring_their_end():
     np.testing.assert_array_equal(events, align_to_events(in_order, [0.5], (0, 0.4), 0.1))
 
 
-def test_neo_spike_trains_bring_their_unit_and_end():
+def test_neo_spike_trains_define_unit_and_end():
     neo = pytest.importorskip("neo")
     trains = [neo.SpikeTrain(np.multiply(t, 1000), units="ms", t_stop=1200) for t in TRAINS]
     np.testing.assert_array_equal(bin_spikes(trains, 0.1), bin_spikes(TRAINS, 0.1, stop=1.2))
@@ -170,7 +170,7 @@ def test_neo_spike_trains_bring_their_unit_and_end():
     np.testing.assert_array_equal(bin_spikes(segment.spiketrains, 0.1), bin_spikes(trains, 0.1))
 
 
-# -- errors for bad times ----------
+# ---- errors for bad times
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_neo_spike_trains_bring_their_unit_and_end():
         ("times.npy", TypeError, "spike_times is a str"),
     ],
 )
-def test_bad_times_are_named(times, error, message):
+def test_bad_times_are_refused(times, error, message):
     with pytest.raises(error, match=message):
         bin_spikes(times, 0.1)
 
@@ -223,6 +223,6 @@ def test_more_spikes_than_the_dtype_holds_are_refused():
         (lambda: bin_trials(TRAINS, [0, 1], [1, 1.05], 0.1), ValueError, "Trial 1 lasts 0.05 s"),
     ],
 )
-def test_bad_arguments_are_named(call, error, message):
+def test_bad_arguments_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()

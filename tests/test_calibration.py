@@ -1,4 +1,4 @@
-"""How far rates depart from their mean after training."""
+"""Calibration: how far rates deviate from their mean, scaled after training."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def data():
 
 @pytest.fixture
 def trained(data):
-    """A net as training leaves it, and validation windows that it has not seen."""
+    """Train a net without calibration on the first 60 trials."""
 
     def fit(**params):
         return STNDTEstimator(**SMALL | params).fit(data.spikes[:60]).net_
@@ -37,7 +37,7 @@ def windows_of(spikes):
 
 
 def log_rates_of(net, spikes):
-    """Log-rates of entries, fold after fold hidden, (n_trials, n_bins, n_neurons)."""
+    """Log-rates of entries while they are hidden, (n_trials, n_bins, n_neurons)."""
     counts, _, visible = net.split_visible(torch.as_tensor(spikes, dtype=torch.float32))
     folds = speckled_folds(tuple(spikes.shape))
     net.module_.eval()
@@ -47,7 +47,7 @@ def log_rates_of(net, spikes):
 
 
 def exaggerate(net, factor, neurons=slice(None)):
-    """Let log-rates of these neurons depart further from a level near their mean."""
+    """Increase the deviations of these neurons' log-rates from a level near their mean."""
     module = net.module_
     level = module.readout.bias.detach()[neurons]
     module.readout.gain[neurons] *= factor
@@ -55,7 +55,7 @@ def exaggerate(net, factor, neurons=slice(None)):
 
 
 @pytest.mark.parametrize("share_missing", [0.0, 0.3])
-def test_the_gain_is_the_one_that_a_search_finds(trained, data, share_missing):
+def test_the_gain_is_that_of_a_grid_search(trained, data, share_missing):
     net, validation = trained(), data.spikes[60:].astype(float)
     validation[np.random.default_rng(0).random(validation.shape) < share_missing] = np.nan
     exaggerate(net, 2.0)
@@ -80,7 +80,7 @@ def test_the_gain_is_the_one_that_a_search_finds(trained, data, share_missing):
 
 
 @pytest.mark.parametrize("factor", [1.5, 2.5])
-def test_what_was_exaggerated_is_taken_back(trained, data, factor):
+def test_exaggerated_rates_are_scaled_back(trained, data, factor):
     net, windows = trained(), windows_of(data.spikes[60:])
     calibrate(net, windows)
     reference = log_rates_of(net, data.spikes[:10])
@@ -99,7 +99,7 @@ def test_each_neuron_keeps_its_mean_rate(trained, data):
     torch.testing.assert_close(after, before, rtol=1e-3, atol=0)
 
 
-def test_heldout_neurons_have_a_gain_of_their_own(trained, data):
+def test_heldout_neurons_have_their_own_gain(trained, data):
     heldout = np.array([2, 5, 9])
     net, windows = trained(heldout_neurons=heldout), windows_of(data.spikes[60:])
     calibrate(net, windows)
@@ -110,7 +110,7 @@ def test_heldout_neurons_have_a_gain_of_their_own(trained, data):
 
 
 @pytest.mark.parametrize("heldout", [None, [2, 5]])
-def test_every_entry_of_a_group_counts_alike(trained, data, heldout):
+def test_every_entry_of_a_group_has_the_same_weight(trained, data, heldout):
     net = trained(forecast_bins=5, heldout_neurons=heldout, max_epochs=1)
     scored = calibration._predictions(net, windows_of(data.spikes[60:])).scored
     times = scored.unflatten(0, (5, -1)).sum(0).sum(0)  # (n_bins, n_neurons)
@@ -121,7 +121,7 @@ def test_every_entry_of_a_group_counts_alike(trained, data, heldout):
         assert (times[:, heldout] == 5 * n_windows).all()
 
 
-def test_trials_without_counts_are_like_trials_that_are_not_there(trained, data):
+def test_trials_without_counts_do_not_influence_the_gain(trained, data):
     spikes = data.spikes[60:].astype(float)
     spikes[-6:] = np.nan
     gains = []
@@ -162,14 +162,14 @@ def test_a_recording_without_a_hidden_spike_changes_nothing(trained):
     assert torch.equal(net.module_.readout.shift, before[1])
 
 
-def test_no_more_is_kept_than_the_bound_allows(trained, data, monkeypatch):
+def test_the_number_of_stored_log_rates_is_bounded(trained, data, monkeypatch):
     net, windows = trained(), windows_of(data.spikes)
     monkeypatch.setattr(calibration, "MAX_ENTRIES", 5 * N_BINS * 12 * 7)
     log_rates, *_ = calibration._predictions(net, windows)
     assert log_rates.shape == (5 * 7, N_BINS, 12)
 
 
-def test_few_trials_are_calibrated_by_default_and_score_better(data):
+def test_calibration_is_the_default_and_raises_the_score_of_few_trials(data):
     few = {**SMALL, "d_model": 64, "max_epochs": 150, "dropout": 0.0, "validation_fraction": 0.3}
     scores = {}
     for on in (False, True):
@@ -179,7 +179,7 @@ def test_few_trials_are_calibrated_by_default_and_score_better(data):
     assert STNDTEstimator().calibration
 
 
-def test_without_validation_nothing_is_scaled(data):
+def test_without_validation_rates_are_not_scaled(data):
     params = SMALL | {"max_epochs": 3, "early_stopping": False}
     first, second = (
         STNDTEstimator(**params | {"calibration": on}).fit(data.spikes).transform(data.spikes)

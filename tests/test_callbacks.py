@@ -27,7 +27,7 @@ def test_cosine_has_the_values_computed_by_hand():
 
 
 @pytest.mark.parametrize("n_updates", [1, 2, 9, 10, 1000])
-def test_learning_rate_is_never_above_1_nor_0_before_the_end(n_updates):
+def test_the_factor_is_at_most_1_and_positive_until_the_end(n_updates):
     factor = WarmupCosine(n_updates, 0.05)
     factors = np.array([factor(update) for update in range(n_updates)])
     assert factors.max() == pytest.approx(1)
@@ -38,7 +38,7 @@ def test_learning_rate_is_never_above_1_nor_0_before_the_end(n_updates):
     assert factor(10 * n_updates) == pytest.approx(0, abs=1e-12)
 
 
-# ---------------------------------------------------------------------- held-out bits per spike
+# ---- held-out bits per spike
 
 
 def net_at_epoch_1():
@@ -50,7 +50,7 @@ def net_at_epoch_1():
 
 
 def evaluated(spikes, log_rates):
-    """What a validation step reports of entries, (entries, neurons), NaN where not hidden."""
+    """Report of a validation step on counts (entries, neurons), NaN where not hidden."""
     hidden = ~spikes.isnan()
     nll = (log_rates.exp() - spikes * log_rates)[hidden].sum()
     return nll, spikes.nansum(0), hidden.sum(0)
@@ -59,7 +59,7 @@ def evaluated(spikes, log_rates):
 def recorded_bits(batches):
     net, callback = net_at_epoch_1(), HeldOutBits()
     callback.on_epoch_begin(net)
-    # training batches come first, and a validation step of another net may report nothing
+    # training batches are ignored, and so is a validation step without a report
     callback.on_batch_end(net, training=True, evaluated=(torch.tensor(1e9), 1e9, 1))
     callback.on_batch_end(net, training=False, evaluated=None)
     for batch in batches:
@@ -79,7 +79,7 @@ def entries():
 
 
 @pytest.mark.parametrize("n_batches", [1, 4])
-def test_bits_are_those_of_the_metric(entries, n_batches):
+def test_bits_equal_bits_per_spike(entries, n_batches):
     spikes, log_rates = entries
     batches = zip(spikes.chunk(n_batches), log_rates.chunk(n_batches), strict=True)
     expected = bits_per_spike(spikes.numpy(), log_rates.exp().numpy())
@@ -87,13 +87,13 @@ def test_bits_are_those_of_the_metric(entries, n_batches):
     assert recorded_bits(batches) == pytest.approx(expected, abs=1e-5)
 
 
-def test_the_mean_rate_has_0_bits(entries):
+def test_mean_rates_score_0_bits(entries):
     spikes, _ = entries
     mean = spikes.nanmean(0).clamp(min=1e-9).log().expand(spikes.shape)
     assert recorded_bits([(spikes, mean)]) == pytest.approx(0, abs=1e-5)
 
 
-def test_models_are_ranked_also_without_a_spike():
+def test_models_are_ranked_even_without_spikes():
     silent = torch.zeros(10, 3)
     worse, better = (recorded_bits([(silent, torch.full((10, 3), r))]) for r in (-1.0, -3.0))
     # minus the expected spikes, in bits
@@ -101,7 +101,7 @@ def test_models_are_ranked_also_without_a_spike():
     assert worse < better < 0
 
 
-def test_epochs_do_not_add_up(entries):
+def test_scores_are_not_summed_over_epochs(entries):
     net, callback = net_at_epoch_1(), HeldOutBits()
     for _ in range(2):
         net.history.new_epoch()
@@ -118,11 +118,11 @@ def test_nothing_is_recorded_without_validation_data():
     assert "valid_bits" not in net.history[-1]
 
 
-# ---------------------------------------------------------------------- early stopping
+# ---- early stopping
 
 
 def run_epochs(callback, scores):
-    """Give each epoch a score, and its number as the weight; return the net, and if it stopped."""
+    """Run epochs with these scores, their numbers as weights; return the net and if it stopped."""
     net = net_at_epoch_1()
     net.history.clear()
     callback.on_train_begin(net)
@@ -147,12 +147,12 @@ def run_epochs(callback, scores):
         ([0.1, 0.3, 0.2, 0.3, 0.9], 2, 4, 2, True),
         ([0.1, 0.3, 0.2, 0.4, 0.3], 2, 5, 4, False),
         ([-0.5, -0.4, -0.3], 1, 3, 3, False),
-        ([0.1, 0.1 + 1e-6, 0.1], 1, 3, 2, True),  # the least gain is one
+        ([0.1, 0.1 + 1e-6, 0.1], 1, 3, 2, True),  # the smallest gain counts
         ([0.1, math.nan, 0.2, math.nan], 2, 4, 3, False),
         ([0.3, math.nan, math.nan, 0.4], 2, 3, 1, True),
     ],
 )
-def test_patience_ends_with_the_best_weights(scores, patience, last, best, stops):
+def test_early_stopping_restores_the_best_weights(scores, patience, last, best, stops):
     callback = BestWeights(patience)
     net, stopped = run_epochs(callback, scores)
     assert stopped == stops
@@ -160,7 +160,7 @@ def test_patience_ends_with_the_best_weights(scores, patience, last, best, stops
     assert net.module_.weight.item() == best
 
 
-# ---------------------------------------------------------------------- progress
+# ---- progress
 
 
 def test_progress_counts_training_batches_and_shows_scores(capsys):

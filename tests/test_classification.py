@@ -55,7 +55,7 @@ def of_bins(labels):
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("dtype", [None, object])
 @pytest.mark.parametrize("form", ["trials", "bins", "recording"])
-def test_labels_are_those_that_the_inner_classifier_predicts(trials, kind, dtype, form):
+def test_predictions_are_those_of_the_inner_classifier(trials, kind, dtype, form):
     X, stimulus = trials
     y = np.array(NAMES[kind], dtype=dtype)[stimulus]
     rows, labels = X.reshape(-1, 4), np.array(NAMES[kind])[np.repeat(stimulus, N_BINS)]
@@ -81,14 +81,14 @@ def test_labels_are_those_that_the_inner_classifier_predicts(trials, kind, dtype
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
 @pytest.mark.parametrize("kind", NAMES)
 @pytest.mark.parametrize("form", ["trials", "bins", "recording"])
-def test_bins_with_an_unknown_label_enter_neither_fit_nor_score(trials, kind, missing, form):
+def test_bins_without_a_label_are_left_out_of_fit_and_score(trials, kind, missing, form):
     X, stimulus = trials
     y = np.array(NAMES[kind], dtype=object)[stimulus]
     kept = np.arange(N_TRIALS) >= 5
     expected = BinwiseClassifier().fit(X[kept], np.array(NAMES[kind])[stimulus[kept]])
     score = expected.score(X[kept], np.array(NAMES[kind])[stimulus[kept]])
     y[~kept] = missing
-    X[~kept, 1:] = 1e9  # what lies under an unknown label does not matter
+    X[~kept, 1:] = 1e9  # rates of bins without a label do not matter
     if form != "trials":
         y = of_bins(y)
     if form == "recording":
@@ -102,7 +102,7 @@ def test_bins_with_an_unknown_label_enter_neither_fit_nor_score(trials, kind, mi
 
 
 @pytest.mark.parametrize("dtype", ["Int64", "boolean", "string", "category", float])
-def test_columns_of_a_table_of_trials_are_labels(trials, dtype):
+def test_columns_of_a_table_are_labels_of_trials(trials, dtype):
     X, stimulus = trials
     labels = pd.Series(stimulus > 0)
     labels = labels.astype(str) if dtype == "string" else labels.astype(int)
@@ -118,7 +118,7 @@ def test_columns_of_a_table_of_trials_are_labels(trials, dtype):
 
 
 @pytest.mark.parametrize(("lag", "history"), [(0, 0), (2, 1), (-2, 1)])
-def test_the_padding_of_a_labelled_trial_has_no_label(trials, lag, history):
+def test_padding_of_a_labelled_trial_has_no_label(trials, lag, history):
     X, stimulus = trials
     lengths = 5 + np.arange(N_TRIALS) % 6
     inside = np.arange(N_BINS) < lengths[:, None]
@@ -174,7 +174,7 @@ def test_history_decodes_what_depends_on_past_bins():
 
 def test_folds_of_labelled_trials_are_stratified(trials):
     X, stimulus = trials
-    order = np.argsort(stimulus, kind="stable")  # conditions in blocks: KFold would lack a class
+    order = np.argsort(stimulus, kind="stable")  # in blocks: folds of KFold lack a class
     X, y = X[order], np.array(NAMES["strings"])[stimulus[order]]
     decoder = BinwiseClassifier()
     scores = cross_val_score(decoder, X, y, cv=4, error_score="raise")
@@ -261,7 +261,7 @@ def test_weights_are_routed_to_the_fit_and_the_score(trials, shape):
         BinwiseClassifier().fit(X, stimulus, sample_weight=weight)
 
 
-def test_copies_decode_alike_and_the_given_classifier_stays_as_it_is(trials):
+def test_copies_predict_the_same_and_the_given_classifier_is_unchanged(trials):
     X, stimulus = trials
     inner = LogisticRegression(C=3.0)
     decoder = BinwiseClassifier(inner, lag=1).fit(X, stimulus)
@@ -285,13 +285,13 @@ def test_copies_decode_alike_and_the_given_classifier_stays_as_it_is(trials):
         (KMeans(), "KMeans is of type 'clusterer'. Pass a classifier"),
     ],
 )
-def test_other_estimators_than_classifiers_are_refused(trials, estimator, message):
+def test_estimators_that_are_not_classifiers_are_refused(trials, estimator, message):
     with pytest.raises(TypeError, match=f"BinwiseClassifier needs a classifier, but {message}"):
         BinwiseClassifier(estimator).fit(*trials)
 
 
 @pytest.mark.parametrize("form", [(24, 1), (24, N_BINS, 1), (240, 1)])
-def test_a_column_of_labels_is_taken_with_a_warning(trials, form):
+def test_a_column_of_labels_is_accepted_with_a_warning(trials, form):
     X, stimulus = trials
     y = stimulus if form == (24, 1) else of_bins(stimulus)
     X = X.reshape(-1, 4) if form == (240, 1) else X
@@ -326,6 +326,6 @@ X3 = np.ones((4, 6, 2))
         (X3 * np.nan, np.arange(4) % 2, ValueError, "NaN in every bin of 4 of 4 trials"),
     ],
 )
-def test_bad_labels_are_named(X, y, error, message):
+def test_bad_labels_are_refused(X, y, error, message):
     with pytest.raises(error, match=message):
         BinwiseClassifier().fit(X, y)

@@ -22,11 +22,11 @@ def test_batches_shrink_as_windows_grow():
     [((1000, 50), (4000, 50), 12), ((50, 500), (50, 4000), 30), ((50, 20), (100, 20), 1.8)],
     ids=["maps of bins", "maps of neurons", "streams"],
 )
-def test_the_estimate_grows_with_what_grows(smaller, larger, least):
+def test_the_estimate_grows_with_windows_and_neurons(smaller, larger, least):
     module = STNDT(4, 4)
     assert training_bytes(module, *larger) > least * training_bytes(module, *smaller)
 
 
-def test_mixing_in_every_layer_counts_for_every_layer():
+def test_spatial_attention_in_every_layer_takes_memory_in_every_layer():
     once, every = (STNDT(4, 4, n_layers=4, spatial_layers=at) for at in ("last", "all"))
     assert training_bytes(every, 10, 3000) > 3 * training_bytes(once, 10, 3000)

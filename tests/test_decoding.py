@@ -25,7 +25,7 @@ from sklearn_stndt.decoding import BinwiseClassifier, BinwiseRegressor
 
 
 class Mirror(RegressorMixin, BaseEstimator):
-    """Keeps what fit was given and predicts the very features of each row."""
+    """Keeps the arguments of fit and predicts the features of each row."""
 
     def fit(self, X, y, sample_weight=None):
         self.X_, self.y_, self.sample_weight_ = X, y, sample_weight
@@ -36,7 +36,7 @@ class Mirror(RegressorMixin, BaseEstimator):
 
 
 def naive_rows(X, lag, history, first, last):
-    """Features of every bin of one trial, and whether its source lies in the trial."""
+    """Features of every bin of one trial, and whether its source bin is in the trial."""
     rows, inside = [], []
     for t in range(len(X)):
         source = t - lag
@@ -51,7 +51,7 @@ def naive_rows(X, lag, history, first, last):
 
 @st.composite
 def ragged_trials(draw):
-    """Trials of unequal length, padded with NaN on either side, with unknown targets."""
+    """Trials of unequal length, padded with NaN on both sides, with unknown targets."""
     n_trials, n_bins, n_features = draw(st.tuples(*[st.integers(1, n) for n in (4, 7, 3)]))
     lag = draw(st.integers(-n_bins + 1, n_bins - 1))
     history = draw(st.integers(0, n_bins + 1))
@@ -97,7 +97,7 @@ def test_lag_and_history_agree_with_a_loop_over_trials_and_bins(data):
 
 
 def delayed_behaviour(delay, n_trials=12, n_bins=60, n_targets=2, seed=0):
-    """Rates without memory, and behaviour that is linear in them `delay` bins earlier."""
+    """Independent rates, and behaviour that is linear in the rates `delay` bins earlier."""
     rng = np.random.default_rng(seed)
     margin = abs(delay)
     rates = rng.gamma(2.0, size=(n_trials, n_bins + 2 * margin, 5))
@@ -151,7 +151,7 @@ def test_history_decodes_what_depends_on_past_bins():
 
 
 @pytest.mark.parametrize(("lag", "history"), [(0, 0), (3, 0), (-2, 2), (1, 4)])
-def test_a_trial_never_reaches_the_prediction_of_another(lag, history):
+def test_a_trial_does_not_influence_the_prediction_of_another(lag, history):
     X, y = delayed_behaviour(1, n_trials=5, n_bins=12)
     decoder = BinwiseRegressor(lag=lag, history=history).fit(X, y)
     changed = X.copy()
@@ -172,7 +172,7 @@ def test_a_recording_is_treated_as_one_trial(lag, history):
 
 
 @pytest.mark.parametrize("n_targets", [None, 1, 2])
-def test_2d_goes_straight_to_the_inner_regressor(n_targets):
+def test_2d_data_are_passed_to_the_inner_regressor(n_targets):
     X, y = (array[0] for array in delayed_behaviour(0, n_trials=1, n_targets=n_targets or 1))
     y = y[:, 0] if n_targets is None else y
     ridge = Ridge(alpha=3.0).fit(X, y)
@@ -181,7 +181,7 @@ def test_2d_goes_straight_to_the_inner_regressor(n_targets):
     assert decoder.score(X, y) == ridge.score(X, y)
 
 
-def test_dataframes_reach_the_inner_regressor_whole():
+def test_the_inner_regressor_gets_data_frames():
     X, y = (array[0] for array in delayed_behaviour(0, n_trials=1))
     frame = pd.DataFrame(X, columns=list("abcde"))
     y = pd.DataFrame(y, columns=["x", "y"])
@@ -206,17 +206,17 @@ def test_predictions_have_the_shape_of_the_targets(shape, leading, lag):
     assert decoder.n_features_in_ == 3
 
 
-def test_a_regressor_that_wants_target_columns_gets_them():
+def test_a_regressor_that_needs_columns_of_targets_gets_them():
     X, y = delayed_behaviour(0, n_targets=1)
     decoder = BinwiseRegressor(MultiOutputRegressor(Ridge())).fit(X, y)
     np.testing.assert_allclose(decoder.predict(X), BinwiseRegressor(Ridge()).fit(X, y).predict(X))
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_what_lies_under_a_nan_target_does_not_matter(ndim):
+def test_rates_of_bins_with_a_nan_target_do_not_matter(ndim):
     X, y = delayed_behaviour(0, n_trials=6, n_bins=10)
     unknown = np.random.default_rng(1).random(y.shape[:2]) < 0.3
-    y[unknown, 0] = np.nan  # the other target is dropped with it
+    y[unknown, 0] = np.nan  # the other target of the bin is left out too
     changed_X, changed_y = X.copy(), y.copy()
     changed_X[unknown] = np.nan
     changed_y[unknown, 1] = 1e9
@@ -229,7 +229,7 @@ def test_what_lies_under_a_nan_target_does_not_matter(ndim):
 
 
 @pytest.mark.parametrize(("lag", "history"), [(0, 0), (2, 1), (-2, 1)])
-def test_padded_trials_are_decoded_like_the_trials_alone(lag, history):
+def test_padding_does_not_change_predictions(lag, history):
     X, y = delayed_behaviour(1, n_trials=5, n_bins=12)
     lengths = [12, 7, 9, 12, 5]
     padded_X, padded_y = X.copy(), y.copy()
@@ -260,7 +260,7 @@ def test_score_is_r2_over_the_known_bins_of_all_trials():
     assert two_trials == pytest.approx(decoder.score(X[4:6], y[4:6]), rel=1e-12)
 
 
-def test_nan_reaches_a_regressor_that_accepts_it():
+def test_nan_is_passed_to_a_regressor_that_accepts_it():
     X, y = delayed_behaviour(0, n_targets=1)
     y = y[..., 0]
     X[:, 5, 1] = np.nan
@@ -271,7 +271,7 @@ def test_nan_reaches_a_regressor_that_accepts_it():
 
 
 @pytest.mark.parametrize("inner", [Ridge(), HistGradientBoostingRegressor()])
-def test_tags_say_3d_as_well_as_2d_and_follow_the_inner_regressor(inner):
+def test_tags_allow_2d_and_3d_and_follow_the_inner_regressor(inner):
     tags, expected = get_tags(BinwiseRegressor(inner)), get_tags(inner)
     assert tags.input_tags.three_d_array
     assert tags.input_tags.two_d_array
@@ -279,7 +279,7 @@ def test_tags_say_3d_as_well_as_2d_and_follow_the_inner_regressor(inner):
     assert tags.target_tags.multi_output == expected.target_tags.multi_output
 
 
-def test_fit_clone_and_pickle_leave_the_given_regressor_alone():
+def test_fit_clone_and_pickle_do_not_change_the_given_regressor():
     X, y = delayed_behaviour(1)
     ridge = Ridge(alpha=7.0)
     decoder = BinwiseRegressor(ridge, lag=1, history=2).fit(X, y)
@@ -293,7 +293,7 @@ def test_fit_clone_and_pickle_leave_the_given_regressor_alone():
 
 
 class Grouped(TransformerMixin, BaseEstimator):
-    """A transformer whose fit insists on the groups of its rows."""
+    """A transformer whose fit requires the groups of its rows."""
 
     def fit(self, X, y=None, *, groups):
         return self
@@ -307,7 +307,7 @@ class Grouped(TransformerMixin, BaseEstimator):
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_last_step_of_a_pipeline_whose_transformer_consumes_groups(ndim):
+def test_decoders_follow_a_transformer_that_needs_groups(ndim):
     X, y = delayed_behaviour(0, n_trials=6)
     if ndim == 2:
         X, y = X.reshape(-1, X.shape[-1]), y.reshape(-1, y.shape[-1])
@@ -323,7 +323,7 @@ def test_last_step_of_a_pipeline_whose_transformer_consumes_groups(ndim):
 
 
 @pytest.mark.parametrize("shape", [(6,), (6, 10)])
-def test_routed_metadata_travel_with_their_bins(shape):
+def test_routed_weights_are_those_of_their_bins(shape):
     X, y = delayed_behaviour(0, n_trials=6, n_bins=10)
     y[2, 3:5] = np.nan
     weight = np.arange(1.0, np.prod(shape) + 1).reshape(shape)
@@ -369,14 +369,14 @@ X3, Y3 = np.ones((4, 6, 2)), np.ones((4, 6, 3))
         (np.full(X3.shape, np.nan), Y3, ValueError, "NaN in every bin of 4 of 4 trials"),
     ],
 )
-def test_bad_input_is_told_what_came_and_what_was_wanted(X, y, error, message):
+def test_bad_input_is_refused(X, y, error, message):
     with pytest.raises(error, match=message):
         BinwiseRegressor().fit(X, y)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
 @pytest.mark.parametrize("dtype", [str, object])
-def test_labels_are_not_numbers(ndim, dtype):
+def test_labels_are_refused(ndim, dtype):
     y = np.where(Y3 > 0, "left", "right").astype(dtype)
     X, y = (X3, y) if ndim == 3 else (X3[0], y[0])
     with pytest.raises(ValueError, match=r"y holds strings.*BinwiseClassifier predicts labels"):
@@ -403,7 +403,7 @@ def test_classifiers_are_refused_in_fit(estimator):
         decoder.fit(X3, Y3[..., 0])
 
 
-def test_clusters_are_not_numbers_either():
+def test_clusterers_are_refused():
     with pytest.raises(TypeError, match=r"KMeans is of type 'clusterer'\. Pass a regressor"):
         BinwiseRegressor(KMeans()).fit(X3, Y3)
 
@@ -425,7 +425,7 @@ def test_bad_parameters_are_refused_in_fit(params, message, ndim):
         BinwiseRegressor(**params).fit(X, y)
 
 
-def test_predict_and_score_refuse_what_fit_did_not_see():
+def test_predict_and_score_refuse_other_shapes_than_in_fit():
     X, y = delayed_behaviour(0)
     decoder = BinwiseRegressor(lag=2).fit(X, y)
     with pytest.raises(ValueError, match="X has 4 features, but BinwiseRegressor is expecting 5"):

@@ -1,4 +1,4 @@
-"""What the package offers is documented, and what the documentation names is there."""
+"""Public names are documented, and names in the documentation exist."""
 
 import ast
 import importlib
@@ -14,7 +14,7 @@ PUBLIC = ("", ".datasets", ".inspection", ".metrics", ".plotting", ".presets")
 
 
 def public_names(module):
-    """Names of `__all__`, or of what a module without one defines."""
+    """Names in `__all__`, or without it those that a module defines."""
     if hasattr(module, "__all__"):
         return set(module.__all__)
     return {
@@ -25,7 +25,7 @@ def public_names(module):
 
 
 def documented_names(module_name):
-    """Names in the tables of the API page that stand below this module."""
+    """Names in the tables of this module on the API page."""
     names, current = set(), None
     for line in API.splitlines():
         if line.startswith(".. currentmodule:: "):
@@ -36,7 +36,7 @@ def documented_names(module_name):
 
 
 def examples():
-    """Names of the scripts of the gallery."""
+    """Names of the example scripts."""
     return {path.name for path in (ROOT / "examples").glob("*.py")}
 
 
@@ -57,7 +57,7 @@ def test_every_public_name_and_method_has_a_docstring(name):
                 assert inspect.getdoc(function), f"{public}.{method}"
 
 
-def test_every_example_has_its_place_in_the_gallery():
+def test_every_example_is_in_the_order_of_the_gallery():
     tree = ast.parse((ROOT / "docs" / "_ext" / "gallery_order.py").read_text())
     (ordered,) = (
         ast.literal_eval(node.value)
@@ -89,6 +89,6 @@ def test_pages_link_to_examples_that_exist():
             assert f"{example}.py" in examples() or example == "index", (page.name, example)
 
 
-def test_no_page_of_the_documentation_is_longer_than_it_should_be():
+def test_no_page_of_the_documentation_is_too_long():
     for page in [*(ROOT / "docs" / "guide").glob("*.md"), *(ROOT / "docs" / "_ext").glob("*.py")]:
         assert len(page.read_text().splitlines()) <= 400, page.name

@@ -9,7 +9,7 @@ pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def quantised(p):
-    """The nearest probability that a byte can have, below 1."""
+    """The nearest multiple of 1 / 256 below 1."""
     return min(round(256 * p), 255) / 256
 
 
@@ -32,24 +32,24 @@ def test_entries_are_dropped_independently_along_every_axis(axis):
 
 
 @pytest.mark.parametrize("p", [0.004, 0.1, 0.3, 0.5, 0.999])
-def test_what_stays_makes_up_for_what_is_dropped(p):
+def test_kept_entries_are_scaled_up(p):
     x = torch.linspace(-3, 5, 10_000)
     out = Dropout(p)(x)
     kept = out != 0
-    # kept with the probability 1 - q, and divided by it: the expectation is x
+    # kept with probability 1 - q and divided by it, so that the expectation is x
     torch.testing.assert_close(out[kept], x[kept] / (1 - quantised(p)), rtol=1e-6, atol=0)
     assert kept.any()
 
 
 @pytest.mark.parametrize("p", [0.0, 0.5])
-def test_identity_in_evaluation_or_without_a_probability(p):
+def test_dropout_does_nothing_in_evaluation_or_at_probability_0(p):
     x = torch.randn(5, 7)
     dropout = Dropout(p)
     assert torch.equal(dropout.eval()(x), x)
     assert torch.equal(dropout.train()(x), x) == (p == 0)
 
 
-def test_seed_decides_the_mask_and_draws_differ():
+def test_the_seed_determines_the_masks_and_draws_differ():
     dropout, x = Dropout(0.5), torch.ones(100)
     torch.manual_seed(3)
     first, second = dropout(x), dropout(x)
@@ -74,14 +74,14 @@ def test_any_shape_keeps_its_shape_and_precision(shape, dtype, strided):
 
 
 @pytest.mark.parametrize("n", [1, 7, 9, 15])
-def test_every_entry_of_an_odd_size_may_be_dropped(n):
+def test_every_entry_may_be_dropped_at_odd_sizes(n):
     dropout = Dropout(0.5)
     n_dropped = sum((dropout(torch.ones(n)) == 0).int() for _ in range(200))
     assert (n_dropped > 50).all()
     assert (n_dropped < 150).all()
 
 
-def test_gradient_passes_through_kept_entries_alone():
+def test_only_kept_entries_have_a_gradient():
     x = torch.randn(13, 5, requires_grad=True)
     out = Dropout(0.25)(x)
     out.sum().backward()
@@ -90,14 +90,14 @@ def test_gradient_passes_through_kept_entries_alone():
     torch.testing.assert_close(x.grad, kept / 0.75)
 
 
-def test_a_probability_near_1_keeps_a_few():
+def test_a_probability_near_1_keeps_a_few_entries():
     out = Dropout(0.9999)(torch.ones(100_000))
     assert 0 < (out != 0).sum() < 1000
     assert out.max() == LEVELS
 
 
 @pytest.mark.gpu
-def test_dropout_on_a_gpu_has_the_probability_itself():
+def test_dropout_on_a_gpu_has_the_exact_probability():
     out = Dropout(0.3)(torch.ones(100_000, device="cuda"))
     assert (out == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
     assert out.max().item() == pytest.approx(1 / 0.7)

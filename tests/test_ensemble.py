@@ -16,7 +16,7 @@ from sklearn_stndt.metrics import bits_per_spike
 
 
 class Recorder(TransformerMixin, BaseEstimator):
-    """Remembers what it is fitted on; its rates are the mean of that."""
+    """Keeps its training data; rates are their mean."""
 
     def __init__(self, random_state=None):
         self.random_state = random_state
@@ -40,7 +40,7 @@ def heldout_ensemble(small, spikes):
     return BaggingEnsemble(base, n_estimators=3, random_state=0).fit(spikes)
 
 
-# ---- what comes of the members
+# ---- rates and scores
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -65,7 +65,7 @@ def test_rates_and_their_spread_keep_shape_and_precision(ensemble, spikes, dtype
         assert values.dtype == expected
 
 
-def test_one_member_alone_disagrees_with_nobody(small, spikes):
+def test_the_rates_of_one_member_have_no_spread(small, spikes):
     lone = BaggingEnsemble(small(), n_estimators=1, random_state=0).fit(spikes)
     assert_array_equal(lone.transform(spikes), lone.estimators_[0].transform(spikes))
     assert_array_equal(lone.rate_std(spikes), np.zeros(spikes.shape))
@@ -105,7 +105,7 @@ def test_length_and_iteration_are_over_members(ensemble):
 # ---- seeds
 
 
-def test_members_differ_by_their_seeds_alone(ensemble, small, spikes):
+def test_members_differ_only_by_their_seeds(ensemble, small, spikes):
     seeds = [member.random_state for member in ensemble]
     assert len(set(seeds)) == 3
     for member in ensemble:
@@ -114,7 +114,7 @@ def test_members_differ_by_their_seeds_alone(ensemble, small, spikes):
         assert member.get_params() | {"random_state": 0} == small().get_params()
 
 
-def test_seed_decides_every_bit(ensemble, small, spikes):
+def test_the_seed_determines_the_rates(ensemble, small, spikes):
     def rates(seed):
         twin = BaggingEnsemble(small(random_state=seed), n_estimators=3, random_state=seed)
         return twin.fit_transform(spikes)
@@ -123,7 +123,7 @@ def test_seed_decides_every_bit(ensemble, small, spikes):
     assert not np.array_equal(rates(1), ensemble.transform(spikes))
 
 
-def test_global_generator_stays_as_it_was(small, spikes):
+def test_the_global_generator_is_unchanged(small, spikes):
     before = check_random_state(None).get_state()
     BaggingEnsemble(small(), n_estimators=2, bootstrap=True, random_state=0).fit(spikes)
     for value, value_before in zip(check_random_state(None).get_state(), before, strict=True):
@@ -135,7 +135,7 @@ def test_held_out_neurons_are_drawn_once_for_all_members(heldout_ensemble):
     assert len(heldout) == 3
     for member in heldout_ensemble:
         assert_array_equal(member.heldout_neurons_, heldout)
-    assert heldout_ensemble.estimator.heldout_neurons == 3  # the base is left as it was
+    assert heldout_ensemble.estimator.heldout_neurons == 3  # the base estimator is unchanged
     assert not hasattr(heldout_ensemble.estimator, "net_")
 
 
@@ -163,7 +163,7 @@ def test_members_see_the_trials_drawn_for_them(spikes, bootstrap, max_samples, n
         assert len(drawn) == n_drawn
         assert_array_equal(member.X_, spikes[drawn])
         assert bootstrap or len(set(drawn)) == n_drawn
-    if bootstrap and n_drawn >= 12:  # with replacement: some trial comes twice
+    if bootstrap and n_drawn >= 12:  # with replacement, some trials are drawn twice
         assert any(len(set(drawn)) < n_drawn for drawn in ensemble.estimators_samples_)
     if bootstrap or n_drawn < 24:
         assert len({tuple(drawn) for drawn in ensemble.estimators_samples_}) > 1
@@ -177,7 +177,7 @@ def test_groups_of_rows_are_drawn_as_trials(rows, bootstrap):
         assert len(drawn) == 4
         trials = [rows[groups == "abcde"[trial]] for trial in drawn]
         assert_array_equal(member.X_, np.concatenate(trials))
-        # a trial that was drawn twice is two trials
+        # a trial that is drawn twice counts as two trials
         starts = np.flatnonzero(np.diff(member.groups_)) + 1
         assert_array_equal(starts, np.cumsum([len(t) for t in trials])[:-1])
 
@@ -192,7 +192,7 @@ def test_blocks_of_a_recording_are_drawn_as_trials(rows, n_rows):
         assert set(drawn) <= set(range(n_blocks))
         n_labels = 1 + np.count_nonzero(np.diff(member.groups_))
         assert n_labels == n_blocks
-        assert abs(len(member.X_) - n_rows) <= n_blocks  # blocks differ by at most a row
+        assert abs(len(member.X_) - n_rows) <= n_blocks  # blocks differ by at most one row
         first = member.groups_ == member.groups_[0]
         where = np.flatnonzero((recording == member.X_[0]).all(axis=1))
         candidates = [recording[i : i + first.sum()] for i in where]
@@ -209,7 +209,7 @@ def test_resampling_a_recording_keeps_the_default_window(small, rows):
 
 
 class Passing(TransformerMixin, BaseEstimator):
-    """Has a parameter that is named as one of STNDTEstimator."""
+    """Has a parameter with the name of one of STNDTEstimator."""
 
     def __init__(self, window=None):
         self.window = window
@@ -221,10 +221,10 @@ class Passing(TransformerMixin, BaseEstimator):
         return X
 
 
-def test_parameters_of_other_steps_stay_as_they_are(small, rows):
+def test_parameters_of_other_steps_are_unchanged(small, rows):
     base = make_pipeline(Passing(), small(max_epochs=1))
     ensemble = BaggingEnsemble(base, n_estimators=1, random_state=0).fit(rows)
-    # of a recording the window of an STNDTEstimator is fixed, and no namesake of it
+    # for a recording, the ensemble sets `window` of STNDTEstimator, but not of other steps
     assert ensemble.estimators_[0][0].window is None
 
 
@@ -259,9 +259,9 @@ def test_bad_held_out_neurons_are_refused(small, spikes):
 
 
 class InterruptMember(Callback):
-    """Presses Ctrl-C in a member, counted from 1, after its first epoch."""
+    """Raises KeyboardInterrupt in the second epoch of a member, counted from 1."""
 
-    seen = []  # shared by all copies: the members that have begun
+    seen = []  # shared by all copies: nets of the members that have started
 
     def __init__(self, member):
         self.member = member
@@ -276,9 +276,7 @@ class InterruptMember(Callback):
 
 @pytest.mark.parametrize("in_pipeline", [False, True])
 @pytest.mark.parametrize("member", [1, 2])
-def test_an_interrupt_leaves_an_ensemble_of_the_members_so_far(
-    ensemble, small, spikes, member, in_pipeline
-):
+def test_interrupting_fit_keeps_the_members_so_far(ensemble, small, spikes, member, in_pipeline):
     InterruptMember.seen.clear()
     base = small(callbacks=[InterruptMember(member)])
     base = make_pipeline(base) if in_pipeline else base
@@ -288,20 +286,20 @@ def test_an_interrupt_leaves_an_ensemble_of_the_members_so_far(
         pytest.warns(ConvergenceWarning, match=f"interrupted at member {member} of 3.*so far"),
     ):
         interrupted.fit(spikes)
-    assert len(InterruptMember.seen) == len(interrupted) == member  # no other has begun
+    assert len(InterruptMember.seen) == len(interrupted) == member  # no other has started
     of_members = [m.transform(spikes) for m in interrupted]
     assert_allclose(interrupted.transform(spikes), np.mean(of_members, axis=0), rtol=1e-6)
     assert np.isfinite(interrupted.rate_std(spikes)).all()
     assert interrupted.score_curve(spikes).shape == (member,)
-    if member == 2 and not in_pipeline:  # who came before is as without the interrupt
+    if member == 2 and not in_pipeline:  # earlier members are the same as without the interruption
         assert_array_equal(of_members[0], ensemble.estimators_[0].transform(spikes))
 
 
-# ---- life as an estimator
+# ---- cloning, parameters and tables
 
 
 @pytest.mark.parametrize("bootstrap", [False, True])
-def test_a_pipeline_may_be_the_base(small, spikes, bootstrap):
+def test_pipelines_are_members(small, spikes, bootstrap):
     base = make_pipeline(FunctionTransformer(np.sqrt), small(heldout_neurons=0.25))
     ensemble = BaggingEnsemble(base, n_estimators=2, bootstrap=bootstrap, random_state=0)
     rates = ensemble.fit_transform(spikes)
@@ -312,7 +310,7 @@ def test_a_pipeline_may_be_the_base(small, spikes, bootstrap):
         assert_array_equal(member[-1].heldout_neurons_, ensemble.heldout_neurons_)
 
 
-def test_a_pipeline_may_be_the_base_for_resampled_rows(small, rows):
+def test_pipelines_are_members_for_resampled_rows(small, rows):
     base = make_pipeline(small(max_epochs=1))
     ensemble = BaggingEnsemble(base, n_estimators=2, bootstrap=True, random_state=0).fit(rows)
     assert np.isfinite(ensemble.transform(rows)).all()
@@ -326,7 +324,7 @@ def test_clone_and_pickle(ensemble, spikes):
     assert loaded.score(spikes) == ensemble.score(spikes)
 
 
-def test_nested_parameters_are_reached(small):
+def test_nested_parameters_can_be_set(small):
     ensemble = BaggingEnsemble(small(), n_estimators=2).set_params(estimator__d_model=5)
     assert ensemble.get_params()["estimator__d_model"] == 5
 
@@ -345,14 +343,14 @@ def test_tables_keep_their_names(small, rows):
     assert_array_equal(rates.to_numpy(), expected)
 
 
-def test_tables_as_global_output_do_not_disturb_arrays_of_trials(ensemble, spikes):
+def test_global_pandas_output_does_not_change_arrays_of_trials(ensemble, spikes):
     pytest.importorskip("pandas")
     with sklearn.config_context(transform_output="pandas"):
         assert ensemble.rate_std(spikes).shape == spikes.shape
         assert np.isfinite(ensemble.score(spikes))
 
 
-def test_trials_do_not_fit_into_a_table(ensemble, spikes):
+def test_trials_cannot_be_returned_as_a_table(ensemble, spikes):
     to_table = clone(ensemble).set_output(transform="pandas").fit(spikes)
     with pytest.raises(ValueError, match=r"pandas output is for a 2D X.*\(24, 20, 12\)"):
         to_table.transform(spikes)

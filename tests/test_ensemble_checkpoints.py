@@ -1,4 +1,4 @@
-"""What an ensemble writes down, and who may read it."""
+"""Files of a checkpoint directory, and access to them."""
 
 import os
 import pickle
@@ -39,7 +39,7 @@ def test_an_error_releases_the_directory(scaled, spikes):
 # ---- files
 
 
-def test_a_file_is_there_as_a_whole_or_not_at_all(tmp_path):
+def test_files_are_written_atomically(tmp_path):
     path = tmp_path / "file"
     write_atomically(path, lambda file: file.write(b"first"))
 
@@ -53,7 +53,7 @@ def test_a_file_is_there_as_a_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_files_that_were_half_written_are_cleared(scaled, spikes, tmp_path):
+def test_partial_files_are_removed(scaled, spikes, tmp_path):
     first = scaled().fit(spikes)
     run = tmp_path / "run"
     half = (run / "member-00001.zip").read_bytes()[:100]
@@ -82,7 +82,7 @@ def test_a_damaged_member_is_trained_again(scaled, spikes, tmp_path, damage):
     assert_same_ensembles(again, first, spikes)
 
 
-def test_a_directory_may_move(scaled, spikes, tmp_path):
+def test_a_directory_can_be_moved(scaled, spikes, tmp_path):
     first = scaled().fit(spikes)
     rates = first.transform(spikes)
     shutil.move(tmp_path / "run", tmp_path / "elsewhere")
@@ -94,7 +94,7 @@ def test_a_directory_may_move(scaled, spikes, tmp_path):
         first.transform(spikes)
 
 
-def test_large_counts_are_read_from_one_file(small, spikes, tmp_path, monkeypatch):
+def test_large_counts_are_shared_in_one_file(small, spikes, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "_LARGE", 0)
     params = {"n_best": 1, "bootstrap": True, "random_state": 0}
     expected = BaggingEnsemble(small(), 2, **params).fit(spikes)
@@ -104,11 +104,11 @@ def test_large_counts_are_read_from_one_file(small, spikes, tmp_path, monkeypatc
     assert_same_ensembles(ensemble, expected, spikes)
 
 
-def test_a_member_that_takes_its_workers_along_fails_in_the_end(scaled, spikes, tmp_path):
+def test_a_member_that_kills_its_workers_fails_after_several_attempts(scaled, spikes, tmp_path):
     directory = CheckpointDirectory(tmp_path / "run")
     ensemble = scaled()
     begin = CheckpointDirectory.begin
-    lost = {2: 3, 3: 2}  # workers that have begun with a member and were never heard of again
+    lost = {2: 3, 3: 2}  # member: number of workers that are lost while they train it
 
     def begin_after_losses(self, index):
         for _ in range(lost.pop(index, 0)):
@@ -121,7 +121,7 @@ def test_a_member_that_takes_its_workers_along_fails_in_the_end(scaled, spikes, 
             ensemble.fit(spikes)
     assert len(ensemble) == 4
     FITS.clear()
-    assert len(scaled().fit(spikes)) == 5  # another run, another chance
+    assert len(scaled().fit(spikes)) == 5  # a new run tries again
     assert len(FITS) == 1
     assert not list(directory.path.glob("*.begun"))
 
@@ -129,18 +129,18 @@ def test_a_member_that_takes_its_workers_along_fails_in_the_end(scaled, spikes, 
 def test_a_worker_does_not_train_what_another_has_finished(scaled, spikes, monkeypatch):
     first = scaled().fit(spikes)
     FITS.clear()
-    # as after the loss of a worker that had written down a member and not reported it
+    # as if a worker was lost after it had written a member, before it reported it
     monkeypatch.setattr(CheckpointDirectory, "finished", lambda self: {})
     again = scaled().fit(spikes)
     assert not FITS
     assert_same_ensembles(again, first, spikes)
 
 
-def test_a_directory_that_workers_do_not_share_is_an_error(scaled, spikes, monkeypatch):
+def test_workers_must_share_the_directory(scaled, spikes, monkeypatch):
     monkeypatch.setattr(runs, "_ATTEMPTS", 1)
     monkeypatch.setattr(
         MemberFile, "write", lambda *args: None
-    )  # as on the disk of another machine
+    )  # as if it was written to the disk of another machine
     with pytest.raises(FileNotFoundError, match="a directory that all workers share"):
         scaled().fit(spikes)
 
@@ -148,14 +148,14 @@ def test_a_directory_that_workers_do_not_share_is_an_error(scaled, spikes, monke
 # ---- members stay on disk
 
 
-def test_members_are_loaded_when_they_are_needed(scaled, spikes, monkeypatch):
+def test_members_are_loaded_on_demand(scaled, spikes, monkeypatch):
     loaded = []
     load = MemberFile.load
     monkeypatch.setattr(MemberFile, "load", lambda self: loaded.append(self.path) or load(self))
     ensemble = scaled(n_best=2).fit(spikes)
     assert not loaded
     ensemble.transform(spikes)
-    assert len(loaded) == 2  # the others stay where they are
+    assert len(loaded) == 2  # the others are not loaded
     assert len(ensemble) == len(list(ensemble)) == 5
     assert isinstance(ensemble[0], Scaled)
     assert ensemble[0] is not ensemble[0]
@@ -175,13 +175,13 @@ def test_a_pickle_needs_no_directory(scaled, spikes, tmp_path):
     assert loaded.score(spikes) == score
     assert_array_equal(pickle.loads(pickle.dumps(loaded)).transform(spikes), rates)
     FITS.clear()
-    loaded.set_params(n_estimators=7).fit(spikes)  # and writes its members down again
+    loaded.set_params(n_estimators=7).fit(spikes)  # and writes its members again
     assert len(FITS) == 2
     assert len(list((tmp_path / "run").glob("member-*.zip"))) == 7
     assert_same_ensembles(loaded, scaled(7, checkpoint_dir=None).fit(spikes), spikes)
 
 
-def test_pickles_of_large_ensembles_hold_neither_counts_nor_held_out_rates(scaled, spikes):
+def test_pickles_hold_neither_counts_nor_rates(scaled, spikes):
     counts = np.tile(spikes, (10, 5, 1))
     for directory in ({}, {"checkpoint_dir": None}):
         ensemble = scaled(bootstrap=True, oob_score=False, **directory).fit(counts)
@@ -198,7 +198,7 @@ def test_clones_share_nothing_but_parameters(scaled, spikes):
 # ---- Windows
 
 
-def test_the_lock_works_where_posix_locks_are_missing(tmp_path, monkeypatch):
+def test_the_lock_works_without_posix_locks(tmp_path, monkeypatch):
     calls = []
 
     class Msvcrt:

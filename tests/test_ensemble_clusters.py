@@ -1,4 +1,4 @@
-"""The same bits wherever joblib lets members train: threads, processes, Dask, Ray."""
+"""Results do not depend on the backend of joblib: threads, processes, Dask, Ray."""
 
 import os
 import signal
@@ -46,7 +46,7 @@ def expected(make, spikes):
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_threads_change_no_bit(make, expected, spikes, tmp_path, on_disk):
+def test_threads_give_identical_results(make, expected, spikes, tmp_path, on_disk):
     with joblib.parallel_config("threading", n_jobs=2):
         ensemble = make(checkpoint_dir=tmp_path if on_disk else None).fit(spikes)
     assert_same_ensembles(ensemble, expected, spikes)
@@ -54,7 +54,7 @@ def test_threads_change_no_bit(make, expected, spikes, tmp_path, on_disk):
 
 @pytest.fixture(autouse=True)
 def ctrl_c():
-    """Let SIGINT interrupt, also where a shell started the tests in the background."""
+    """Handle SIGINT even if a shell started the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -67,19 +67,19 @@ def two_processes():
 
 
 @pytest.mark.usefixtures("two_processes")
-def test_processes_change_no_bit(make, expected, spikes, tmp_path):
+def test_processes_give_identical_results(make, expected, spikes, tmp_path):
     assert_same_ensembles(make(n_jobs=2).fit(spikes), expected, spikes)
     assert_same_ensembles(make(n_jobs=2, checkpoint_dir=tmp_path).fit(spikes), expected, spikes)
 
 
 @pytest.mark.usefixtures("two_processes")
-def test_ctrl_c_keeps_the_members_that_processes_have_finished(make, spikes, monkeypatch, tmp_path):
+def test_interrupting_processes_keeps_finished_members(make, spikes, monkeypatch, tmp_path):
     update, done, ready = engine.Progress.update, [], tmp_path / "ready"
 
     def update_and_count(self, outcome):
         update(self, outcome)
         done.append(outcome.plan.index)
-        if len(done) == 2:  # from now on joblib waits for members that never finish
+        if len(done) == 2:  # the remaining members never finish
             ready.touch()
 
     monkeypatch.setattr(engine.Progress, "update", update_and_count)
@@ -94,7 +94,7 @@ def test_ctrl_c_keeps_the_members_that_processes_have_finished(make, spikes, mon
 
 @pytest.fixture
 def hold_back(monkeypatch):
-    """Let members from a number on wait in their threads until the test is over."""
+    """Let members wait in their threads until the test ends, from a given member on."""
     fit_member, over = engine.fit_member, threading.Event()
 
     def hold(first, begin_to_wait=lambda: None):
@@ -112,7 +112,7 @@ def hold_back(monkeypatch):
 
 
 class InterruptThird(Callback):
-    """Presses Ctrl-C in the third member."""
+    """Raises KeyboardInterrupt in the third member."""
 
     begun = []
 
@@ -124,9 +124,9 @@ class InterruptThird(Callback):
             raise KeyboardInterrupt
 
 
-# filters of warnings are not safe among threads, so what joblib says of it may come through
+# warning filters are not thread-safe, so a warning of joblib may get through
 @pytest.mark.filterwarnings("ignore:.*tasks which were still being processed:UserWarning")
-def test_an_interrupt_of_one_worker_ends_the_others(make, spikes, hold_back):
+def test_interrupting_one_worker_ends_the_others(make, spikes, hold_back):
     hold_back(4)
     InterruptThird.begun.clear()
     ensemble = make(n_estimators=40).set_params(estimator__callbacks=[InterruptThird()])
@@ -152,16 +152,16 @@ def list_backend():
 
 
 @pytest.mark.usefixtures("list_backend")
-def test_backends_that_return_lists_change_no_bit(make, expected, spikes, capsys):
+def test_backends_that_return_lists_give_identical_results(make, expected, spikes, capsys):
     assert_same_ensembles(make(verbose=1).fit(spikes), expected, spikes)
-    assert "5/5" in capsys.readouterr().err.splitlines()[-1]  # progress counts all the same
+    assert "5/5" in capsys.readouterr().err.splitlines()[-1]  # progress is counted nevertheless
 
 
 @pytest.mark.usefixtures("list_backend")
-def test_checkpoints_survive_where_results_come_at_the_end(
+def test_checkpoints_are_kept_by_backends_that_return_lists(
     make, expected, spikes, tmp_path, hold_back
 ):
-    # the signal is for the main thread, which waits for the list
+    # the main thread, which waits for the list, gets the signal
     both = threading.Barrier(2, lambda: signal.raise_signal(signal.SIGINT), LIMIT)
     hold_back(2, both.wait)
     with pytest.warns(Warning, match="interrupted at member"):
@@ -205,7 +205,7 @@ def on_dask(client):
 
 
 @pytest.mark.slow
-def test_dask_changes_no_bit(make, expected, spikes, on_dask, capsys):
+def test_dask_gives_identical_results(make, expected, spikes, on_dask, capsys):
     assert_same_ensembles(make(verbose=1).fit(spikes), expected, spikes)
     last = capsys.readouterr().err.splitlines()[-1]
     assert "5/5" in last
@@ -225,7 +225,7 @@ def test_a_search_over_a_pipeline_runs_on_dask(small, spikes, reaches, on_dask):
     ensemble = BaggingEnsemble(small(), 2, random_state=0)
     nested = {"estimator__d_model": [4, 8]}
     of_pipeline = scores(pipeline, grid, reaches.velocity)
-    of_ensemble = scores(ensemble, nested)  # a task that hands out tasks
+    of_ensemble = scores(ensemble, nested)  # a task that starts tasks
     with joblib.parallel_config("sequential"):
         assert_array_equal(of_pipeline, scores(pipeline, grid, reaches.velocity))
         assert_array_equal(of_ensemble, scores(ensemble, nested))
@@ -233,7 +233,9 @@ def test_a_search_over_a_pipeline_runs_on_dask(small, spikes, reaches, on_dask):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("on_disk", [False, True])
-def test_the_loss_of_a_worker_is_no_loss(make, expected, spikes, on_dask, tmp_path, on_disk):
+def test_losing_a_worker_does_not_change_results(
+    make, expected, spikes, on_dask, tmp_path, on_disk
+):
     directory, mark = (tmp_path / "run" if on_disk else None), tmp_path / "killed"
     ensemble = make(checkpoint_dir=directory)
     ensemble.set_params(estimator__callbacks=[DieOnce(mark, directory)]).fit(spikes)
@@ -245,7 +247,7 @@ def test_the_loss_of_a_worker_is_no_loss(make, expected, spikes, on_dask, tmp_pa
 
 
 @pytest.mark.slow
-def test_ray_changes_no_bit(make, expected, spikes):
+def test_ray_gives_identical_results(make, expected, spikes):
     ray = pytest.importorskip("ray", reason="ray is not installed")
     from ray.util.joblib import register_ray
 
@@ -258,7 +260,7 @@ def test_ray_changes_no_bit(make, expected, spikes):
         ray.shutdown()
 
 
-# ---- what is sent
+# ---- groups
 
 
 def test_groups_reach_pipelines_in_workers(small, rows, groups):
@@ -267,7 +269,7 @@ def test_groups_reach_pipelines_in_workers(small, rows, groups):
     base = make_pipeline(small(max_epochs=2))
     with sklearn.config_context(enable_metadata_routing=True):
         alone = BaggingEnsemble(base, 2, random_state=0).fit(rows, groups=groups)
-        # workers of a thread pool have settings of their own
+        # scikit-learn's settings are local to a thread
         with joblib.parallel_config("threading", n_jobs=2):
             ensemble = BaggingEnsemble(base, 2, random_state=0).fit(rows, groups=groups)
         rates = ensemble.transform(rows, groups=groups)

@@ -1,4 +1,4 @@
-"""Descriptions that are the same in every process, and differ where values do."""
+"""Fingerprints of data and parameters: equal for equal values, in every process."""
 
 import pickle
 
@@ -29,12 +29,12 @@ from sklearn_stndt.ensemble.fingerprints import describe, describe_estimator, fi
         (uniform(0, 1).dist, 3),
     ],
 )
-def test_descriptions_tell_values_apart(one, other):
+def test_different_values_have_different_descriptions(one, other):
     assert describe(one) != describe(other)
     assert describe(one) == describe(pickle.loads(pickle.dumps(one)))
 
 
-def test_descriptions_of_numbers_do_not_depend_on_who_made_them():
+def test_descriptions_of_numpy_and_python_numbers_agree():
     assert describe(np.float64(0.5)) == describe(0.5)
     assert describe(np.int32(3)) == describe(3)
     assert describe([1, 2]) == describe((1, 2))
@@ -48,14 +48,14 @@ def test_objects_that_cannot_be_pickled_are_described_by_their_class():
     assert describe(Open()).endswith("Open")
 
 
-def test_estimators_are_described_by_what_decides_their_fit():
+def test_estimators_are_described_by_parameters_that_influence_the_fit():
     described = describe_estimator(BaggingEnsemble(STNDTEstimator(lr=3.0), n_jobs=2, verbose=1))
     assert described["estimator__lr"] == "3.0"
     assert described["random_state"] == "None"
     assert not {"n_jobs", "verbose"} & set(described)
 
 
-def test_fingerprints_are_of_values_and_not_of_memory():
+def test_fingerprints_depend_on_values_and_not_on_memory_order():
     values = np.arange(24.0).reshape(4, 6)
     assert fingerprint(values) == fingerprint(np.asfortranarray(values))
     assert fingerprint(values) != fingerprint(values.T)

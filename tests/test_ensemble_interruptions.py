@@ -1,4 +1,4 @@
-"""Nothing is lost when a process is killed, at whatever moment."""
+"""Finished members are kept when a process is killed at any moment."""
 
 import json
 import os
@@ -50,28 +50,29 @@ def assert_same_results(out, ensemble):
         assert_array_equal(result["selected"], ensemble.selected_)
 
 
-def test_three_kills_and_a_resume_are_an_uninterrupted_run(tmp_path, uninterrupted):
+def test_resuming_after_three_kills_gives_identical_results(tmp_path, uninterrupted):
     directory, log, out = tmp_path / "run", tmp_path / "log", tmp_path / "out.npz"
     options = {
         "log": str(log),
         "out": str(out),
         "params": {"checkpoint_dir": str(directory)},
     }
-    random = np.random.RandomState()  # another night, another failure; one member is always left
+    # other moments in every run; at least one member is left to train
+    random = np.random.RandomState()
     moments = random.permutation(["in training", "half written", "just written"]).tolist()
     kills = [(int(random.randint(1, 3)), moment) for moment in moments]
     with start(*[options | {"kill": pair} for pair in kills], options) as process:
         printed, errors = process.communicate(timeout=LIMIT)
     assert errors == "", kills
     assert json.loads(printed) == [-signal.SIGKILL] * 3 + [0], kills
-    # every member has begun once, and those again that were not finished at a kill
+    # every member has started once, and once more if it was killed before it was written
     assert n_begun(log) == 7 + 2, kills
     assert len(finished(directory)) == 7
     assert not list(directory.glob("*.partial"))
     assert_same_results(out, uninterrupted)
 
 
-def test_a_kill_of_all_workers_loses_no_finished_member(tmp_path, uninterrupted):
+def test_killing_all_workers_keeps_finished_members(tmp_path, uninterrupted):
     directory, log, out = tmp_path / "run", tmp_path / "log", tmp_path / "out.npz"
     params = {"checkpoint_dir": str(directory), "n_jobs": 2}
     options = {"log": str(log), "out": str(out), "params": params}
@@ -83,13 +84,13 @@ def test_a_kill_of_all_workers_loses_no_finished_member(tmp_path, uninterrupted)
             lock.locked().__enter__()
         kill(process)
         process.wait(LIMIT)
-        with lock.locked():  # a lock does not outlive its process
+        with lock.locked():  # the lock ends with its process
             pass
     written = finished(directory)
     assert len(written) == 2
     hold.unlink()
     with start(options | {"params": params | {"n_jobs": 1}}) as process:
         assert process.communicate(timeout=LIMIT) == ("", "")
-    assert written.items() <= finished(directory).items()  # they are not touched again
+    assert written.items() <= finished(directory).items()  # they are not written again
     assert n_begun(log) == 4 + 5
     assert_same_results(out, uninterrupted)

@@ -1,4 +1,4 @@
-"""How members of an ensemble come to differ, and what becomes of those that fail."""
+"""Parameters that differ between members, members that fail, and warm starts."""
 
 import io
 import re
@@ -19,7 +19,7 @@ from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 
 
 class Constant(TransformerMixin, BaseEstimator):
-    """Rates that are the mean counts times a factor; some factors fail."""
+    """Rates are the mean counts times a factor; may fail."""
 
     def __init__(self, factor=1.0, label="a", fails=False, random_state=None):
         self.factor = factor
@@ -64,10 +64,10 @@ def test_parameters_are_drawn_from_the_distributions(spikes):
     assert {member.label for member in ensemble} == {"a", "b", "c"}
     for member, params in zip(ensemble, ensemble.params_, strict=True):
         assert params == {"factor": member.factor, "label": member.label}
-        assert type(params["factor"]) is float  # no NumPy scalar, which prints as one
+        assert type(params["factor"]) is float  # a Python number, which is printed without its type
 
 
-def test_draws_of_a_member_depend_on_its_seed_alone(spikes):
+def test_draws_of_a_member_depend_only_on_its_seed(spikes):
     few, many = drawn(2).fit(spikes), drawn(6).fit(spikes)
     assert few.params_ == many.params_[:2]
     assert drawn(2, random_state=1).fit(spikes).params_ != few.params_
@@ -76,7 +76,7 @@ def test_draws_of_a_member_depend_on_its_seed_alone(spikes):
     assert_array_equal(check_random_state(None).get_state()[1], before)
 
 
-def test_draws_do_not_disturb_seeds_and_trials(spikes):
+def test_draws_of_parameters_do_not_change_seeds_and_trials(spikes):
     plain = drawn(4, param_distributions=None, bootstrap=True).fit(spikes)
     ensemble = drawn(4, bootstrap=True).fit(spikes)
     for one, other in zip(plain, ensemble, strict=True):
@@ -84,7 +84,7 @@ def test_draws_do_not_disturb_seeds_and_trials(spikes):
         assert_array_equal(one.X_, other.X_)
 
 
-def test_several_search_spaces_are_drawn_from_in_turn(spikes):
+def test_each_member_draws_from_one_of_several_search_spaces(spikes):
     spaces = [{"factor": [1.0]}, {"label": ["z"]}]
     ensemble = drawn(20, param_distributions=spaces).fit(spikes)
     assert {tuple(params) for params in ensemble.params_} == {("factor",), ("label",)}
@@ -92,7 +92,7 @@ def test_several_search_spaces_are_drawn_from_in_turn(spikes):
     assert_array_equal(column.mask, ["factor" not in params for params in ensemble.params_])
 
 
-def test_tuples_and_integers_are_values(small, spikes):
+def test_tuples_and_integers_can_be_drawn(small, spikes):
     space = {"context": [(2, 2), (4, 4)], "n_layers": randint(1, 3), "dropout": uniform(0, 0.4)}
     ensemble = BaggingEnsemble(
         small(max_epochs=1), n_estimators=4, param_distributions=space, random_state=0
@@ -108,7 +108,7 @@ def test_tuples_and_integers_are_values(small, spikes):
     assert ensemble.results_["param_dropout"].dtype == float
 
 
-def test_parameters_of_a_step_are_drawn_by_their_nested_name(spikes):
+def test_nested_parameters_can_be_drawn(spikes):
     base = make_pipeline(FunctionTransformer(), Constant())
     ensemble = drawn(3, base, param_distributions={"constant__factor": uniform(0, 1)}).fit(spikes)
     for member, params in zip(ensemble, ensemble.params_, strict=True):
@@ -116,7 +116,7 @@ def test_parameters_of_a_step_are_drawn_by_their_nested_name(spikes):
     assert len({member[-1].factor for member in ensemble}) == 3
 
 
-def test_a_drawn_seed_is_the_seed(spikes):
+def test_a_seed_can_be_drawn(spikes):
     ensemble = drawn(3, param_distributions={"random_state": [7]}).fit(spikes)
     assert [member.random_state for member in ensemble] == [7, 7, 7]
 
@@ -173,7 +173,7 @@ def test_estimators_of_a_list_hold_out_the_same_neurons(small, spikes):
 FAILING = {"fails": [False, True], "factor": uniform(0.5, 1)}
 
 
-def test_an_ensemble_goes_on_without_members_that_fail(spikes):
+def test_members_that_fail_are_left_out(spikes):
     ensemble = drawn(8, param_distributions=FAILING, n_best=3)
     with pytest.warns(FitFailedWarning) as warned:
         ensemble.fit(spikes)
@@ -196,7 +196,7 @@ def test_an_ensemble_goes_on_without_members_that_fail(spikes):
     assert np.isfinite(ensemble.transform(spikes)).all()
 
 
-def test_failed_members_get_the_score_that_is_asked_for(spikes):
+def test_failed_members_get_the_error_score(spikes):
     ensemble = drawn(8, param_distributions=FAILING, n_best=1, error_score=-5)
     with pytest.warns(FitFailedWarning):
         ensemble.fit(spikes)
@@ -204,14 +204,14 @@ def test_failed_members_get_the_score_that_is_asked_for(spikes):
     assert (ensemble.results_["test_score"][failed] == -5).all()
 
 
-def test_a_failure_can_be_made_to_stop_the_ensemble(spikes):
+def test_a_failure_can_stop_the_ensemble(spikes):
     with pytest.raises(ArithmeticError, match="no fit with factor"):
         drawn(8, param_distributions=FAILING, error_score="raise").fit(spikes)
     ensemble = drawn(2, n_best=1, error_score="raise").fit(spikes)  # none fails
     assert_array_equal(ensemble.results_["test_score"], ensemble.scores_)
 
 
-def test_nothing_is_left_where_all_members_fail(spikes):
+def test_an_ensemble_whose_members_all_fail_raises_an_error(spikes):
     ensemble = drawn(3, Constant(fails=True), param_distributions=None)
     with (
         pytest.warns(FitFailedWarning),
@@ -225,7 +225,7 @@ def test_nothing_is_left_where_all_members_fail(spikes):
 
 @pytest.mark.parametrize("n_best", [None, "auto"])
 @pytest.mark.parametrize("bootstrap", [False, True])
-def test_warm_start_makes_the_members_of_a_longer_fit(small, spikes, bootstrap, n_best):
+def test_warm_start_gives_the_members_of_a_longer_fit(small, spikes, bootstrap, n_best):
     params = {
         "param_distributions": {"dropout": uniform(0, 0.4)},
         "bootstrap": bootstrap,
@@ -257,13 +257,13 @@ def test_warm_start_without_a_seed_adds_new_members(small, spikes):
         assert_array_equal(member.heldout_neurons_, heldout)
 
 
-def test_warm_start_may_add_members_of_another_kind(spikes):
+def test_warm_start_may_add_members_of_another_class(spikes):
     ensemble = drawn(2, warm_start=True).fit(spikes)
     ensemble.set_params(n_estimators=4, estimator=Other()).fit(spikes)
     assert [type(member) for member in ensemble] == [Constant, Constant, Other, Other]
 
 
-def test_without_warm_start_all_is_anew(spikes):
+def test_without_warm_start_everything_is_fitted_again(spikes):
     ensemble = drawn(3, n_best=1, bootstrap=True, oob_score=True).fit(spikes)
     ensemble.set_params(n_estimators=2, n_best=None, bootstrap=False, oob_score=False).fit(spikes)
     assert len(ensemble) == 2
@@ -271,7 +271,7 @@ def test_without_warm_start_all_is_anew(spikes):
         assert not hasattr(ensemble, name)
 
 
-def test_warm_start_trains_again_what_failed(spikes):
+def test_warm_start_retries_members_that_failed(spikes):
     ensemble = drawn(8, param_distributions=FAILING, warm_start=True)
     with pytest.warns(FitFailedWarning):
         ensemble.fit(spikes)
@@ -289,7 +289,7 @@ def test_warm_start_trains_again_what_failed(spikes):
         ({"validation_fraction": 0.5}, "trials set aside was"),
     ],
 )
-def test_warm_start_refuses_what_does_not_go_together(spikes, change, message):
+def test_warm_start_refuses_incompatible_changes(spikes, change, message):
     ensemble = drawn(3, warm_start=True).fit(spikes)
     seeds = ensemble.results_["seed"].tolist()
     with pytest.raises(ValueError, match=message):
@@ -304,16 +304,16 @@ def test_warm_start_refuses_other_data(spikes):
         ensemble.fit(spikes + 1)
 
 
-def test_warm_start_with_nothing_to_do_says_so(spikes):
+def test_warm_start_without_new_members_warns(spikes):
     ensemble = drawn(2, warm_start=True).fit(spikes)
     with pytest.warns(UserWarning, match="n_estimators=2 as before: no member is trained"):
         ensemble.fit(spikes)
 
 
-# ---- the rest
+# ---- results, indexing and output
 
 
-def test_a_table_of_all_members_makes_a_data_frame(spikes):
+def test_results_make_a_data_frame(spikes):
     pd = pytest.importorskip("pandas")
     ensemble = drawn(5, n_best=2).fit(spikes)
     frame = pd.DataFrame(ensemble.results_)
@@ -327,7 +327,7 @@ def test_a_table_of_all_members_makes_a_data_frame(spikes):
     assert (frame[["fit_time", "score_time"]] >= 0).all(axis=None)
 
 
-def test_members_are_reached_by_index(spikes):
+def test_members_can_be_indexed(spikes):
     ensemble = drawn(3).fit(spikes)
     assert ensemble[1] is ensemble.estimators_[1]
     assert ensemble[-1] is ensemble.estimators_[2]
@@ -345,12 +345,12 @@ def test_progress_shows_members_and_the_best_score(spikes, backend):
     assert f"best bits/spike={ensemble.scores_.max():.4f}" in last
 
 
-def test_nothing_is_printed_where_nothing_is_asked_for(spikes, capsys):
+def test_nothing_is_printed_by_default(spikes, capsys):
     drawn(2).fit(spikes)
     assert capsys.readouterr() == ("", "")
 
 
-def test_members_train_with_one_thread_of_linear_algebra(spikes):
+def test_members_train_with_one_blas_thread(spikes):
     threadpoolctl = pytest.importorskip("threadpoolctl")
     seen = []
 
@@ -370,7 +370,7 @@ def test_members_train_with_one_thread_of_linear_algebra(spikes):
     assert after == {2}
 
 
-def test_none_means_the_usual_network(spikes):
+def test_the_default_estimator_is_stndt(spikes):
     space = {"max_epochs": [1], "d_model": [8], "n_heads": [2]}
     ensemble = BaggingEnsemble(n_estimators=1, param_distributions=space, random_state=0)
     assert type(ensemble.fit(spikes)[0]) is STNDTEstimator

@@ -1,4 +1,4 @@
-"""What an ensemble resumes from a directory, and what it refuses to."""
+"""Resuming from a checkpoint directory, and directories that are refused."""
 
 import json
 
@@ -29,7 +29,7 @@ def test_members_on_disk_are_not_trained_again(scaled, spikes, tmp_path):
 
 
 @pytest.mark.parametrize("n_estimators", [3, 8])
-def test_a_directory_serves_ensembles_of_other_sizes(scaled, spikes, n_estimators):
+def test_the_size_of_the_ensemble_may_change(scaled, spikes, n_estimators):
     scaled(5).fit(spikes)
     FITS.clear()
     ensemble = scaled(n_estimators).fit(spikes)
@@ -37,11 +37,11 @@ def test_a_directory_serves_ensembles_of_other_sizes(scaled, spikes, n_estimator
     assert len(ensemble) == n_estimators
     assert_same_ensembles(ensemble, scaled(n_estimators, checkpoint_dir=None).fit(spikes), spikes)
     FITS.clear()
-    scaled(8).fit(spikes)  # what a shorter run did not need is still there
+    scaled(8).fit(spikes)  # members that a smaller ensemble did not need are still there
     assert len(FITS) == (0 if n_estimators == 8 else 3)
 
 
-def test_how_members_are_selected_may_change(scaled, spikes):
+def test_the_selection_of_members_may_change(scaled, spikes):
     scaled().fit(spikes)
     FITS.clear()
     for n_best in (1, "greedy"):
@@ -53,7 +53,7 @@ def test_how_members_are_selected_may_change(scaled, spikes):
     assert len(FITS) == 10  # those of the ensembles without a directory
 
 
-def test_what_was_not_scored_is_scored_later(scaled, spikes):
+def test_members_without_scores_are_scored_later(scaled, spikes):
     plain = {"n_best": None, "bootstrap": True}
     scaled(**plain).fit(spikes)
     FITS.clear()
@@ -66,7 +66,7 @@ def test_what_was_not_scored_is_scored_later(scaled, spikes):
     assert ensemble.oob_score_ == expected.oob_score_
 
 
-def test_without_a_seed_the_directory_knows_what_was_drawn(scaled, spikes, tmp_path):
+def test_without_a_seed_draws_are_read_from_the_directory(scaled, spikes, tmp_path):
     first = scaled(4, Scaled(heldout_neurons=3), random_state=None).fit(spikes)
     (tmp_path / "run" / "member-00002.zip").unlink()
     FITS.clear()
@@ -79,7 +79,7 @@ def test_without_a_seed_the_directory_knows_what_was_drawn(scaled, spikes, tmp_p
     assert again.params_[:4] == first.params_
 
 
-def test_members_that_failed_are_tried_again(scaled, spikes):
+def test_members_that_failed_are_trained_again(scaled, spikes):
     with pytest.warns(FitFailedWarning, match="Member 1 of 5 failed"):
         scaled(base=Scaled(fails="once")).fit(spikes)
     FITS.clear()
@@ -89,7 +89,7 @@ def test_members_that_failed_are_tried_again(scaled, spikes):
     assert len(ensemble) == 5
 
 
-def test_an_interrupt_keeps_what_is_finished(scaled, spikes):
+def test_interrupting_fit_keeps_finished_members(scaled, spikes):
     base = Scaled(fails="interrupt")
     with pytest.warns(ConvergenceWarning, match="interrupted at member 2 of 5"):
         ensemble = scaled(base=base).fit(spikes)
@@ -97,16 +97,16 @@ def test_an_interrupt_keeps_what_is_finished(scaled, spikes):
     assert np.isfinite(ensemble.transform(spikes)).all()
     ensemble = scaled(base=base).fit(spikes)
     assert len(ensemble) == 5
-    assert len(FITS) == 6  # the one that was interrupted has begun twice
+    assert len(FITS) == 6  # the interrupted one has started twice
 
 
-def test_an_interrupt_before_any_member_is_passed_on(scaled, spikes):
+def test_interrupting_the_first_member_raises_keyboard_interrupt(scaled, spikes):
     FITS.extend([None, None])
     with pytest.raises(KeyboardInterrupt):
         scaled(base=Scaled(fails="interrupt")).fit(spikes)
 
 
-def test_an_interrupted_member_is_no_finished_member(small, spikes, tmp_path):
+def test_an_interrupted_member_is_not_written(small, spikes, tmp_path):
     from skorch.callbacks import Callback
 
     class PressCtrlC(Callback):
@@ -127,7 +127,7 @@ def test_an_interrupted_member_is_no_finished_member(small, spikes, tmp_path):
     assert_array_equal(ensemble.fit(spikes).transform(spikes), expected.transform(spikes))
 
 
-def test_a_warm_start_needs_not_all_that_the_directory_has(scaled, spikes):
+def test_warm_start_takes_new_members_from_the_directory(scaled, spikes):
     scaled(8).fit(spikes)
     ensemble = scaled(3, warm_start=True).fit(spikes)
     FITS.clear()
@@ -137,7 +137,7 @@ def test_a_warm_start_needs_not_all_that_the_directory_has(scaled, spikes):
 
 
 @pytest.mark.parametrize("first_on_disk", [False, True])
-def test_warm_start_and_a_directory_go_together(scaled, spikes, tmp_path, first_on_disk):
+def test_warm_start_and_a_directory_can_be_combined(scaled, spikes, tmp_path, first_on_disk):
     directory = tmp_path / "run"
     ensemble = scaled(3, warm_start=True, checkpoint_dir=directory if first_on_disk else None)
     ensemble.fit(spikes)
@@ -166,9 +166,7 @@ def test_warm_start_and_a_directory_go_together(scaled, spikes, tmp_path, first_
         ({"param_distributions": None, "estimator__power": 2}, "power of member 0 was .*and is 2"),
     ],
 )
-def test_a_directory_of_another_run_is_refused_with_the_reason(
-    scaled, spikes, tmp_path, change, reason
-):
+def test_a_directory_of_another_run_is_refused(scaled, spikes, tmp_path, change, reason):
     scaled(2).fit(spikes)
     before = {p.name: p.read_bytes() for p in (tmp_path / "run").iterdir()}
     with pytest.raises(ValueError, match=rf"(?s)checkpoint_dir=.*run' holds members.*{reason}"):

@@ -1,4 +1,4 @@
-"""What an ensemble gains on generated data, whose true rates are known: margins."""
+"""Margins of ensembles over single networks, on synthetic data with known rates."""
 
 import os
 from pathlib import Path
@@ -20,13 +20,13 @@ def reaching():
 
 @pytest.fixture(scope="module")
 def halves(reaching):
-    """Trials to train on, and trials to test."""
+    """Training and test trials."""
     return np.split(np.random.RandomState(0).permutation(80), 2)
 
 
 @pytest.fixture(scope="module")
 def seeds(reaching, halves):
-    """Eight networks that differ by their seeds alone, trained on half of the trials."""
+    """Eight networks that differ only by their seeds, trained on half of the trials."""
     base = STNDTEstimator(d_model=32)
     return BaggingEnsemble(base, n_estimators=8, random_state=0).fit(reaching.spikes[halves[0]])
 
@@ -40,12 +40,12 @@ def test_score_rises_with_the_number_of_members(seeds, reaching, halves):
     assert curve[-1] > alone.max()
 
 
-def test_members_disagree_where_their_mean_is_wrong(seeds, reaching, halves):
+def test_the_spread_of_members_predicts_the_error_of_their_mean(seeds, reaching, halves):
     test = reaching.spikes[halves[1]]
     std = seeds.rate_std(test)
     error = abs(seeds.transform(test) - reaching.rates[halves[1]])
     assert spearmanr(std.ravel(), error.ravel())[0] > 0.5
-    # not only because both grow with the rate, which differs most from neuron to neuron
+    # also within neurons, so that it is not only because both grow with the mean rate
     of_neurons = [spearmanr(std[..., n].ravel(), error[..., n].ravel())[0] for n in range(30)]
     assert np.mean(of_neurons) > 0.3
 
@@ -62,4 +62,5 @@ def test_score_rises_from_one_to_ten_members_on_motor_cortex():
     alone = [member.score(test) for member in ensemble]
     assert curve[-1] > curve[0] + 0.005
     assert curve[-1] > np.mean(alone) + 0.005
-    assert curve[-1] > np.sort(alone)[-2]  # the best member is near: differences of .001 are luck
+    # the best member is close: differences of 0.001 are within chance
+    assert curve[-1] > np.sort(alone)[-2]

@@ -1,4 +1,4 @@
-"""Which members are averaged, and on what evidence."""
+"""Scores of members, and which of them are averaged."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from sklearn_stndt.metrics import bits_per_spike
 
 
 class Noisy(TransformerMixin, BaseEstimator):
-    """The mean counts of the bins, with an error that its seed draws; keeps what it was given."""
+    """Rates are the mean counts with a random error; keeps its training data."""
 
     def __init__(self, noise=1.0, random_state=None):
         self.noise = noise
@@ -60,7 +60,7 @@ def test_no_member_is_trained_on_trials_set_aside(spikes, fraction, number, boot
         assert_array_equal(member.X_, spikes[trials])
 
 
-def test_nothing_is_set_aside_where_nothing_has_to_be_selected(spikes):
+def test_no_trials_are_set_aside_without_selection(spikes):
     for ensemble in (noisy().fit(spikes), noisy(bootstrap=True, n_best=2).fit(spikes)):
         assert len(ensemble.validation_trials_) == 0
     assert not hasattr(noisy().fit(spikes), "scores_")
@@ -76,12 +76,12 @@ def test_trials_set_aside_are_drawn_by_the_seed(spikes):
     assert len({tuple(aside(seed)) for seed in range(5)}) > 1
 
 
-def test_share_of_trials_is_of_those_that_are_left(spikes):
+def test_max_samples_is_a_share_of_the_trials_not_set_aside(spikes):
     ensemble = noisy(validation_fraction=0.5, max_samples=0.5).fit(spikes)
     assert {len(trials) for trials in ensemble.estimators_samples_} == {6}
 
 
-def test_rows_are_set_aside_by_trials(rows, groups):
+def test_rows_are_set_aside_in_whole_trials(rows, groups):
     ensemble = noisy(n_best=2).fit(rows, groups=groups)
     in_trials = noisy(n_best=2).fit(rows.reshape(24, 20, 12))
     assert_array_equal(ensemble.validation_trials_, in_trials.validation_trials_)
@@ -109,7 +109,7 @@ def test_scores_are_of_hidden_entries_of_trials_set_aside(scored, spikes):
     assert len(set(scored.scores_)) == 8
 
 
-def test_scores_are_those_of_the_estimators_own_method(small, spikes):
+def test_scores_equal_those_of_the_score_method(small, spikes):
     for base in (small(), small(heldout_neurons=3)):
         ensemble = BaggingEnsemble(base, 2, n_best=1, random_state=0).fit(spikes)
         held_out = spikes[ensemble.validation_trials_]
@@ -127,10 +127,10 @@ def test_the_best_are_averaged(scored, spikes):
     of_best = [scored[i].transform(spikes) for i in order[:3]]
     assert_allclose(scored.transform(spikes), np.mean(of_best, axis=0), rtol=1e-6)
     assert_allclose(scored.rate_std(spikes), np.std(of_best, axis=0), rtol=1e-6)
-    assert len(scored) == 8  # the others are still there
+    assert len(scored) == 8  # the others are kept
 
 
-def test_score_curve_begins_with_the_best(scored, spikes):
+def test_the_score_curve_starts_with_the_best_member(scored, spikes):
     curve = scored.score_curve(spikes)
     assert curve.shape == (3,)
     best = scored[scored.selected_[0]]
@@ -138,13 +138,13 @@ def test_score_curve_begins_with_the_best(scored, spikes):
     assert curve[-1] == scored.score(spikes)
 
 
-def test_auto_takes_as_many_as_score_best_together(spikes):
+def test_auto_selects_the_number_with_the_best_score(spikes):
     ensemble = noisy(12, n_best="auto").fit(spikes)
     curve = ensemble.selection_curve_
     assert curve.shape == (12,)
     number = len(ensemble.selected_)
     assert curve[number - 1] == curve.max()
-    assert 1 < number < 12  # the good ones help each other, the bad ones do not
+    assert 1 < number < 12  # good members improve the mean, bad ones do not
     held_out = spikes[ensemble.validation_trials_]
     assert bits_per_spike(held_out, ensemble.transform(held_out)) == pytest.approx(curve.max())
     for k in (1, 5, 12):
@@ -153,7 +153,7 @@ def test_auto_takes_as_many_as_score_best_together(spikes):
         assert score == pytest.approx(curve[k - 1], abs=1e-6)
 
 
-def test_greedy_beats_the_best_k_on_the_trials_that_it_sees(spikes):
+def test_greedy_selection_beats_the_best_k_on_trials_set_aside(spikes):
     ensemble = noisy(12, n_best="greedy").fit(spikes)
     held_out = spikes[ensemble.validation_trials_]
     score = bits_per_spike(held_out, ensemble.transform(held_out))
@@ -170,8 +170,8 @@ def test_greedy_beats_the_best_k_on_the_trials_that_it_sees(spikes):
 
 
 @pytest.fixture
-def judge():
-    """Counts of 40 trials, and rates of 6 members of which the first three are near the truth."""
+def trials_and_rates():
+    """Counts of 40 trials, and rates of 6 members, of which the first three are accurate."""
     draw = np.random.RandomState(0)
     truth = draw.gamma(2.0, 0.5, size=(40, 5, 3))
     spikes = draw.poisson(truth).astype(float)
@@ -180,11 +180,11 @@ def judge():
     return spikes, np.array(rates)
 
 
-def test_greedy_weighs_members_by_taking_them_again():
+def test_greedy_selection_weights_members_by_repetition():
     draw = np.random.RandomState(0)
     truth = draw.gamma(2.0, 0.5, size=(80, 10, 5))
     spikes = draw.poisson(truth).astype(float)
-    # independent errors of very different size: the better one should count more, not alone
+    # independent errors of different size: the better one needs a larger weight, below 1
     rates = [
         truth * np.exp(noise * draw.standard_normal(truth.shape) - noise**2 / 2)
         for noise in (0.5, 0.8)
@@ -197,21 +197,21 @@ def test_greedy_weighs_members_by_taking_them_again():
     assert bits_per_spike(spikes, mean) > curve.max() + 0.005
 
 
-def test_out_of_bag_scores_do_not_depend_on_how_easy_the_trials_are(judge):
-    spikes, rates = judge
+def test_out_of_bag_scores_do_not_depend_on_how_easy_the_trials_are(trials_and_rates):
+    spikes, rates = trials_and_rates
     spikes = spikes.copy()
     spikes[:20] = np.random.RandomState(1).poisson(1.0, size=spikes[:20].shape)
-    rates[:, :20] = 1.0  # here nothing can be known: a good member scores as badly as a bad one
+    rates[:, :20] = 1.0  # counts that cannot be predicted: good members score as badly as bad ones
     hard, easy = np.arange(25), np.arange(15, 40)
     rows = [hard, hard, hard, easy, easy, easy]
     alone = [bits_per_spike(spikes[r], rates[m][r]) for m, r in enumerate(rows)]
-    assert min(alone[1:3]) < max(alone[:3])  # they are comparable with each other
+    assert min(alone[:3]) < max(alone[3:])  # plain scores do not rank them correctly
     score = HeldOutScore(spikes, rows, lambda member: rates[member][rows[member]])
     assert_array_equal(np.sort(best_first(score.of_each())[:3]), [0, 1, 2])
 
 
-def test_members_with_the_same_trials_have_their_plain_score(judge):
-    spikes, rates = judge
+def test_members_with_the_same_trials_have_their_bits_per_spike(trials_and_rates):
+    spikes, rates = trials_and_rates
     rows = [np.arange(10, 30)] * 6
     score = HeldOutScore(spikes, rows, lambda member: rates[member][rows[member]])
     expected = [bits_per_spike(spikes[10:30], r[10:30]) for r in rates]
@@ -220,8 +220,8 @@ def test_members_with_the_same_trials_have_their_plain_score(judge):
     assert score.of_best(np.array([2, 4]))[-1] == pytest.approx(mean)
 
 
-def test_a_member_without_any_trial_comes_last(judge):
-    spikes, rates = judge
+def test_a_member_without_trials_comes_last(trials_and_rates):
+    spikes, rates = trials_and_rates
     rows = [np.arange(0), *[np.arange(40)] * 5]
     score = HeldOutScore(spikes, rows, lambda member: rates[member][rows[member]])
     scores, _, selected, _ = select(score, 5)
@@ -230,7 +230,7 @@ def test_a_member_without_any_trial_comes_last(judge):
     assert score.choose_greedily(selected)[0] == 0
 
 
-def test_best_come_first_and_undefined_scores_last():
+def test_the_best_score_comes_first_and_undefined_scores_last():
     assert_array_equal(best_first(np.array([0.1, np.nan, 0.3, 0.1])), [2, 0, 3, 1])
 
 
@@ -273,9 +273,9 @@ def test_out_of_bag_score_is_of_held_out_neurons(small, spikes):
     assert ensemble.oob_score_ == pytest.approx(score, abs=1e-6)
 
 
-def test_out_of_bag_score_is_near_that_of_new_trials_and_below_that_of_its_own(spikes):
+def test_out_of_bag_score_is_near_that_of_new_trials(spikes):
     class Memory(Noisy):
-        """Knows the trials that it has seen."""
+        """Recognises the trials that it was trained on."""
 
         def transform(self, X, groups=None):
             rates = super().transform(X).copy()
@@ -301,7 +301,7 @@ def test_members_are_selected_out_of_bag(spikes, n_best):
     assert ensemble.oob_rates_.shape == spikes.shape
 
 
-def test_trials_set_aside_decide_also_where_there_are_others_out_of_bag(spikes):
+def test_trials_set_aside_take_precedence_over_out_of_bag(spikes):
     ensemble = noisy(n_best=2, bootstrap=True, oob_score=True, validation_fraction=0.25).fit(spikes)
     held_out = spikes[ensemble.validation_trials_]
     expected = [bits_per_spike(held_out, member.transform(held_out)) for member in ensemble]
@@ -329,7 +329,7 @@ def test_precision_of_out_of_bag_rates_is_that_of_the_counts(spikes):
         ({"checkpoint_dir": 3}, "'checkpoint_dir' parameter"),
     ],
 )
-def test_parameters_that_do_not_go_together_are_refused(spikes, params, message):
+def test_incompatible_parameters_are_refused(spikes, params, message):
     with pytest.raises(ValueError, match=message):
         noisy(**params).fit(spikes)
 

@@ -18,7 +18,7 @@ def test_trials_of_a_3d_array_are_its_first_axis():
 
 def test_trials_of_rows_are_runs_of_equal_labels():
     assert_array_equal(row_trials(ROWS, LABELS), np.repeat([0, 1, 2], [10, 25, 15]))
-    # a label that comes back is another trial
+    # a label that occurs again is another trial
     assert_array_equal(row_trials(ROWS[:5], np.array([7, 7, 3, 7, 7])), [0, 0, 1, 2, 2])
 
 
@@ -35,7 +35,7 @@ def test_a_recording_is_cut_into_blocks_of_equal_length(n_rows):
 
 @pytest.mark.parametrize("groups", [None, LABELS])
 @pytest.mark.parametrize("takes_groups", [False, True])
-def test_all_trials_in_order_are_the_data_as_they_are(groups, takes_groups):
+def test_all_trials_in_order_are_not_copied(groups, takes_groups):
     trials = row_trials(ROWS, groups)
     drawn = np.arange(trials[-1] + 1)
     X, labels = take(ROWS, groups, trials, drawn, takes_groups)
@@ -58,7 +58,7 @@ def test_a_trial_that_was_drawn_twice_is_two_trials():
 
 
 @pytest.mark.parametrize("takes_groups", [False, True])
-def test_blocks_are_kept_apart_where_the_estimator_knows_of_groups(takes_groups):
+def test_blocks_get_groups_if_the_estimator_takes_groups(takes_groups):
     trials = row_trials(ROWS[:40], None)  # blocks of 2 rows
     X, labels = take(ROWS[:40], None, trials, np.array([1, 4, 4]), takes_groups)
     assert_array_equal(X, ROWS[[2, 3, 8, 9, 8, 9]])

@@ -4,7 +4,7 @@ from skorch.callbacks import Callback
 
 from sklearn_stndt.training import net
 
-SEEN = []  # fit copies callbacks, so they tell what they saw here
+SEEN = []  # shared by the copies of callbacks that fit makes
 
 
 class Watch(Callback):
@@ -15,7 +15,7 @@ class Watch(Callback):
 
 @pytest.fixture
 def numbered():
-    """Trials that are known by their first count."""
+    """Trials whose first count is their number."""
     SEEN.clear()
     counts = np.ones((20, 6, 3))
     counts[:, 0, 0] = np.arange(20)
@@ -27,13 +27,13 @@ def fit(small, counts):
     return np.reshape([trial for batch in SEEN for trial in batch], (5, -1)).tolist()
 
 
-def test_an_epoch_is_all_windows_once(small, numbered):
+def test_an_epoch_contains_all_windows_once(small, numbered):
     epochs = fit(small, numbered)
     assert [sorted(epoch) for epoch in epochs] == [list(range(20))] * 5
     assert epochs[0] != epochs[1]
 
 
-def test_of_many_windows_an_epoch_is_a_part_drawn_anew(small, numbered, monkeypatch):
+def test_an_epoch_of_many_windows_is_a_random_part(small, numbered, monkeypatch):
     monkeypatch.setattr(net, "LONGEST_EPOCH", 2)
     epochs = fit(small, numbered)
     assert [len(set(epoch)) for epoch in epochs] == [8] * 5

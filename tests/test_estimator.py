@@ -37,7 +37,7 @@ def test_rates_have_the_shape_and_precision_of_the_counts(
     assert rates.dtype == expected
 
 
-def test_precision_of_the_input_changes_no_bit_of_the_rates(fitted, spikes):
+def test_rates_do_not_depend_on_the_dtype_of_counts(fitted, spikes):
     from_float32 = fitted.transform(spikes.astype(np.float32))
     assert_array_equal(fitted.transform(spikes), from_float32.astype(np.float64))
     assert_array_equal(fitted.transform(spikes.astype(np.uint8)), fitted.transform(spikes))
@@ -55,7 +55,7 @@ def test_any_counts_of_any_length_get_rates(fitted, shape, share_hidden, dtype, 
     rng = np.random.RandomState(seed)
     counts = rng.poisson(1.0, size=(*shape, 12)).astype(dtype)
     counts[rng.rand(*counts.shape) < share_hidden] = np.nan
-    counts[0, 0, 0] = 1  # at least one is visible
+    counts[0, 0, 0] = 1  # at least one count is visible
     counts = counts[0] if flat else counts
     rates = fitted.transform(counts)
     assert rates.shape == counts.shape
@@ -69,7 +69,7 @@ def test_y_is_ignored(small, fitted, spikes):
     assert_array_equal(with_y.transform(spikes), fitted.transform(spikes))
 
 
-# ---- life as an estimator
+# ---- saving, cloning, parameters and tables
 
 
 def through_pickle(estimator):
@@ -85,7 +85,7 @@ def through_joblib(estimator):
 
 @pytest.mark.parametrize("saved", [through_pickle, through_joblib, copy.deepcopy])
 @pytest.mark.parametrize("params", [{}, {"verbose": 1}, {"heldout_neurons": 2, "forecast_bins": 3}])
-def test_saving_keeps_every_bit(small, spikes, saved, params):
+def test_saved_estimators_give_identical_rates(small, spikes, saved, params):
     estimator = small(**params).fit(spikes)
     loaded = saved(estimator)
     assert_array_equal(loaded.transform(spikes), estimator.transform(spikes))
@@ -94,14 +94,14 @@ def test_saving_keeps_every_bit(small, spikes, saved, params):
     assert repr(loaded.get_params()) == repr(estimator.get_params())
 
 
-def test_a_clone_is_unfitted_and_trains_to_the_same_bits(fitted, spikes):
+def test_a_clone_is_unfitted_and_trains_to_identical_rates(fitted, spikes):
     copied = clone(fitted)
     assert not hasattr(copied, "net_")
     assert copied.get_params() == fitted.get_params()
     assert_array_equal(copied.fit_transform(spikes), fitted.transform(spikes))
 
 
-def test_constructor_keeps_parameters_as_they_are():
+def test_the_constructor_does_not_change_parameters():
     context = [5, 5]
     estimator = STNDTEstimator(context=context).set_params(window=30)
     assert estimator.get_params()["context"] is context
@@ -123,7 +123,7 @@ def test_tables_keep_their_names(small, rows, library):
     rates = estimator.fit_transform(table)
     assert isinstance(rates, frames.DataFrame)
     assert list(rates.columns) == list(estimator.get_feature_names_out())
-    if library == "pandas":  # whether names of polars are read depends on both versions
+    if library == "pandas":  # names of polars are read only by some versions
         assert list(estimator.feature_names_in_) == list(rates.columns) == names
     assert_array_equal(rates.to_numpy(), small().fit_transform(rows))
     assert isinstance(estimator.score(table), float)
@@ -163,7 +163,7 @@ def test_methods_before_fit_are_refused(spikes, estimator_class, method):
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_used_where_there_is_one(small, spikes):
+def test_a_gpu_is_used_if_available(small, spikes):
     estimator = small(device="auto").fit(spikes)
     assert estimator.device_ == "cuda"
     assert next(estimator.net_.module_.parameters()).is_cuda

@@ -1,4 +1,4 @@
-"""Neurons that are held out, and bins that are forecast."""
+"""Held-out neurons and forecast bins."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_heldout_neurons_by_number_fraction_indices_or_mask(small, spikes, heldo
         assert_array_equal(found, expected)
 
 
-def test_seed_draws_the_heldout_neurons(small, spikes):
+def test_the_seed_determines_the_heldout_neurons(small, spikes):
     drawn = [
         tuple(small(heldout_neurons=4, max_epochs=1, random_state=s).fit(spikes).heldout_neurons_)
         for s in (0, 0, 1, 2)
@@ -64,13 +64,13 @@ def test_forecast_uses_the_newest_bins(shaken, small, spikes):
     estimator = shaken(small(forecast_bins=4, max_epochs=1).fit(spikes))
     forecast = estimator.forecast(spikes, 4)
     assert_array_equal(estimator.forecast(spikes[:, -16:], 4), forecast)
-    for age in (1, 16):  # the newest bin, and the oldest that the window holds
+    for age in (1, 16):  # the last bin, and the first one in the window
         changed = spikes.copy()
         changed[:, -age] += 2
         assert (estimator.forecast(changed, 4) != forecast).any(axis=(1, 2)).all()
 
 
-def test_forecast_beyond_its_training_warns(small, fitted, spikes):
+def test_forecast_of_more_bins_than_trained_warns(small, fitted, spikes):
     with pytest.warns(UserWarning, match=r"trained with forecast_bins=0; the other 3 of 3 bins"):
         assert fitted.forecast(spikes, 3).shape == (24, 3, 12)
     estimator = small(forecast_bins=2, max_epochs=1).fit(spikes)
@@ -80,12 +80,12 @@ def test_forecast_beyond_its_training_warns(small, fitted, spikes):
     assert rates.dtype == np.float64
 
 
-def test_weights_are_chosen_with_the_forecast_in_the_score(small, spikes):
-    """Weights that spoil nothing but the forecast are not the best ones."""
+def test_validation_scores_include_the_forecast(small, spikes):
+    """Weights that make only the forecast worse are not kept as the best ones."""
 
     class Spoil(Callback):
         def on_epoch_begin(self, net, dataset_train=None, **kwargs):
-            if len(net.history) == 3:  # positions of forecast bins have no other use
+            if len(net.history) == 3:  # only the forecast depends on them
                 with torch.no_grad():
                     net.module_.positions.weight[-5:] += 40.0
 

@@ -1,4 +1,4 @@
-"""What is hidden gets rates, and has no influence on any."""
+"""Hidden entries get rates and do not influence any."""
 
 import copy
 
@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_stndt import STNDTEstimator
 
-# what may be hidden of 24 trials, 20 bins, 12 neurons
+# entries to hide in 24 trials, 20 bins, 12 neurons
 HIDDEN = {
     "neurons": np.s_[..., [0, 7]],
     "last bins": np.s_[:, -6:],
@@ -26,7 +26,7 @@ def hide(counts, name, value=np.nan):
     return counts
 
 
-# ---- rates of what is hidden
+# ---- rates of hidden entries
 
 
 @pytest.mark.parametrize("hidden", HIDDEN)
@@ -37,13 +37,13 @@ def test_every_hidden_entry_gets_a_rate(network, spikes, hidden):
 
 
 @pytest.mark.parametrize("hidden", [h for h in HIDDEN if h != "neurons"])
-def test_fit_learns_from_what_is_visible(small, spikes, hidden):
+def test_fit_accepts_hidden_entries(small, spikes, hidden):
     estimator = small().fit(hide(spikes, hidden))
     assert np.isfinite(estimator.history_[:, "train_loss"]).all()
     assert np.isfinite(estimator.transform(spikes)).all()
 
 
-def test_hidden_counts_are_no_zeros_to_learn_from(small, spikes):
+def test_hidden_counts_are_not_treated_as_zeros(small, spikes):
     counts = spikes.copy()
     counts[..., 5] = 4
     counts[..., 5][np.random.RandomState(0).rand(24, 20) < 0.7] = np.nan
@@ -51,7 +51,7 @@ def test_hidden_counts_are_no_zeros_to_learn_from(small, spikes):
     assert_allclose(estimator.transform(counts)[..., 5], 4, atol=0.6)
 
 
-# ---- what is hidden has no influence
+# ---- hidden entries have no influence
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_hidden_values_never_influence_rates(shaken, small, spikes, form, value,
     changed = spikes.copy()
     changed[hidden] = spikes[::-1][hidden] if isinstance(value, str) else value
     assert_array_equal(estimator.transform(changed), rates)
-    changed[:, 3, 0] += 1  # what is visible has an influence
+    changed[:, 3, 0] += 1  # visible counts have an influence
     assert not np.array_equal(estimator.transform(changed), rates)
 
 
@@ -83,18 +83,18 @@ def test_no_bin_outside_the_context_influences_a_bin(shaken, small, spikes):
     [-np.nan, np.array([0x7FF80000DEADBEEF], np.uint64).view(np.float64)[0]],
     ids=["negative", "with payload"],
 )
-def test_every_nan_is_the_same_in_fit(small, spikes, nan):
+def test_every_kind_of_nan_is_missing_in_fit(small, spikes, nan):
     plain = small().fit(hide(spikes, "single entries"))
     other = small().fit(hide(spikes, "single entries", nan))
     assert_array_equal(other.transform(spikes), plain.transform(spikes))
 
 
-def test_bins_that_show_nothing_are_attended_by_no_other(network, spikes):
+def test_bins_without_visible_counts_receive_no_attention(network, spikes):
     counts = hide(spikes, "last bins")
     network = copy.deepcopy(network)
     rates = network.transform(counts)
     with torch.no_grad():
-        network.net_.module_.positions.weight[-6:] += 5  # their only trace in the network
+        network.net_.module_.positions.weight[-6:] += 5  # only these bins depend on them directly
     changed = network.transform(counts)
     assert_array_equal(changed[:, :-6], rates[:, :-6])
     assert not np.array_equal(changed[:, -6:], rates[:, -6:])
@@ -104,12 +104,12 @@ def test_missing_values_of_a_table_are_nan(small, rows):
     pd = pytest.importorskip("pandas")
     counts = rows.copy()
     counts[::3, 4] = np.nan
-    table = pd.DataFrame(counts).astype("Int64")  # pandas' own missing value
+    table = pd.DataFrame(counts).astype("Int64")  # with the missing value of pandas
     assert_array_equal(small().fit_transform(table), small().fit_transform(counts))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64])
-def test_masks_of_a_masked_array_are_nan(small, fitted, spikes, dtype):
+def test_masked_entries_are_nan(small, fitted, spikes, dtype):
     mask = HIDDEN["single entries"]
     masked = np.ma.MaskedArray(spikes.astype(dtype), mask)
     hidden = hide(spikes, "single entries")
@@ -118,7 +118,7 @@ def test_masks_of_a_masked_array_are_nan(small, fitted, spikes, dtype):
     assert_allclose(rates, fitted.transform(hidden), rtol=1e-6)
     assert fitted.score(masked) == fitted.score(hidden)
     assert_array_equal(small().fit(masked).transform(spikes), small().fit(hidden).transform(spikes))
-    assert_array_equal(masked.mask, mask)  # as it was
+    assert_array_equal(masked.mask, mask)  # unchanged
 
 
 @pytest.mark.parametrize(
@@ -126,8 +126,8 @@ def test_masks_of_a_masked_array_are_nan(small, fitted, spikes, dtype):
     [{}, {"heldout_neurons": 6}, {"forecast_bins": 5}, {"heldout_neurons": 6, "forecast_bins": 5}],
     ids=["masked", "held out", "forecast", "both"],
 )
-def test_training_never_shows_what_is_to_be_predicted(objective):
-    # coin flips: who does not see a count cannot beat the mean rate, 2 - 2 log 2 nats an entry
+def test_training_never_shows_counts_to_be_predicted(objective):
+    # without seeing a count, no network beats the mean rate: 2 - 2 log 2 nats per entry
     flips = 4.0 * np.random.RandomState(0).randint(2, size=(96, 10, 12))
     params = {
         "d_model": 16,
@@ -139,15 +139,16 @@ def test_training_never_shows_what_is_to_be_predicted(objective):
         "random_state": 0,
     }
     honest = STNDTEstimator(**params, **objective).fit(flips)
-    floor = (2 - 2 * np.log(2)) * (2 if objective else 1)  # masked, and always hidden
+    n_terms = 2 if objective else 1  # masked entries, and those that are always hidden
+    floor = (2 - 2 * np.log(2)) * n_terms
     assert np.mean(honest.history_[-3:, "train_loss"]) > 0.9 * floor
-    # a masked count that keeps its value is seen, and training finds that out
+    # masked counts that keep their value are seen, and training learns to copy them
     seeing = STNDTEstimator(**params, **objective, token_ratio=0.0).fit(flips)
     assert np.mean(seeing.history_[-3:, "train_loss"]) < 0.7 * floor
 
 
-def test_no_call_writes_to_its_input(small, spikes):
-    # `spikes` refuses to be written to; this array would let it happen
+def test_input_is_never_changed(small, spikes):
+    # unlike `spikes`, this array can be written to
     counts = hide(spikes, "single entries")
     before = counts.copy()
     estimator = small(heldout_neurons=[1], forecast_bins=2).fit(counts)

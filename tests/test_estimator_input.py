@@ -1,4 +1,4 @@
-"""What STNDTEstimator refuses, and in which words; and the odd counts that it takes."""
+"""Input that STNDTEstimator refuses, the error messages, and unusual counts that it accepts."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def unequal_lists(spikes):
     return [spikes[0].tolist(), spikes[1, :5].tolist()]
 
 
-# name: (how to make it from trials, error, what the message names)
+# name: (function of trials, error, part of the message)
 BAD_COUNTS = {
     "negative": (lambda s: s - 2, ValueError, r"Negative values.*smallest is -2,"),
     "negative integers": (lambda s: s.astype(int) - 1, ValueError, "smallest is -1,"),
@@ -185,7 +185,7 @@ def test_bad_numbers_of_bins_to_forecast_are_refused(fitted, spikes, n_bins):
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
-def test_trials_do_not_fit_into_a_table(small, spikes, rows, groups, library):
+def test_trials_cannot_be_returned_as_a_table(small, spikes, rows, groups, library):
     pytest.importorskip(library)
     estimator = small().set_output(transform=library).fit(spikes)
     with pytest.raises(ValueError, match=rf"{library} output is for a 2D X.*\(24, 20, 12\)"):
@@ -193,7 +193,7 @@ def test_trials_do_not_fit_into_a_table(small, spikes, rows, groups, library):
     assert estimator.transform(rows, groups=groups).shape == rows.shape
 
 
-def test_trials_that_do_not_fit_into_a_table_are_refused_before_training(small, spikes):
+def test_table_output_of_trials_is_refused_before_training(small, spikes):
     pytest.importorskip("pandas")
     estimator = small().set_output(transform="pandas")
     with pytest.raises(ValueError, match="pandas output is for a 2D X"):
@@ -209,7 +209,7 @@ def test_a_count_beyond_float32_is_refused(small, fitted, spikes, where):
         getattr(small() if where == "fit" else fitted, where)(counts)
 
 
-# ---- odd, and welcome
+# ---- unusual counts that are accepted
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -241,7 +241,7 @@ def test_large_counts_get_finite_rates(small, spikes, scale):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1), (5, 1), (1, 5), (2, 1, 3), (3, 4, 1)])
-def test_the_smallest_data_train(small, shape):
+def test_the_smallest_data_can_be_fitted(small, shape):
     rates = small().fit_transform(np.ones(shape))
     assert rates.shape == shape
     assert np.isfinite(rates).all()

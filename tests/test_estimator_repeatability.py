@@ -1,4 +1,4 @@
-"""The same seed, the same bits."""
+"""The seed determines the rates, bit for bit."""
 
 import hashlib
 import os
@@ -19,19 +19,19 @@ def digest(rates):
     return hashlib.sha256(np.ascontiguousarray(rates).tobytes()).hexdigest()
 
 
-def test_a_seed_decides_every_bit(small, fitted, spikes):
+def test_the_seed_determines_the_rates(small, fitted, spikes):
     rates = fitted.transform(spikes)
     again = small()
-    for _ in range(2):  # also where the estimator was fitted before
+    for _ in range(2):  # also if the estimator was fitted before
         assert_array_equal(again.fit(spikes).transform(spikes), rates)
     assert not np.array_equal(small(random_state=1).fit_transform(spikes), rates)
     instances = [small(random_state=np.random.RandomState(0)) for _ in range(2)]
     first, second = (estimator.fit_transform(spikes) for estimator in instances)
     assert_array_equal(first, second)
-    assert not np.array_equal(instances[0].fit_transform(spikes), first)  # it has moved on
+    assert not np.array_equal(instances[0].fit_transform(spikes), first)  # it has advanced
 
 
-def test_a_new_process_gives_the_same_bits(spikes, fitted):
+def test_a_new_process_gives_identical_rates(spikes, fitted):
     script = """
 import hashlib, numpy as np
 from sklearn_stndt import STNDTEstimator
@@ -45,7 +45,7 @@ print(hashlib.sha256(estimator.fit_transform(spikes).tobytes()).hexdigest())
     assert output_of("-c", script, env=environment).strip() == digest(fitted.transform(spikes))
 
 
-def test_threads_of_joblib_give_the_same_bits(small, spikes):
+def test_threads_of_joblib_give_identical_rates(small, spikes):
     one_by_one = [small(random_state=seed).fit_transform(spikes) for seed in range(3)]
     with joblib.parallel_config("threading", n_jobs=3):
         at_once = joblib.Parallel()(
@@ -55,12 +55,12 @@ def test_threads_of_joblib_give_the_same_bits(small, spikes):
 
 
 @pytest.mark.parametrize("call", ["fit", "transform", "score", "forecast"])
-def test_global_generators_and_threads_stay_as_they_were(small, spikes, call):
+def test_global_generators_and_thread_counts_are_unchanged(small, spikes, call):
     estimator = small(forecast_bins=2).fit(spikes)
     n_threads, global_numpy = torch.get_num_threads(), check_random_state(None)
     states = torch.get_rng_state(), global_numpy.get_state()
     torch.set_num_threads(2)
-    torch.manual_seed(12345)  # a state that no training leaves behind
+    torch.manual_seed(12345)  # a state that no training ends in
     global_numpy.seed(12345)
     try:
         before = torch.get_rng_state(), global_numpy.get_state()

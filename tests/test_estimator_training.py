@@ -25,7 +25,7 @@ def test_without_early_stopping_every_window_trains(small, spikes):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_what_shows_nothing_is_no_validation(small, rows, seed):
+def test_windows_without_counts_are_not_validated_on(small, rows, seed):
     counts = rows.copy()
     counts[60:420] = np.nan  # most windows of 20 bins are empty
     estimator = small(window=20, random_state=seed).fit(counts)
@@ -71,7 +71,7 @@ class CountEpochs(Callback):
         self.seen.append(self.n_epochs_)
 
 
-def test_copies_of_callbacks_join_the_training(small, spikes):
+def test_copies_of_callbacks_are_called(small, spikes):
     callback = CountEpochs()
     CountEpochs.seen.clear()
     small(callbacks=[callback]).fit(spikes)
@@ -89,7 +89,7 @@ def test_net_params_are_merged_last(small, spikes):
 
     params = {"optimizer": CountingSGD, "batch_size": 11, "max_epochs": 2}
     estimator = small(net_params=params).fit(spikes)
-    assert len(steps) == 4  # two batches an epoch, for 22 of 24 trials are trained on
+    assert len(steps) == 4  # two batches per epoch of 22 trials, as 2 of 24 are for validation
     assert estimator.n_iter_ == 2
     assert params == {"optimizer": CountingSGD, "batch_size": 11, "max_epochs": 2}
 
@@ -100,7 +100,7 @@ def test_net_params_reach_the_objective(small, spikes):
     assert estimator.net_.objective == estimator.settings_.objective
 
 
-def test_warm_start_goes_on_from_the_present_weights(small, spikes):
+def test_warm_start_continues_from_the_current_weights(small, spikes):
     params = {"warm_start": True, "max_epochs": 4, "n_iter_no_change": 9, "calibration": False}
     estimator = small(**params).fit(spikes)
     rates = estimator.transform(spikes)
@@ -140,20 +140,20 @@ def test_warm_start_refuses_another_architecture(small, spikes):
 @pytest.mark.parametrize(
     ("param", "value"), [("heldout_neurons", [1]), ("window", 5), ("forecast_bins", 25)]
 )
-def test_warm_start_passes_over_no_changed_parameter(small, spikes, param, value):
+def test_warm_start_refuses_changed_targets_and_windows(small, spikes, param, value):
     estimator = small(warm_start=True).fit(spikes).set_params(**{param: value})
-    # weights that are kept were trained for the targets and the window of the first fit
+    # the weights were trained for the targets and the window of the first fit
     with pytest.raises(ValueError, match=param):
         estimator.fit(spikes)
 
 
-def test_without_warm_start_training_begins_anew(small, fitted, spikes):
+def test_without_warm_start_training_starts_again(small, fitted, spikes):
     estimator = small(max_epochs=2).fit(spikes[:12]).set_params(max_epochs=3).fit(spikes)
     assert estimator.n_iter_ == 3
     assert_array_equal(estimator.transform(spikes), fitted.transform(spikes))
 
 
-def test_verbose_shows_a_bar_with_its_rate(small, spikes, capsys):
+def test_verbose_shows_a_progress_bar(small, spikes, capsys):
     small(verbose=1).fit(spikes)
     printed = capsys.readouterr()
     assert "updates/s" in printed.err
@@ -168,9 +168,9 @@ def test_silent_by_default(small, spikes, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_training_goes_on_where_the_device_of_the_first_fit_is_missing(small, spikes):
+def test_warm_start_works_if_the_device_of_the_first_fit_is_missing(small, spikes):
     estimator = small(warm_start=True).fit(spikes)
-    settings = estimator.settings_  # as on the machine that it comes from
+    settings = estimator.settings_  # as if trained on another machine
     trained = dataclasses.replace(settings.training, device="cuda:7")
     estimator.settings_ = dataclasses.replace(settings, training=trained)
     with pytest.warns(UserWarning, match="trained on 'cuda:7'.*continues on '(cpu|cuda)'"):

@@ -1,4 +1,4 @@
-"""Trials of any length, padding, recordings, and the windows into which they are cut."""
+"""Trials of any length, padding, recordings, and the windows that are cut from them."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
     ("n_bins", "n_padding"),
     [(13, 7), (13, 2), (20, 30), (33, 10), (40, 5)],
 )
-def test_padding_leaves_the_rates_of_the_visible_bins_alone(network, spikes, n_bins, n_padding):
+def test_padding_does_not_change_rates(network, spikes, n_bins, n_padding):
     trials = np.concatenate([spikes, spikes[::-1]], axis=1)[:, :n_bins]
     padded = np.pad(trials, [(0, 0), (0, n_padding), (0, 0)], constant_values=np.nan)
     rates = network.transform(padded)
@@ -19,7 +19,7 @@ def test_padding_leaves_the_rates_of_the_visible_bins_alone(network, spikes, n_b
 
 @pytest.mark.parametrize("forecast_bins", [5, 19])
 @pytest.mark.parametrize(("n_bins", "n_padding"), [(13, 7), (18, 30), (3, 60), (50, 1)])
-def test_padding_takes_nothing_from_a_forecast(
+def test_padding_does_not_change_rates_of_networks_that_forecast(
     shaken, small, spikes, forecast_bins, n_bins, n_padding
 ):
     estimator = shaken(small(forecast_bins=forecast_bins, max_epochs=1).fit(spikes))
@@ -38,10 +38,10 @@ def test_ragged_trials_together_equal_each_alone(network, spikes, ragged):
 
 
 @pytest.mark.parametrize("forecast_bins", [0, 5])
-def test_longer_trials_show_no_seam(small, spikes, forecast_bins):
+def test_longer_trials_have_no_jumps_between_windows(small, spikes, forecast_bins):
     params = {"forecast_bins": forecast_bins, "max_epochs": 1, "calibration": False}
     estimator = small(**params).fit(spikes)
-    # rates that rise through a window fall back where the next one begins, unless it is blended
+    # rates rise within each window, so without blending they drop where the next one starts
     rise = torch.linspace(-2, 2, 20)[:, None] * torch.randn(
         1, 8, generator=torch.Generator().manual_seed(0)
     )
@@ -56,12 +56,12 @@ def test_longer_trials_show_no_seam(small, spikes, forecast_bins):
     assert steps.max() < 0.3 * rise_of_a_window
 
 
-def test_the_hidden_end_of_a_window_gives_way_to_windows_that_see(shaken, small, spikes):
+def test_hidden_ends_of_windows_are_replaced_by_windows_that_saw_the_bins(shaken, small, spikes):
     estimator = shaken(small(forecast_bins=5, max_epochs=1).fit(spikes))
     longer = np.concatenate([spikes] * 3, axis=1)
     rates = estimator.transform(longer)
     with torch.no_grad():
-        estimator.net_.module_.positions.weight[15:] *= -3  # other rates at the end of every window
+        estimator.net_.module_.positions.weight[15:] *= -3  # rates at the ends of windows
     changed = estimator.transform(longer)
     assert_allclose(changed[:, :-5], rates[:, :-5], rtol=1e-3)
     assert np.abs(changed[:, -5:] / rates[:, -5:] - 1).max() > 0.1
@@ -75,7 +75,7 @@ def test_trials_of_another_length_than_in_fit_get_rates(network, spikes, n_bins)
     assert np.isfinite(rates).all()
 
 
-def test_fit_takes_trials_of_unequal_length(small, spikes, ragged):
+def test_fit_accepts_trials_of_unequal_length(small, spikes, ragged):
     estimator = small().fit(ragged)
     assert estimator.window_ == 20
     assert np.isfinite(estimator.transform(spikes)).all()
@@ -93,7 +93,7 @@ def test_rows_with_groups_equal_trials(small, fitted, spikes, rows, groups, labe
 
 
 def test_a_window_never_spans_two_trials(fitted, rows):
-    lengths = [13, 27, 20, 45]  # shorter and longer than a window, and one as long
+    lengths = [13, 27, 20, 45]  # shorter than, longer than and equal to a window
     rows, groups = rows[: sum(lengths)], np.repeat(range(4), lengths)
     rates = fitted.transform(rows, groups=groups)
     for trial in range(4):
@@ -126,7 +126,7 @@ def test_rows_of_unequal_trials_equal_trials_padded_with_nan(small, ragged):
         ((30,), False, None, 30),
     ],
 )
-def test_window_follows_the_data(small, rows, shape, grouped, window, expected):
+def test_the_window_depends_on_the_data(small, rows, shape, grouped, window, expected):
     counts = rows[: np.prod(shape)].reshape(*shape, 12)
     groups = np.arange(480) // 20 if grouped else None
     estimator = small(window=window, max_epochs=1).fit(counts, groups=groups)

@@ -1,4 +1,4 @@
-"""A fit that fails leaves an estimator as it was."""
+"""A fit that fails does not change the estimator."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ class FailingLogisticRegression(LogisticRegression):
         raise OSError("the disk is full")
 
 
-# how to make each, how to make its fit fail, and data for it
+# function that makes it, and parameters that make its fit fail
 CASES = {
     "network": (lambda small: small(), {"callbacks": [Fail()]}),
     "ensemble": (
@@ -56,7 +56,7 @@ def outputs(estimator, X):
     return (estimator.predict if hasattr(estimator, "predict") else estimator.transform)(X)
 
 
-def test_after_a_failed_first_fit_it_is_not_fitted(case):
+def test_an_estimator_is_not_fitted_after_a_failed_fit(case):
     estimator, failing, X, y = case
     estimator.set_params(**failing)
     with pytest.raises((OSError, RuntimeError), match="disk is full"):
@@ -66,7 +66,7 @@ def test_after_a_failed_first_fit_it_is_not_fitted(case):
         outputs(estimator, X)
 
 
-def test_after_a_failed_second_fit_the_first_one_holds(case):
+def test_a_failed_second_fit_keeps_the_first_one(case):
     estimator, failing, X, y = case
     estimator.fit(X, y)
     before, was = outputs(estimator, X), fitted_state(estimator)
@@ -81,7 +81,7 @@ def test_after_a_failed_second_fit_the_first_one_holds(case):
 
 
 @pytest.mark.parametrize("params", [{"forecast_bins": 20}, {"heldout_neurons": [12]}])
-def test_a_parameter_that_does_not_fit_the_data_changes_nothing(small, spikes, params):
+def test_a_refused_parameter_changes_nothing(small, spikes, params):
     estimator = small().fit(spikes)
     rates = estimator.transform(spikes)
     with pytest.raises(ValueError, match=next(iter(params))):

@@ -1,4 +1,4 @@
-"""Mean and spread of each neuron, from what is known."""
+"""Mean and standard deviation of each neuron over known entries."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def counts_with_gaps(draw):
 
 @settings(deadline=None, max_examples=60)
 @given(X=counts_with_gaps())
-def test_statistics_are_those_of_what_is_known(X):
+def test_statistics_are_those_of_known_entries(X):
     mean, mean_sqrt, std_sqrt = known_statistics(X)
     n_known = (~np.isnan(X)).sum(0)
     np.testing.assert_allclose(mean, np.maximum(np.nanmean(X, 0), 0.5 / n_known), rtol=1e-12)
@@ -42,7 +42,7 @@ def test_statistics_of_every_dtype_are_in_double_precision(dtype):
         assert np.array_equal(values, expected)
 
 
-def test_a_silent_neuron_has_a_finite_log_rate_and_a_constant_one_a_scale():
+def test_statistics_of_silent_and_constant_neurons():
     X = np.array([[0.0, 2.0], [0.0, np.nan], [0.0, 2.0], [np.nan, 2.0]])
     mean, mean_sqrt, std_sqrt = known_statistics(X)
     np.testing.assert_allclose(mean, [0.5 / 3, 2])

@@ -1,4 +1,4 @@
-"""Groups of trials in cross-validation: they choose folds, and play no part in rates."""
+"""Groups of trials in cross-validation: they define folds and do not influence rates."""
 
 import numpy as np
 import pytest
@@ -58,7 +58,7 @@ def test_trials_of_a_session_stay_together(estimators, spikes, reaches, name):
 
 
 @pytest.mark.parametrize("name", ["network", "pipeline", "ensemble"])
-def test_a_search_takes_them(estimators, spikes, reaches, name):
+def test_searches_accept_groups(estimators, spikes, reaches, name):
     grid = {
         "network": {"n_layers": [1, 2]},
         "pipeline": {"stndtestimator__n_layers": [1, 2]},
@@ -74,7 +74,7 @@ def test_a_search_takes_them(estimators, spikes, reaches, name):
     "scorer", [co_smoothing_scorer([1, 2], check=False), velocity_scorer()], ids=["co", "velocity"]
 )
 @pytest.mark.parametrize("name", ["network", "pipeline", "ensemble of pipelines"])
-def test_scorers_take_them(estimators, spikes, reaches, scorer, name):
+def test_scorers_accept_groups(estimators, spikes, reaches, scorer, name):
     scores = cross_val_score(
         estimators[name],
         spikes,
@@ -88,7 +88,7 @@ def test_scorers_take_them(estimators, spikes, reaches, scorer, name):
 
 
 @pytest.mark.parametrize("name", ["network", "ensemble", "ensemble of pipelines"])
-def test_they_play_no_part_in_rates_and_scores(estimators, spikes, name):
+def test_groups_do_not_influence_rates_and_scores(estimators, spikes, name):
     plain = estimators[name].fit(spikes)
     rates, score = plain.transform(spikes), plain.score(spikes)
     fitted = estimators[name].fit(spikes, groups=RECORDING_SESSIONS)
@@ -99,7 +99,7 @@ def test_they_play_no_part_in_rates_and_scores(estimators, spikes, name):
         assert fitted.rate_std(spikes, groups=RECORDING_SESSIONS).shape == rates.shape
 
 
-def test_inspection_takes_them(fitted, spikes):
+def test_inspection_accepts_groups(fitted, spikes):
     assert_array_equal(
         attention_maps(fitted, spikes, groups=RECORDING_SESSIONS).spatial[0],
         attention_maps(fitted, spikes).spatial[0],

@@ -1,4 +1,4 @@
-"""Every block of code in the guides runs, and prints what the guide says it prints."""
+"""Every block of code in the guides runs, and prints what the guide shows."""
 
 import re
 from pathlib import Path
@@ -13,12 +13,12 @@ KINDS = {
     "python",
     "text",
     "console",
-    "{code-block} python",  # takes a night, or machines that are not here
+    "{code-block} python",  # needs hours, or other machines
     "{toctree}",
 }
 
 
-def test_there_are_guides_and_every_block_says_what_it_is():
+def test_every_block_of_a_guide_has_a_language():
     assert len(GUIDES) >= 5
     for guide in GUIDES:
         kinds = [kind for kind, _ in FENCE.findall(guide.read_text())]
@@ -27,7 +27,7 @@ def test_there_are_guides_and_every_block_says_what_it_is():
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
-def test_code_of_the_guide_runs_and_prints_what_it_says(guide, capsys, monkeypatch, tmp_path):
+def test_code_of_the_guide_prints_what_it_shows(guide, capsys, monkeypatch, tmp_path):
     for package in {"h5py", "matplotlib", "pandas", "pynapple", "pynwb"} & set(
         re.findall(r"\w+", guide.read_text())
     ):
@@ -46,6 +46,6 @@ def test_code_of_the_guide_runs_and_prints_what_it_says(guide, capsys, monkeypat
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
-def test_links_between_guides_lead_somewhere(guide):
+def test_links_between_guides_exist(guide):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", guide.read_text()):
         assert (guide.parent / target).exists(), target

@@ -1,4 +1,4 @@
-"""Rates of windows, and their blend in the recording."""
+"""Rates of windows, and how overlapping windows are blended."""
 
 import math
 
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("torch_seed")
 
 @settings(deadline=None, max_examples=100)
 @given(lengths=lengths_of_segments, window=st.integers(1, 13), data=st.data())
-def test_cut_and_stitched_is_the_same_again(lengths, window, data):
+def test_stitched_windows_equal_the_rows_that_were_cut(lengths, window, data):
     hidden_tail = data.draw(st.integers(0, window - 1))
     segments = segments_of(lengths)
     windows = cut(segments, window, max((window - hidden_tail) // 2, 1))
@@ -41,13 +41,13 @@ def test_cut_and_stitched_is_the_same_again(lengths, window, data):
     for indices in np.array_split(range(len(windows)), data.draw(st.integers(1, 4))):
         if len(indices):
             batch, _ = windows.__getitems__(indices)
-            # what the network says of padding is nobody's rate
+            # rates of padding are not used
             stitcher.add(indices, np.nan_to_num(batch.numpy(), nan=1e9))
     np.testing.assert_allclose(stitcher.result(), segments.rows, rtol=1e-5)
 
 
 def rates_with_offsets(windows, window):
-    """A smooth course, and in every other window an offset of 1 to it."""
+    """A smooth time course, with an offset of 1 in every other window."""
     offsets = np.arange(len(windows)) % 2
     course = np.sin(0.05 * (windows.starts[:, None] + np.arange(window)))
     return (course + offsets[:, None])[..., None]
@@ -63,7 +63,7 @@ SEAMS = pytest.mark.parametrize(
 
 
 @SEAMS
-def test_no_seam_shows_where_windows_overlap(n_bins, window):
+def test_overlapping_windows_are_blended_without_jumps(n_bins, window):
     windows = cut(as_segments(numbered(n_bins, 1)), window, window // 2)
     rates = rates_with_offsets(windows, window)
     stitcher = Stitcher(windows)
@@ -72,15 +72,15 @@ def test_no_seam_shows_where_windows_overlap(n_bins, window):
     for start, window_rates in zip(windows.starts, rates, strict=True):
         naive[start : start + window] = window_rates
     assert largest_jump(naive) > 0.9
-    # a cross-fade over half a window, and the course's own 0.05 a bin
+    # blending over half a window, plus 0.05 per bin of the time course
     assert largest_jump(stitcher.result()) < 2.2 / window + 0.06
 
 
-# where the tail is longer than half of what is shown, the last windows' tails overlap
+# if the tail is longer than half of the shown bins, the tails of the last windows overlap
 @pytest.mark.parametrize(
     ("n_bins", "window", "hidden_tail"), [(100, 20, 4), (100, 20, 10), (90, 30, 20)]
 )
-def test_no_seam_shows_beside_hidden_tails(n_bins, window, hidden_tail):
+def test_windows_with_hidden_tails_are_blended_without_jumps(n_bins, window, hidden_tail):
     shown = window - hidden_tail
     windows = cut(as_segments(numbered(n_bins, 1)), window, shown // 2)
     stitcher = Stitcher(windows, hidden_tail=hidden_tail)
@@ -88,7 +88,7 @@ def test_no_seam_shows_beside_hidden_tails(n_bins, window, hidden_tail):
     assert largest_jump(stitcher.result()) < 2.2 / shown + 0.06
 
 
-def test_a_hidden_tail_gives_way_to_windows_that_saw_the_bins():
+def test_hidden_tails_are_replaced_by_windows_that_saw_the_bins():
     window, hidden_tail, n_bins = 20, 4, 100
     windows = cut(as_segments(numbered(n_bins, 1)), window, 8)
     rates = np.ones((len(windows), window, 1))
@@ -100,7 +100,7 @@ def test_a_hidden_tail_gives_way_to_windows_that_saw_the_bins():
     np.testing.assert_allclose(stitched[-hidden_tail:], 100, rtol=1e-6)
 
 
-def test_without_windows_there_are_no_rates():
+def test_rows_without_windows_get_no_rates():
     segments = Segments(numbered(10), np.array([2]), np.array([8]))
     windows = cut(segments, 4, 2)
     stitcher = Stitcher(windows)
@@ -111,7 +111,7 @@ def test_without_windows_there_are_no_rates():
     assert not stitched[8:].any()
 
 
-def test_a_bin_counts_most_in_the_window_in_whose_middle_it_lies():
+def test_bins_near_the_middle_of_a_window_have_the_largest_weight():
     windows = cut(as_segments(numbered(30, 1)), 20, 10)
     stitcher = Stitcher(windows)
     stitcher.add([0, 1], np.stack([np.zeros((20, 1)), np.ones((20, 1))]))
@@ -129,7 +129,7 @@ def batch():
 
 
 @HIDING
-def test_inference_shows_all_that_may_be_shown(batch, heldout, n_forecast, monkeypatch):
+def test_inference_shows_all_visible_entries(batch, heldout, n_forecast, monkeypatch):
     monkeypatch.setattr("sklearn_stndt.inference.rates.inference_batch_size", lambda *args: 100)
     net = spying_net(heldout_neurons=tuple(heldout), forecast_bins=n_forecast)
     ((indices, rates),) = iterate_rates(net, windows_of(batch))
@@ -142,7 +142,7 @@ def test_inference_shows_all_that_may_be_shown(batch, heldout, n_forecast, monke
     assert not grad
 
 
-def test_gradients_are_as_before_between_batches(batch, monkeypatch):
+def test_gradients_are_enabled_between_batches(batch, monkeypatch):
     monkeypatch.setattr(cost, "MAX_INFERENCE_ENTRIES", 1)
     net = small_net()
     n_batches = 0
@@ -169,7 +169,7 @@ def test_batches_of_any_size_give_the_same_rates(batch, monkeypatch, bound):
 
 @pytest.fixture
 def net():
-    """An untrained net whose weights are all random, so that no path is closed."""
+    """An untrained net with random weights, none of which is 0."""
     net = small_net()
     with torch.no_grad():
         for weights in net.module_.parameters():

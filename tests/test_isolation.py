@@ -1,3 +1,5 @@
+"""The seed and the thread count of torch are set for a block only."""
+
 import threading
 
 import pytest
@@ -9,7 +11,7 @@ from sklearn_stndt.network.isolation import isolated_torch
 
 @pytest.fixture(autouse=True)
 def four_threads():
-    """A thread count of the user's own that no test asks for."""
+    """Set a thread count that no test uses inside a block."""
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     yield
@@ -21,7 +23,7 @@ def draw(seed, n=5):
         return torch.rand(n).tolist()
 
 
-def test_the_same_seed_gives_the_same_numbers():
+def test_the_seed_determines_the_numbers():
     first = draw(3)
     torch.rand(7)
     assert draw(3) == first
@@ -29,13 +31,13 @@ def test_the_same_seed_gives_the_same_numbers():
 
 
 @pytest.mark.parametrize("seed", [0, None])
-def test_the_block_has_its_own_thread_count(seed):
+def test_the_thread_count_holds_only_inside_the_block(seed):
     with isolated_torch(2, seed):
         assert torch.get_num_threads() == 2
     assert torch.get_num_threads() == 4
 
 
-def test_the_global_generator_stays_as_it_was():
+def test_the_global_generator_is_unchanged():
     before = torch.random.get_rng_state()
     draw(0)
     assert torch.equal(torch.random.get_rng_state(), before)
@@ -48,20 +50,20 @@ def raise_inside(error):
 
 
 @pytest.mark.parametrize("error", [ValueError("in the block"), KeyboardInterrupt()])
-def test_everything_is_put_back_after_an_exception(error):
+def test_state_is_restored_after_an_exception(error):
     before = torch.random.get_rng_state()
     with pytest.raises(type(error)):
         raise_inside(error)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert torch.get_num_threads() == 4
-    # and the next block finds the door open, in another thread too
+    # the lock is released, so that another thread can enter
     thread = threading.Thread(target=draw, args=(0,), daemon=True)
     thread.start()
     thread.join(LIMIT)
     assert not thread.is_alive()
 
 
-def test_blocks_nest():
+def test_blocks_can_be_nested():
     expected_outer, expected_inner = draw(1, 6), draw(2, 3)
     with isolated_torch(3, 1):
         outer = torch.rand(3).tolist()
@@ -82,7 +84,7 @@ def test_python_threads_wait_for_each_other():
         with isolated_torch(1, 1):
             numbers = torch.rand(3).tolist()
             second.start()
-            # without a lock the second thread enters now, and seeds the generator of both
+            # without a lock, the second thread would enter now and seed the common generator
             second_is_inside.wait(0.3)
             drawn[1] = numbers + torch.rand(3).tolist()
 
@@ -101,7 +103,7 @@ def test_python_threads_wait_for_each_other():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_the_generator_of_the_gpu_stays_as_it_was(device):
+def test_the_generator_of_the_gpu_is_unchanged(device):
     # torch.manual_seed seeds every CUDA device, also for a block on the CPU
     before = torch.cuda.get_rng_state()
     with isolated_torch(1, 0, device):

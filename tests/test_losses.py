@@ -34,7 +34,7 @@ def entries(*indices):
         # a mean over the entries of a group
         ({"masked": entries((0, 0))}, 1.0),
         ({"masked": entries((0, 0), (1, 0), (0, 1))}, (2 + DEARER) / 3),
-        # the three held-out entries weigh as much as the one masked: a sum of means
+        # three held-out entries have the weight of one masked entry: a sum of means
         (
             {"masked": entries((0, 0)), "heldout": entries((0, 1), (0, 2), (1, 2))},
             1 + DEARER,
@@ -53,7 +53,7 @@ def entries(*indices):
         ({"masked": entries()}, 0.0),
     ],
 )
-def test_groups_are_averaged_apart_and_added(groups, expected):
+def test_groups_are_averaged_separately_and_added(groups, expected):
     loss = masked_modelling_loss(poisson_nll(LOG_RATES, SPIKES), loss_weights(**groups))
     assert loss.shape == ()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
@@ -69,7 +69,7 @@ def test_gradient_is_finite_where_a_group_has_no_entries():
 
 
 @pytest.mark.parametrize("value", [MAX_LOG_RATE, -1e4])
-def test_log_rates_of_unscored_entries_reach_neither_loss_nor_gradient(value):
+def test_log_rates_of_unscored_entries_do_not_influence_the_loss(value):
     log_rates = torch.zeros(1, 2, 3)
     log_rates[0, 0, 2] = value
     log_rates.requires_grad_()
@@ -102,7 +102,7 @@ def test_info_nce_has_the_value_computed_by_hand():
     #   first 2 with first 1, second 1, second 2:  0,        1/sqrt 2, 1
     #   second 1 with first 1, first 2, second 2:  1/sqrt 2, 1/sqrt 2, 1/sqrt 2
     #   second 2 with first 1, first 2, second 1:  0,        1,        1/sqrt 2
-    # and each has to find the partner: second 1, second 2, first 1, first 2.
+    # and the partner of each is: second 1, second 2, first 1, first 2.
     first = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     second = torch.tensor([[3.0, 3.0], [0.0, 1.0]])
     temperature, c = 0.5, 1 / math.sqrt(2)
@@ -130,7 +130,7 @@ def test_info_nce_is_lower_for_matching_pairs():
     assert shuffled > 5
 
 
-def test_info_nce_looks_at_directions_alone():
+def test_info_nce_depends_only_on_directions():
     generator = torch.Generator().manual_seed(0)
     first, second = torch.randn(2, 5, 3, generator=generator)
     lengths = torch.tensor([1.0, 2.0, 3.0, 40.0, 0.5])[:, None]

@@ -27,12 +27,12 @@ def test_mask_ratio_is_the_share_of_the_visible_entries(ratio):
     assert mask[visible].float().mean().item() == pytest.approx(ratio, abs=0.01)
 
 
-def test_a_number_masks_every_trial_alike():
+def test_a_number_masks_the_same_share_of_every_trial():
     shares = draw_mask(torch.ones(SHAPE, dtype=torch.bool), 0.5).float().mean((1, 2))
     assert (shares - 0.5).abs().max() < 0.05
 
 
-def test_of_a_range_each_trial_draws_its_own_share():
+def test_each_trial_draws_its_share_from_a_range():
     low, high = 0.2, 0.8
     shares = draw_mask(torch.ones(400, 30, 40, dtype=torch.bool), (low, high)).float().mean((1, 2))
     assert low - 0.05 < shares.min() < low + 0.05
@@ -44,8 +44,8 @@ def test_of_a_range_each_trial_draws_its_own_share():
 
 def test_masks_are_single_entries_rather_than_bins_or_neurons():
     mask = draw_mask(torch.ones(SHAPE, dtype=torch.bool), 0.5)
-    assert (mask.float().mean(1) - 0.5).abs().max() < 0.4  # of no neuron all bins
-    assert (mask.float().mean(2) - 0.5).abs().max() < 0.4  # of no bin all neurons
+    assert (mask.float().mean(1) - 0.5).abs().max() < 0.4  # not all bins of any neuron
+    assert (mask.float().mean(2) - 0.5).abs().max() < 0.4  # not all neurons of any bin
 
 
 @pytest.fixture
@@ -59,12 +59,12 @@ def drawn():
 @pytest.mark.parametrize(
     ("token_ratio", "random_ratio"), [(1.0, 0.0), (0.8, 0.5), (0.5, 1.0), (0.3, 0.0), (0.0, 0.4)]
 )
-def test_masked_entries_are_shared_out_between_token_random_and_kept(
+def test_masked_entries_become_tokens_or_random_counts_or_are_kept(
     drawn, token_ratio, random_ratio
 ):
     spikes, visible, masked = drawn
     fed, shown = corrupt(spikes + 0.5, visible, masked, token_ratio, random_ratio)
-    # counts end in one half here, random counts do not: so the two can be told apart
+    # counts end in one half here, random counts are whole numbers
     is_random = fed == fed.round()
     as_token, as_random = masked & ~shown, masked & shown & is_random
     rest = 1 - token_ratio
@@ -74,7 +74,7 @@ def test_masked_entries_are_shared_out_between_token_random_and_kept(
     assert torch.equal(fed[kept], spikes[kept] + 0.5)
 
 
-def test_nothing_but_masked_entries_is_corrupted(drawn):
+def test_only_masked_entries_are_corrupted(drawn):
     spikes, visible, masked = drawn
     fed, shown = corrupt(spikes, visible, masked, 0.5, 0.5)
     assert torch.equal(fed[~masked], spikes[~masked])
@@ -98,7 +98,7 @@ def test_by_default_all_masked_entries_are_hidden_and_no_count_changes(drawn):
     assert torch.equal(shown, visible & ~masked)
 
 
-def test_arguments_stay_as_they_were(drawn):
+def test_arguments_are_unchanged(drawn):
     before = [tensor.clone() for tensor in drawn]
     corrupt(*drawn, 0.5, 0.5)
     draw_mask(drawn[1], 0.5)
@@ -114,15 +114,15 @@ def test_every_entry_is_in_exactly_one_fold(shape):
     assert torch.equal(times_hidden, torch.ones(shape, dtype=torch.int32))
 
 
-def test_folds_are_speckled_and_of_about_one_size():
+def test_folds_are_random_and_of_similar_size():
     folds = speckled_folds(SHAPE)
     assert (folds.unique(return_counts=True)[1] / folds.numel() - 0.2).abs().max() < 0.01
-    for fold in range(N_FOLDS):  # of no neuron and of no bin of a trial all entries
+    for fold in range(N_FOLDS):  # not all entries of any neuron or bin of a trial
         assert (folds == fold).float().mean(1).max() < 0.6
         assert (folds == fold).float().mean(2).max() < 0.6
 
 
-def test_folds_are_decided_by_the_shape_alone():
+def test_folds_depend_only_on_the_shape():
     before = torch.random.get_rng_state()
     folds = speckled_folds(SHAPE)
     assert torch.equal(torch.random.get_rng_state(), before)

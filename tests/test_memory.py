@@ -16,7 +16,7 @@ def test_linux_names_the_available_memory():
     assert 2**20 < available_memory() < 2**50
 
 
-def test_available_memory_is_unknown_where_the_system_does_not_name_it(monkeypatch, tmp_path):
+def test_available_memory_is_none_if_the_system_does_not_report_it(monkeypatch, tmp_path):
     meminfo = tmp_path / "meminfo"
     monkeypatch.setattr(memory, "Path", lambda path: meminfo)
     assert available_memory() is None
@@ -32,12 +32,12 @@ def test_a_window_that_cannot_fit_is_refused_before_training(small, monkeypatch)
         small(n_heads=4).fit(np.ones((3, 400, 5)))
 
 
-def test_where_nothing_is_known_nothing_is_refused(monkeypatch):
+def test_no_window_is_refused_if_the_memory_is_unknown(monkeypatch):
     monkeypatch.setattr(memory, "available_memory", lambda: None)
     check_memory(STNDT(4, 4), 10**6, 4)
 
 
-def test_what_a_step_frees_is_there_for_the_next():
+def test_freed_memory_is_reused_by_the_next_step():
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("the C library is not glibc")
     steps = (

@@ -91,7 +91,7 @@ def test_trials_and_their_concatenation_score_the_same():
 
 
 @pytest.mark.parametrize("under_nan", [np.nan, np.inf, -1.0, 0.0, 1e300])
-def test_nan_spikes_are_dropped_with_whatever_rate_is_under_them(under_nan):
+def test_rates_of_nan_spikes_are_ignored(under_nan):
     rng = np.random.default_rng(0)
     rates = rng.gamma(1.0, 1.0, size=(50, 3))
     spikes = rng.poisson(rates).astype(float)
@@ -100,7 +100,7 @@ def test_nan_spikes_are_dropped_with_whatever_rate_is_under_them(under_nan):
     assert bits_per_spike(padded_spikes, padded_rates) == bits_per_spike(spikes, rates)
 
 
-def test_a_neuron_that_is_nan_throughout_changes_nothing():
+def test_a_neuron_that_is_always_nan_changes_nothing():
     rng = np.random.default_rng(0)
     rates = rng.gamma(1.0, 1.0, size=(50, 3))
     spikes = rng.poisson(rates).astype(float)
@@ -141,7 +141,7 @@ def test_arguments_are_never_changed(dtype):
 
 @pytest.mark.parametrize("spike_dtype", [np.uint8, np.float16, np.float32, np.int64, object])
 @pytest.mark.parametrize("rate_dtype", [np.float16, np.float32])
-def test_narrow_dtypes_are_summed_in_float64(spike_dtype, rate_dtype):
+def test_small_dtypes_are_summed_in_float64(spike_dtype, rate_dtype):
     rng = np.random.default_rng(0)
     # Sums over 40,000 bins overflow in float16 (at 65,504) and in uint8.
     rates = rng.gamma(2.0, 2.0, size=(40_000, 2)).astype(rate_dtype)
@@ -157,7 +157,7 @@ def test_masked_entries_count_as_nan():
     assert bits_per_spike(masked, rates) == bits_per_spike(spikes[:2], rates[:2])
 
 
-def test_without_spikes_the_score_is_nan_and_says_so():
+def test_without_spikes_the_score_is_nan_with_a_warning():
     with pytest.warns(RuntimeWarning, match="not defined without spikes"):
         assert math.isnan(bits_per_spike(np.zeros((5, 2)), np.ones((5, 2))))
 
@@ -171,7 +171,7 @@ def test_without_spikes_the_score_is_nan_and_says_so():
         ([[0.5], [np.inf]], [[0.0], [2.0]]),
     ],
 )
-def test_swapped_arguments_are_named_as_such(spikes, rates):
+def test_swapped_arguments_are_recognised(spikes, rates):
     with pytest.raises(ValueError, match="probably swapped"):
         bits_per_spike(spikes, rates)
 
@@ -179,8 +179,8 @@ def test_swapped_arguments_are_named_as_such(spikes, rates):
 @pytest.mark.parametrize(
     ("spikes", "rates"),
     [
-        ([[0.5], [1.5]], [[0.4], [1.0]]),  # smoothed counts as the truth
-        ([[0], [2]], [[1], [2]]),  # whole rates
+        ([[0.5], [1.5]], [[0.4], [1.0]]),  # smoothed counts instead of counts
+        ([[0], [2]], [[1], [2]]),  # rates that are whole numbers
     ],
 )
 def test_unusual_but_legal_values_are_not_mistaken_for_swapped_arguments(spikes, rates):
@@ -212,6 +212,6 @@ def test_unusual_but_legal_values_are_not_mistaken_for_swapped_arguments(spikes,
         (None, [[0.5]], ValueError, r"spikes has shape \(\)"),
     ],
 )
-def test_bad_input_is_told_what_came_and_what_was_wanted(spikes, rates, error, message):
+def test_bad_input_is_refused(spikes, rates, error, message):
     with pytest.raises(error, match=message):
         bits_per_spike(spikes, rates)

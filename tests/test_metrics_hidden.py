@@ -18,7 +18,7 @@ def trials():
 @pytest.mark.parametrize(
     "neurons", [[4, 1], np.array([4, 1]), [-2, 1], [False, True, False, False, True, False]]
 )
-def test_co_bps_scores_the_named_neurons_alone(trials, neurons):
+def test_co_bps_scores_only_the_given_neurons(trials, neurons):
     spikes, rates = trials
     assert co_bps(spikes, rates, neurons) == pytest.approx(
         bits_per_spike(spikes[..., [1, 4]], rates[..., [1, 4]]), abs=1e-12
@@ -31,7 +31,7 @@ def test_co_bps_without_neurons_scores_all_that_is_passed(trials):
     assert co_bps(spikes[0], rates[0], [2]) == bits_per_spike(spikes[0][:, [2]], rates[0][:, [2]])
 
 
-def test_fp_bps_scores_the_last_bins_alone(trials):
+def test_fp_bps_scores_only_the_last_bins(trials):
     spikes, rates = trials
     assert fp_bps(spikes, rates, 7) == bits_per_spike(spikes[:, -7:], rates[:, -7:])
     assert fp_bps(spikes[0], rates[0], 7) == bits_per_spike(spikes[0, -7:], rates[0, -7:])
@@ -50,7 +50,7 @@ def test_rates_of_another_unit_get_a_warning_that_can_be_switched_off(
     with pytest.warns(UserWarning, match=message) as caught:
         warned = score(spikes, factor * rates)
     assert caught[0].filename == __file__
-    assert score(spikes, factor * rates, check=False) == warned  # and no warning is an error
+    assert score(spikes, factor * rates, check=False) == warned  # a warning would be an error
 
 
 @pytest.mark.parametrize("score", [co_bps, fp_bps])
@@ -97,7 +97,7 @@ def test_true_rates_and_few_spikes_get_no_warning(trials):
         (lambda s, r: fp_bps(s, r, 2.5), "from 1 to 40"),
     ],
 )
-def test_bad_arguments_are_named(trials, call, message):
+def test_bad_arguments_are_refused(trials, call, message):
     with pytest.raises(ValueError, match=message):
         call(*trials)
 
@@ -113,7 +113,7 @@ def test_arguments_are_never_changed(trials):
     assert (spikes.tobytes(), rates.tobytes()) == before
 
 
-# -- few shots ----------
+# ---- few shots
 
 
 def latents(n_trials, n_extra, seed=0):
@@ -129,7 +129,7 @@ def few(n_extra, n_shots, **params):
     return few_shot_co_bps(spikes[60:], z[60:], spikes[:60], z[:60], n_shots, log=False, **params)
 
 
-def test_few_shot_read_out_nears_the_true_rates_with_many_trials():
+def test_few_shot_scores_approach_that_of_the_true_rates():
     spikes, _, rates = latents(120, 0)
     true = bits_per_spike(spikes[60:], rates[60:])
     assert true > 0.3
@@ -182,7 +182,7 @@ def test_a_neuron_silent_in_the_shots_and_hidden_bins_score_finite():
         ({"train_spikes": np.ones((900, 1))}, "n_trials, n_bins, n_heldout"),
     ],
 )
-def test_bad_arguments_of_few_shots_are_named(change, message):
+def test_bad_arguments_of_few_shots_are_refused(change, message):
     spikes, z, _ = latents(60, 0)
     params = {
         "spikes": spikes[30:],

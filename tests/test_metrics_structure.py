@@ -79,13 +79,13 @@ def test_jitter_is_undone(averages, sign):
         ({"jitter": np.ones(12)}, ValueError, "NaN in bins whose PSTH is known"),
     ],
 )
-def test_bad_arguments_of_psth_r2_are_named(averages, change, error, message):
+def test_bad_arguments_of_psth_r2_are_refused(averages, change, error, message):
     psth, rates, labels = averages
     with pytest.raises(error, match=message):
         psth_r2(**({"psth": psth, "rates": rates, "conditions": labels} | change))
 
 
-# -- produced time ----------
+# ---- produced time
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_tp_corr_is_negative_where_short_times_go_with_speed(intervals):
     assert tp_corr(-produced, rates, labels) > 0.95
 
 
-def test_tp_corr_measures_speed_within_the_mask_alone(intervals):
+def test_tp_corr_measures_speed_only_within_the_mask(intervals):
     produced, rates, labels = intervals
     mask = np.arange(30) >= np.arange(40)[:, None] % 10  # starts differ between trials
     noisy = np.where(mask[..., None], rates, np.random.default_rng(0).normal(size=rates.shape))
@@ -135,7 +135,7 @@ def test_trials_with_nan_are_left_out(intervals):
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
-def test_tp_corr_takes_any_labels_and_leaves_out_missing_ones(intervals, missing):
+def test_tp_corr_accepts_any_labels_and_leaves_out_missing_ones(intervals, missing):
     produced, rates, labels = intervals
     expected = tp_corr(produced[5:], rates[5:], labels[5:])
     for names in (["eye", "hand"], [1, "hand"], [False, True]):
@@ -145,7 +145,7 @@ def test_tp_corr_takes_any_labels_and_leaves_out_missing_ones(intervals, missing
         assert tp_corr(produced, rates, rows) == pytest.approx(expected)
 
 
-def test_a_lonely_trial_is_left_out_with_a_warning(intervals):
+def test_a_single_trial_of_a_condition_is_left_out_with_a_warning(intervals):
     produced, rates, labels = intervals
     labels = labels.copy()
     labels[0] = 7
@@ -172,13 +172,13 @@ def test_a_constant_time_has_no_correlation(intervals):
         ({"rates": np.full((40, 30, 2), np.nan)}, "NaN in bins of trial 0"),
     ],
 )
-def test_bad_arguments_of_tp_corr_are_named(intervals, change, message):
+def test_bad_arguments_of_tp_corr_are_refused(intervals, change, message):
     params = dict(zip(("produced", "rates", "conditions"), intervals, strict=True))
     with pytest.raises(ValueError, match=message):
         tp_corr(**(params | change))
 
 
-# -- velocity ----------
+# ---- velocity
 
 
 @pytest.fixture
@@ -221,7 +221,7 @@ def test_bins_with_unknown_velocity_are_left_out(decodable):
     assert velocity_r2(velocity, rates, train_velocity, train_rates) == pytest.approx(expected)
 
 
-def test_each_mask_has_a_decoder_of_its_own(decodable):
+def test_each_mask_has_its_own_decoder(decodable):
     velocity, rates, train_velocity, train_rates = decodable
     flip, train_flip = np.arange(8) % 2 == 1, np.arange(12) % 2 == 1
     velocity = np.where(flip[:, None, None], -velocity, velocity)
@@ -265,7 +265,7 @@ def test_rates_of_two_units_get_a_warning(decodable):
         (2, np.full((12, 25, 2), np.nan), "0 training bins"),
     ],
 )
-def test_bad_arrays_of_velocity_r2_are_named(decodable, index, value, message):
+def test_bad_arrays_of_velocity_r2_are_refused(decodable, index, value, message):
     arrays = list(decodable)
     arrays[index] = value
     with pytest.raises(ValueError, match=message):
@@ -286,6 +286,6 @@ def test_bad_arrays_of_velocity_r2_are_named(decodable, index, value, message):
         ({"lag": 0.5}, "whole number of bins"),
     ],
 )
-def test_bad_parameters_of_velocity_r2_are_named(decodable, params, message):
+def test_bad_parameters_of_velocity_r2_are_refused(decodable, params, message):
     with pytest.raises(ValueError, match=message):
         velocity_r2(*decodable, **params)

@@ -1,4 +1,4 @@
-"""The network: what influences its rates, its shapes, and its attention weights."""
+"""The network: influences on its rates, its shapes, and its attention weights."""
 
 from functools import partial
 
@@ -19,7 +19,7 @@ FORMS = {
     "temporal": TEMPORAL,
     "last": LAST,
     "all": ALL,
-    "last, a channel a neuron": {**LAST, "d_model": None},
+    "last, one channel per neuron": {**LAST, "d_model": None},
     "published": PUBLISHED,
 }
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def build(n_neurons=N_NEURONS, n_bins=N_BINS, **params):
-    """A small network in float64 and without dropout, no parameter of which is 0."""
+    """A small network in float64, without dropout and without parameters that are 0."""
     small = {"n_layers": 2, "n_heads": 2, "d_model": 6, "dim_feedforward": 8, "d_spatial": 4}
     dropout = {"dropout": 0.0, "dropout_embedding": 0.0, "dropout_rates": 0.0}
     network = STNDT(n_neurons, n_bins, **(small | dropout | params)).double().eval()
@@ -50,7 +50,7 @@ def assert_same_bits(first, second):
             assert torch.equal(a, b)
 
 
-# ---------------------------------------------------------------------- context
+# ---- context
 
 
 @pytest.mark.parametrize("local", [True, False])
@@ -66,7 +66,7 @@ def test_a_bin_influences_the_bins_of_its_context_and_no_other(n_layers, context
         other = spikes.clone()
         other[0, changed] += 3
         differs = (network(other, visible).log_rates != before).any(2)[0]
-        # whoever looks back sees what lies before it, so an influence goes the other way
+        # a bin that attends to earlier bins is influenced by them, so influence goes forward
         expected = [changed - ahead <= t <= changed + back for t in range(N_BINS)]
         assert differs.tolist() == expected
 
@@ -80,11 +80,11 @@ def test_without_a_context_every_bin_influences_every_other(form):
     assert (network(spikes, all_visible(spikes)).log_rates != before).any(2).all()
 
 
-# ---------------------------------------------------------------------- hidden entries
+# ---- hidden entries
 
 
 def speckled(spikes):
-    """Entries hidden here and there, a hidden bin, a hidden neuron, and a hidden end."""
+    """Random hidden entries, a hidden bin, a hidden neuron, and a hidden end of a trial."""
     visible = torch.rand(spikes.shape) < 0.7
     visible[0, 4] = False
     visible[1, :, 2] = False
@@ -95,7 +95,7 @@ def speckled(spikes):
 @pytest.mark.parametrize("scaling", ["sqrt", "standardized", "counts"])
 @pytest.mark.parametrize("context", [None, (2, 2)])
 @every_form
-def test_hidden_entries_reach_nothing(form, scaling, context):
+def test_hidden_entries_do_not_influence_the_output(form, scaling, context):
     network = build(**(form | {"input_scaling": scaling, "context": context}))
     spikes = counts()
     visible = speckled(spikes)
@@ -107,7 +107,7 @@ def test_hidden_entries_reach_nothing(form, scaling, context):
 
 
 @every_form
-def test_visible_entries_reach_the_rates(form):
+def test_visible_entries_influence_rates(form):
     network = build(**form)
     spikes = counts()
     visible = speckled(spikes)
@@ -119,7 +119,7 @@ def test_visible_entries_reach_the_rates(form):
 
 @every_form
 def test_a_hidden_count_is_not_a_count_of_zero(form):
-    # the published form alone shows the network a 0 where an entry is hidden
+    # only in the published form are hidden entries zeros
     network = build(**form)
     spikes = torch.zeros(1, N_BINS, N_NEURONS, dtype=torch.float64)
     visible = all_visible(spikes)
@@ -131,7 +131,7 @@ def test_a_hidden_count_is_not_a_count_of_zero(form):
 
 @pytest.mark.parametrize("context", [None, (1, 1)])
 @every_form
-def test_a_trial_that_is_hidden_entirely_is_finite_and_leaves_the_others_alone(form, context):
+def test_a_hidden_trial_is_finite_and_does_not_influence_others(form, context):
     network = build(**form, context=context)
     spikes = counts()
     visible = all_visible(spikes)
@@ -157,7 +157,7 @@ def test_gradients_of_a_batch_with_a_hidden_trial_are_finite(form):
 
 
 def shortened(network, n_bins, **params):
-    """The same network for a window of fewer bins: all that belongs to later bins cut off."""
+    """The same network for a window of fewer bins, without the parameters of later bins."""
     short = build(n_bins=n_bins, **params)
     state = network.state_dict()
     for name, target in short.state_dict().items():
@@ -170,7 +170,7 @@ def shortened(network, n_bins, **params):
 @pytest.mark.parametrize("context", [None, (3, 2)])
 @every_form
 def test_padding_changes_no_rate_of_the_visible_bins(form, context, n_padding):
-    # a fixed width of spatial keys, for the window's would change with the window
+    # the default width of spatial keys in the published form depends on the window
     params = form | {"context": context, "d_spatial": 4}
     network = build(**params)
     spikes = counts()
@@ -205,9 +205,9 @@ def test_trials_of_a_batch_do_not_influence_each_other(form):
         torch.testing.assert_close(together.encoded[[trial]], alone.encoded)
 
 
-# ---------------------------------------------------------------------- neurons
+# ---- neurons
 
-# where the default network has an axis of neurons
+# axis of neurons of each tensor of the default network
 NEURON_AXES = {
     "scaling.center": 0,
     "scaling.scale": 0,
@@ -242,7 +242,7 @@ def test_permuting_neurons_permutes_rates(scaling):
 
 
 @pytest.mark.parametrize("d_model", [None, 6])
-def test_spatial_weights_mix_the_stream_neuron_by_neuron(d_model):
+def test_spatial_weights_mix_neurons_as_defined(d_model):
     mixing = build(d_model=d_model).mix_last
     x = torch.randn(2, N_BINS, d_model or N_NEURONS, dtype=torch.float64)
     courses = torch.randn(2, N_NEURONS, N_BINS, dtype=torch.float64)
@@ -254,14 +254,14 @@ def test_spatial_weights_mix_the_stream_neuron_by_neuron(d_model):
     mixed = torch.zeros_like(channels)
     for neuron in range(N_NEURONS):
         for other in range(N_NEURONS):
-            # a row of the weights says to whom a neuron listens
+            # a row of the weights is the attention of one neuron to the others
             mixed[:, :, neuron] += weights[:, neuron, other, None] * channels[:, :, other]
     if d_model is not None:
         mixed = mixing.from_neurons(mixed)
     torch.testing.assert_close(out, mixed)
 
 
-# ---------------------------------------------------------------------- shapes
+# ---- shapes
 
 
 @settings(deadline=None, max_examples=40)
@@ -303,7 +303,7 @@ def test_every_shape_works(shape, params, return_attention):
     assert spatial == return_attention * n_mixings * [(n_trials, n_neurons, n_neurons)]
 
 
-def test_single_precision_stays_single():
+def test_single_precision_is_kept():
     network = build().float()
     spikes = counts().float()
     output = network(spikes, all_visible(spikes), return_attention=True)
@@ -311,12 +311,12 @@ def test_single_precision_stays_single():
     assert output.temporal_weights[0].dtype == output.spatial_weights[0].dtype == torch.float32
 
 
-# ---------------------------------------------------------------------- attention weights
+# ---- attention weights
 
 
 @pytest.mark.parametrize("context", [None, (3, 1)])
 @every_form
-def test_rows_of_attention_weights_sum_to_1_over_what_may_be_seen(form, context):
+def test_attention_weights_sum_to_1_over_visible_keys(form, context):
     network = build(**form, context=context)
     spikes = counts()
     visible = speckled(spikes)
@@ -338,7 +338,7 @@ def test_rows_of_attention_weights_sum_to_1_over_what_may_be_seen(form, context)
 
 @pytest.mark.parametrize("context", [None, (3, 1)])
 @every_form
-def test_asking_for_attention_weights_changes_no_rate(form, context):
+def test_returning_attention_weights_changes_no_rate(form, context):
     network = build(**form, context=context)
     spikes = counts()
     for visible in (all_visible(spikes), speckled(spikes)):

@@ -1,4 +1,4 @@
-"""The network as it begins to train."""
+"""The network before training, and the gradients of its parameters."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def test_rates_start_near_the_mean_rates(form):
     network.set_statistics(mean_rates, roots.mean(0), roots.std(0).clamp(min=0.1))
     with torch.no_grad():
         log_rates = network(spikes, all_visible(spikes)).log_rates
-    # the means span a factor of 1,000: e^.5 is near
+    # the mean rates span a factor of 1,000, and e^0.5 is small in comparison
     assert (log_rates - mean_rates.log()).abs().mean() < 0.5
 
 
@@ -42,7 +42,7 @@ def test_training_starts_with_the_temporal_network():
 
 @pytest.mark.parametrize("local", [True, False])
 @torch.no_grad()
-def test_attention_starts_local_where_it_is_asked_for(local):
+def test_local_attention_is_local_before_training(local):
     network = STNDT(N_NEURONS, 40, local_attention=local).eval()
     spikes = draw_counts(n_bins=40)
     output = network(spikes, all_visible(spikes), return_attention=True)
@@ -53,7 +53,7 @@ def test_attention_starts_local_where_it_is_asked_for(local):
 
 
 def train_some_steps(network, n_steps):
-    """Train on masked counts; what is left in `grad` is of the last step."""
+    """Train on masked counts, and keep the gradients of the last step."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     spikes = draw_counts(8)
     for _ in range(n_steps):
@@ -74,15 +74,15 @@ def without_gradient(network):
 
 
 @DEFAULT_AND_PUBLISHED
-def test_no_parameter_is_dead(form):
+def test_every_parameter_gets_a_gradient(form):
     network = STNDT(N_NEURONS, N_BINS, **form)
-    # several steps, because the map back from neurons starts at zero
+    # several steps, because the projection back from neurons starts at zero
     train_some_steps(network, 3)
     assert without_gradient(network) == []
 
 
 @DEFAULT_AND_PUBLISHED
-def test_the_contrast_reaches_all_but_the_end(form):
+def test_the_contrast_trains_all_but_the_read_out(form):
     network = STNDT(N_NEURONS, N_BINS, **form)
     train_some_steps(network, 3)
     network.zero_grad()
@@ -90,6 +90,6 @@ def test_the_contrast_reaches_all_but_the_end(form):
     first, second = (network(spikes, torch.rand(spikes.shape) < 0.7).encoded for _ in range(2))
     info_nce(first, second, 0.07).backward()
     end = {"norm.weight", "norm.bias", "readout.bias"}
-    if form == PUBLISHED:  # otherwise the readout's weights lead to neuron space too
+    if form == PUBLISHED:  # otherwise spatial attention uses the weights of the readout
         end.add("readout.weight")
     assert set(without_gradient(network)) == end

@@ -31,7 +31,7 @@ def batch():
     return draw_counts_with_gaps()
 
 
-def test_without_further_parameters_only_missing_entries_are_hidden(batch):
+def test_by_default_only_missing_entries_are_hidden(batch):
     spikes, known, visible = spying_net().split_visible(batch)
     assert torch.equal(known, ~batch.isnan())
     assert torch.equal(visible, known)
@@ -55,7 +55,7 @@ def test_training_never_shows_what_is_missing_or_always_hidden(batch, heldout, n
         assert not (visible & ~allowed).any()
         assert 0.2 < (allowed & ~visible).sum() / allowed.sum() < 0.6
         assert training
-    # each view has a mask of its own
+    # each view has its own mask
     views = [visible for _, visible, *_ in net.module_.calls]
     assert not any(torch.equal(views[i], views[j]) for i, j in [(0, 1), (0, 2), (1, 2)])
 
@@ -112,9 +112,9 @@ def test_validation_scores_what_is_always_hidden_or_else_every_entry_once(
     net = spying_net(heldout_neurons=tuple(heldout), forecast_bins=n_forecast)
     step = net.validation_step((batch, None))
     allowed = may_be_shown(batch, heldout, n_forecast)
-    # folds pass together, one after the other
+    # folds are concatenated along the batch
     views = [view for _, visible, *_ in net.module_.calls for view in visible.split(len(batch))]
-    hidden = ~batch.isnan()  # forecast bins are scored in either case
+    hidden = ~batch.isnan()  # forecast bins are always scored
     if heldout:
         (view,) = views
         assert torch.equal(view, allowed)
@@ -158,6 +158,3 @@ def test_validation_hides_the_same_entries_in_every_epoch(batch):
     views = [visible for _, visible, *_ in net.module_.calls]
     half = len(views) // 2
     assert all(torch.equal(*pair) for pair in zip(views[:half], views[half:], strict=True))
-
-
-# ---------------------------------------------------------------------- inference

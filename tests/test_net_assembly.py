@@ -1,4 +1,4 @@
-"""How the net is put together: schedule, clipping, interruptions, and what can be overridden."""
+"""Assembly of the net: schedule, clipping, interruptions, and parameters to override."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def batch():
 
 
 class Fail(Callback):
-    """Ends training from outside in an epoch."""
+    """Raises an error in an epoch."""
 
     def __init__(self, error, epoch):
         self.error = error
@@ -49,7 +49,7 @@ def test_gradients_are_clipped(batch):
 
 
 @pytest.mark.parametrize("with_validation", [True, False])
-def test_an_interrupt_from_outside_is_remembered(batch, with_validation):
+def test_interruptions_are_recorded(batch, with_validation):
     windows = windows_of(batch)
     net = small_net([Fail(KeyboardInterrupt(), 2)], validation=windows if with_validation else None)
     net.partial_fit(windows)
@@ -58,7 +58,7 @@ def test_an_interrupt_from_outside_is_remembered(batch, with_validation):
 
 
 @pytest.mark.parametrize("with_validation", [True, False])
-def test_training_to_the_end_is_no_interrupt(batch, with_validation):
+def test_training_for_all_epochs_is_not_an_interruption(batch, with_validation):
     windows = windows_of(batch)
     net = small_net(validation=windows if with_validation else None)
     net.partial_fit(windows)
@@ -67,7 +67,7 @@ def test_training_to_the_end_is_no_interrupt(batch, with_validation):
     assert ("valid_bits" in net.history[-1]) == with_validation
 
 
-def test_other_errors_come_out_of_training(batch):
+def test_other_errors_are_raised(batch):
     net = small_net([Fail(ValueError("of a callback"), 1)])
     with pytest.raises(ValueError, match="of a callback"):
         net.partial_fit(windows_of(batch))
@@ -94,7 +94,7 @@ def test_every_training_window_is_seen_once_an_epoch_in_random_order(batch):
 @pytest.mark.parametrize(
     "optimizer", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop, torch.optim.RAdam]
 )
-def test_any_optimizer_can_take_the_place_of_adamw(batch, optimizer):
+def test_any_optimizer_can_replace_adamw(batch, optimizer):
     net = small_net(net_params={"optimizer": optimizer})
     net.partial_fit(windows_of(batch))
     assert type(net.optimizer_) is optimizer
@@ -131,15 +131,15 @@ def test_the_network_can_be_overridden():
 
 
 @pytest.mark.parametrize("net_params", [{"max_epochs": 6}, {"batch_size": 2}])
-def test_the_schedule_lasts_as_long_as_an_overridden_training(batch, net_params):
-    # or else the learning rate would be 0 for the rest of a longer training
+def test_the_schedule_follows_overridden_parameters(batch, net_params):
+    # otherwise the learning rate would be 0 for the rest of a longer training
     net = small_net(n_train=6, net_params=net_params)
     net.partial_fit(windows_of(batch))
     rates = [b["event_lr"] for epoch in net.history for b in epoch["batches"] if "event_lr" in b]
     assert min(rates) > 0
 
 
-def test_parameters_of_the_net_stay_as_they_were(batch):
+def test_net_params_are_unchanged(batch):
     net_params = {"callbacks": [Callback()], "max_epochs": 1}
     net = small_net(net_params=net_params)
     net.partial_fit(windows_of(batch))

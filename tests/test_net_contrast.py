@@ -1,4 +1,4 @@
-"""Where the contrastive loss acts, and on what views."""
+"""The contrastive loss: its views, and the parameters that it trains."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def net_with(spatial_layers="last", **params):
 
 
 @pytest.mark.parametrize("at", ["encoder", "embedding"])
-def test_the_views_have_a_corruption_of_their_own(batch, at, monkeypatch):
+def test_the_views_have_their_own_corruption(batch, at, monkeypatch):
     net = net_with(
         contrastive_at=at,
         mask_ratio=0.9,
@@ -38,14 +38,14 @@ def test_the_views_have_a_corruption_of_their_own(batch, at, monkeypatch):
     net.contrast(spikes, visible)
     assert len(seen) == 2
     for view, shown in seen:
-        # nothing is hidden; about a fifth may have become another count
+        # nothing is hidden, and at most about a fifth of the counts are changed
         assert torch.equal(shown.bool(), known)
         assert 0.05 < (view != spikes).sum() / known.sum() < 0.25
     assert not torch.equal(seen[0][0], seen[1][0])
 
 
 @pytest.mark.parametrize("spatial_layers", ["last", "all"])
-def test_at_the_embedding_it_trains_the_embeddings_alone(batch, spatial_layers):
+def test_contrast_at_the_embedding_trains_only_embeddings(batch, spatial_layers):
     net = net_with(spatial_layers, contrastive_at="embedding")
     spikes, _, visible = net.split_visible(batch)
     net.contrast(spikes, visible).backward()
@@ -57,7 +57,7 @@ def test_at_the_embedding_it_trains_the_embeddings_alone(batch, spatial_layers):
 
 
 @pytest.mark.parametrize("spatial_layers", ["last", "all"])
-def test_at_the_embedding_it_tells_trials_from_one_another(batch, spatial_layers):
+def test_contrast_at_the_embedding_distinguishes_trials(batch, spatial_layers):
     net = net_with(spatial_layers, contrastive_at="embedding", contrastive_mask_ratio=0.1)
     spikes, _, visible = net.split_visible(batch)
     alike = net.contrast(spikes[:1].expand_as(spikes), visible[:1].expand_as(visible))

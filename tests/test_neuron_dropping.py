@@ -1,4 +1,4 @@
-"""Dropping curves: what is scored stays the same while more and more is hidden."""
+"""Neuron dropping curves: scores of the same neurons while more and more others are hidden."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ HELDOUT = [1, 5, 9]
 
 @pytest.fixture(scope="module")
 def heldout(small, shaken, spikes):
-    """A network with held-out neurons, all of its weights at work."""
+    """A network with held-out neurons, with noise added to all weights."""
     return shaken(small(heldout_neurons=HELDOUT).fit(spikes), 0.1)
 
 
@@ -55,7 +55,7 @@ def test_random_curves_hide_random_neurons(heldout, spikes, curve):
     assert len({tuple(order) for order in curve.random_orders}) == 4
 
 
-def test_random_curves_are_summed_up_by_mean_and_two_standard_errors(curve):
+def test_random_curves_have_a_mean_and_two_standard_errors(curve):
     scores = curve.random_scores["bits_per_spike"]
     assert_allclose(curve.random_mean["bits_per_spike"], scores.mean(0))
     assert_allclose(curve.random_2se["bits_per_spike"], 2 * scores.std(0, ddof=1) / 2)
@@ -63,7 +63,7 @@ def test_random_curves_are_summed_up_by_mean_and_two_standard_errors(curve):
     assert (curve.random_2se["bits_per_spike"][1:] > 0).all()
 
 
-def test_curves_meet_where_all_are_hidden(small, spikes):
+def test_at_least_one_neuron_stays_visible(small, spikes):
     network = small(heldout_neurons=HELDOUT).fit(spikes)
     curve = neuron_dropping_curve(
         network, spikes, n_dropped=[8], ranking=-np.arange(12.0), n_random=2, random_state=0
@@ -74,7 +74,7 @@ def test_curves_meet_where_all_are_hidden(small, spikes):
         neuron_dropping_curve(network, spikes, n_dropped=[0, 9])
 
 
-def test_table_is_read_by_pandas(curve):
+def test_the_table_makes_a_data_frame(curve):
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(curve.table)
     assert list(table.n_dropped) == [0, 2, 3, 5]
@@ -84,13 +84,13 @@ def test_table_is_read_by_pandas(curve):
     assert_array_equal(table.random_2se, curve.random_2se["bits_per_spike"])
 
 
-def test_without_heldout_neurons_some_are_set_apart(shaken, fitted, spikes):
+def test_without_heldout_neurons_some_are_chosen_to_be_scored(shaken, fitted, spikes):
     network = shaken(fitted, 0.1)
     curve = neuron_dropping_curve(network, spikes, n_steps=1, n_random=2, random_state=0)
     assert len(curve.scored_neurons) == 3
     assert not set(curve.scored_neurons) & set(curve.order)
     assert np.isnan(curve.importances[curve.scored_neurons]).all()
-    # each of their entries is scored while it is hidden, the rest of them visible
+    # each entry of them is scored while it is hidden and the others are visible
     folds = entry_folds(spikes.shape)
     counts = hide(spikes, curve.order[: curve.n_dropped[1]])
     rates = np.empty(spikes.shape)
@@ -115,7 +115,7 @@ def test_scored_neurons_can_be_chosen(fitted, spikes, wanted, number):
         assert_array_equal(curve.scored_neurons, [3, 11])
 
 
-def test_a_second_estimator_takes_the_ranking_of_the_first(small, spikes, curve):
+def test_a_second_estimator_can_use_the_ranking_of_the_first(small, spikes, curve):
     ndt = small(attention="temporal", heldout_neurons=HELDOUT).fit(spikes)
     control = neuron_dropping_curve(ndt, spikes, ranking=curve)
     for name in ("n_dropped", "order", "random_orders", "scored_neurons", "importances"):
@@ -127,7 +127,7 @@ def test_a_second_estimator_takes_the_ranking_of_the_first(small, spikes, curve)
     assert_array_equal(importances.order, curve.order)
 
 
-def test_several_scorers_see_the_same_hidden_counts(small, spikes, reaches):
+def test_all_scorers_get_the_same_hidden_counts(small, spikes, reaches):
     pipeline = make_pipeline(small(heldout_neurons=HELDOUT), BinwiseRegressor(Ridge()))
     pipeline.fit(spikes, reaches.velocity)
     seen = []
@@ -158,7 +158,7 @@ def test_several_scorers_see_the_same_hidden_counts(small, spikes, reaches):
     assert default.scores["bits_per_spike"][1] == curve.scores["co-bps"][1]
 
 
-def test_scorers_of_scikit_learn_go_by_their_names(small, rows, groups, reaches):
+def test_scorers_of_scikit_learn_can_be_named(small, rows, groups, reaches):
     velocity = reaches.velocity.reshape(-1, 2)
     pipeline = make_pipeline(small(heldout_neurons=HELDOUT, window=20), Ridge())
     pipeline.fit(rows, velocity)
@@ -202,7 +202,7 @@ def test_an_ensemble_is_scored_by_its_mean_rates(small, spikes):
     assert_array_equal(curve.importances, neuron_importance(ensemble, spikes))
 
 
-def test_the_input_stays_as_it_is(heldout, spikes):
+def test_the_input_is_unchanged(heldout, spikes):
     before = spikes.copy()
     neuron_dropping_curve(heldout, spikes, n_steps=1, n_random=2)
     assert_array_equal(spikes, before)
@@ -232,12 +232,12 @@ def test_curves_can_be_repeated(fitted, spikes):
         ({"scored_neurons": list(range(12))}, "0 neurons may be hidden"),
     ],
 )
-def test_wrong_parameters_are_named(fitted, spikes, params, message):
+def test_wrong_parameters_are_refused(fitted, spikes, params, message):
     with pytest.raises(ValueError, match=message):
         neuron_dropping_curve(fitted, spikes, **params)
 
 
-def test_a_ranking_must_not_name_what_is_hidden_anyway(small, spikes):
+def test_a_ranking_of_hidden_neurons_is_refused(small, spikes):
     network = small(heldout_neurons=HELDOUT).fit(spikes)
     with pytest.raises(ValueError, match=r"includes neurons \[4\], which are always hidden"):
         neuron_dropping_curve(network, hide(spikes, 4), ranking=np.arange(12.0))

@@ -1,4 +1,4 @@
-"""Importance of neurons: by attention, by loss without them, by gradient."""
+"""Importance of neurons by attention, gradient, hiding and permutation."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ METHODS = ["attention", "gradient", "hiding", "permutation"]
 
 @pytest.fixture(scope="module")
 def heldout(small, shaken, spikes):
-    """A network with two held-out neurons, all of its weights at work."""
+    """A network with two held-out neurons, with noise added to all weights."""
     return shaken(small(heldout_neurons=[1, 5]).fit(spikes), 0.1)
 
 
@@ -62,7 +62,7 @@ def test_attention_is_what_a_neuron_receives_in_the_first_map(small, shaken, spi
     assert np.ptp(importance) > 0.01
 
 
-def test_hiding_is_the_loss_of_bits_of_the_heldout_neurons(heldout, spikes):
+def test_hiding_is_the_decrease_in_bits_of_the_heldout_neurons(heldout, spikes):
     importance = neuron_importance(heldout, spikes, "hiding")
     for neuron in (0, 6):
         without = heldout.transform(with_nan(spikes, neuron))[..., [1, 5]]
@@ -119,9 +119,9 @@ def test_importance_can_be_repeated(heldout, spikes):
         assert not np.array_equal(first, other, equal_nan=True)
 
 
-def test_gradient_is_the_size_of_finite_differences(shaken, small, spikes):
-    """Many projections against differences of each input, on a few bins."""
-    counts = spikes[:2, :6, :5] + 1.0  # the root has no derivative at 0
+def test_gradient_importance_equals_finite_differences(shaken, small, spikes):
+    """Compare many random projections with finite differences of each input."""
+    counts = spikes[:2, :6, :5] + 1.0  # the square root has no derivative at 0
     params = {"window": 6, "spatial_layers": "all", "d_model": None, "calibration": False}
     network = shaken(small(**params).fit(counts))
     importance = gradient_importance(network, as_segments(counts), 800, 0)
@@ -142,12 +142,12 @@ def test_gradient_is_the_size_of_finite_differences(shaken, small, spikes):
                 slope = (sides[0] - sides[1]) / width[:, None, None]
                 slope[..., neuron] = 0
                 squares[neuron] += (rates * slope.square()).sum()
-    # a random half of five neurons without oneself: half of the others, on average
+    # a random half of the five neurons, without the neuron itself
     expected = scaled.numpy().std((0, 1)) * np.sqrt(squares / 2 / (2 * 6))
     assert_allclose(importance, expected, rtol=0.15)
 
 
-def test_gradient_leaves_the_network_as_it_was(heldout, spikes):
+def test_gradient_importance_does_not_change_the_network(heldout, spikes):
     before = heldout.transform(spikes)
     neuron_importance(heldout, spikes, "gradient", random_state=0)
     assert all(weights.grad is None for weights in heldout.net_.module_.parameters())
@@ -185,7 +185,7 @@ def test_hiding_in_an_ensemble_is_that_of_its_mean_rates(small, spikes):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_pipeline_is_its_first_step(small, spikes, reaches, method):
+def test_importance_in_a_pipeline_is_that_of_its_network(small, spikes, reaches, method):
     pipeline = make_pipeline(small(heldout_neurons=3), BinwiseRegressor(Ridge()))
     pipeline.fit(spikes, reaches.velocity)
     ours, theirs = (
@@ -194,7 +194,7 @@ def test_a_pipeline_is_its_first_step(small, spikes, reaches, method):
     assert_array_equal(ours, theirs)
 
 
-def test_integers_and_groups_are_welcome(heldout, spikes, rows, groups):
+def test_integers_and_groups_are_accepted(heldout, spikes, rows, groups):
     for method in ("attention", "hiding"):
         of_trials = neuron_importance(heldout, spikes.astype(int), method)
         of_rows = neuron_importance(heldout, rows, method, groups=groups)
@@ -208,7 +208,7 @@ def test_integers_and_groups_are_welcome(heldout, spikes, rows, groups):
         ({"n_repeats": 0}, "n_repeats must be a whole number, at least 1, got 0"),
     ],
 )
-def test_wrong_parameters_are_named(fitted, spikes, params, message):
+def test_wrong_parameters_are_refused(fitted, spikes, params, message):
     with pytest.raises(ValueError, match=message):
         neuron_importance(fitted, spikes, **params)
 
@@ -223,7 +223,7 @@ def test_one_neuron_cannot_be_ranked(fitted, spikes):
 
 @pytest.fixture(scope="module")
 def planted():
-    """Counts of 52 neurons: 8 follow a latent state closely, 32 hardly, 12 are held out."""
+    """Counts of 52 neurons: 8 depend strongly on latents, 32 weakly, and 12 are held out."""
     rng = np.random.default_rng(0)
     latents = gaussian_filter1d(rng.standard_normal((90, 60, 3)), 4, axis=1)[:, 15:-15]
     latents /= latents.std()
@@ -238,7 +238,7 @@ def planted():
 
 @pytest.fixture(scope="module")
 def trained(planted):
-    """STNDT and NDT, of default size, that were trained on two thirds of the trials."""
+    """STNDT and NDT of default size, trained on two thirds of the trials."""
     spikes, _ = planted
     params = {"heldout_neurons": np.arange(40, 52), "random_state": 0, "max_epochs": 60}
     return {
@@ -251,7 +251,7 @@ def trained(planted):
 @pytest.mark.parametrize(
     ("attention", "method", "least"),
     [
-        ("spatiotemporal", "attention", 0.6),  # chance: .2
+        ("spatiotemporal", "attention", 0.6),  # chance: 0.2
         ("spatiotemporal", "hiding", 0.6),
         ("spatiotemporal", "permutation", 0.8),
         ("spatiotemporal", "gradient", 0.95),

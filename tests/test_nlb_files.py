@@ -1,4 +1,4 @@
-"""The benchmark's h5 files: what is read, what is hidden, and errors of broken files."""
+"""The benchmark's HDF5 files: data, hidden entries, and errors of broken files."""
 
 import sys
 
@@ -137,14 +137,14 @@ def test_without_a_target_the_truth_is_unknown_and_inputs_name_the_set(files):
     assert only_eval.X_eval.shape == (4, 45, 142)
 
 
-def test_validation_files_bring_their_own_held_out_neurons():
+def test_validation_files_contain_held_out_neurons():
     heldout = counts(4, 35, 35)
     data = load_nlb([train_input(), eval_input(eval_spikes_heldout=heldout)])
     np.testing.assert_array_equal(data.spikes_eval[:, :35, 107:], heldout)
     assert np.isnan(data.X_eval[..., 107:]).all()
 
 
-def test_nan_in_front_stays_hidden():
+def test_nan_at_the_start_stays_hidden():
     train = train_input(n_bins=75, heldin=40, heldout=14)
     train["train_spikes_heldin"][0, :20] = np.nan
     data = load_nlb(train)
@@ -165,13 +165,13 @@ def test_nan_in_front_stays_hidden():
         ("mc_maze_small", 140, 107, 35, 0.12),
     ],
 )
-def test_every_set_is_known_by_its_neurons(name, n_bins, heldin, heldout, lag):
+def test_every_data_set_is_recognised_by_its_neurons(name, n_bins, heldin, heldout, lag):
     for bin_ms in (5, 20):
         data = load_nlb(train_input(2, n_bins * 5 // bin_ms, heldin, heldout, 200 // bin_ms))
         assert (data.name, data.bin_width, data.lag) == (name, bin_ms / 1000, lag)
 
 
-def test_other_populations_take_the_name_that_is_given():
+def test_other_populations_get_the_given_name():
     train = train_input(n_bins=140, heldin=9, heldout=3, forward=40)
     assert load_nlb(train, name="mc_maze").bin_width == 0.005
     assert load_nlb(train_input(heldin=9, heldout=3), name="mc_maze_20").bin_width == 0.02
@@ -210,22 +210,22 @@ def test_other_populations_take_the_name_that_is_given():
         ),
     ],
 )
-def test_arrays_that_do_not_fit_are_named(sources, params, message):
+def test_arrays_that_do_not_match_are_refused(sources, params, message):
     with pytest.raises(ValueError, match=message):
         load_nlb(sources, **params)
 
 
-# -- files that are broken ----------
+# ---- files that are broken
 
 
 @pytest.mark.parametrize("read", [load_nlb, load_submission, lambda path: evaluate(path, {})])
-def test_a_file_that_is_not_there_is_named(read, tmp_path):
+def test_errors_name_a_missing_file(read, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"There is no file .*nowhere\.h5"):
         read(tmp_path / "nowhere.h5")
 
 
 @pytest.mark.parametrize("read", [load_nlb, load_submission, lambda path: evaluate(path, {})])
-def test_a_truncated_file_is_named(files, read, tmp_path):
+def test_errors_name_a_truncated_file(files, read, tmp_path):
     whole = files[1]["train"].read_bytes()
     path = tmp_path / "half.h5"
     path.write_bytes(whole[: len(whole) // 2])
@@ -233,7 +233,7 @@ def test_a_truncated_file_is_named(files, read, tmp_path):
         read(path)
 
 
-def test_damage_inside_a_file_names_the_key(tmp_path):
+def test_errors_name_a_damaged_key(tmp_path):
     path = tmp_path / "damaged.h5"
     with h5py.File(path, "w") as file:
         values = RNG.normal(size=10_000)
@@ -246,7 +246,7 @@ def test_damage_inside_a_file_names_the_key(tmp_path):
         load_nlb(path)
 
 
-def test_a_missing_key_names_file_and_key(files, tmp_path):
+def test_errors_name_file_and_missing_key(files, tmp_path):
     target = target_of()
     del target["mc_maze_small_20"]["eval_behavior"]
     path = write(tmp_path / "target.h5", target)
@@ -263,13 +263,13 @@ def test_a_missing_key_names_file_and_key(files, tmp_path):
         evaluate(files[1]["target"], submission)
 
 
-def test_h5py_is_named_where_it_is_missing(files, monkeypatch):
+def test_without_h5py_the_error_names_the_extra(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match=r"pip install sklearn-stndt\[io\]"):
         load_nlb(files[1]["train"])
 
 
-# -- submissions ----------
+# ---- submissions
 
 
 def rates_like(target, factor=1.0):
@@ -286,7 +286,7 @@ def rates_like(target, factor=1.0):
 
 
 class Recorder:
-    """Return one rate everywhere, and record the inputs."""
+    """Returns one rate everywhere and records its input."""
 
     def __init__(self, rate=0.3):
         self.rate = rate
@@ -317,7 +317,7 @@ def test_a_submission_shows_nothing_that_is_hidden(files):
     }
 
 
-def test_a_submission_survives_its_file(tmp_path):
+def test_a_submission_can_be_saved_and_loaded(tmp_path):
     submission = rates_like(target_of())
     save_submission(submission, tmp_path / "s.h5")
     read = load_submission(tmp_path / "s.h5")
@@ -331,12 +331,12 @@ def test_a_submission_survives_its_file(tmp_path):
 
 
 @pytest.mark.parametrize("rate", [-1.0, np.nan, np.inf])
-def test_rates_that_are_none_are_refused(files, rate):
+def test_negative_and_infinite_rates_are_refused(files, rate):
     with pytest.raises(ValueError, match="negative or not finite"):
         make_submission(Recorder(rate), load_nlb(files[1].values()))
 
 
-def test_both_parts_are_needed(files):
+def test_a_submission_needs_evaluation_trials_and_held_out_neurons(files):
     with pytest.raises(ValueError, match="no X_eval"):
         make_submission(Recorder(), load_nlb(files[1]["train"]))
     data = load_nlb(files[1].values())
@@ -367,7 +367,7 @@ def test_sets_without_a_target_get_a_warning():
         ({"mc_maze": np.ones(3)}, "'mc_maze', which is not a data set"),
     ],
 )
-def test_groups_that_are_no_data_set_are_named(change, message, tmp_path):
+def test_unknown_groups_of_a_file_are_refused(change, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         save_submission(change, tmp_path / "s.h5")
     with pytest.raises(ValueError, match=message):

@@ -83,7 +83,7 @@ def random_problem(
         target = {}
         for part, values in (("train", train), ("eval", test)):
             velocity = values @ weights + rng.normal(size=(*values.shape[:2], 2))
-            # few bins with known velocity, to make 45 ridge regressions per decoder fast
+            # few bins with known velocity, so that 45 ridge regressions per decoder are fast
             velocity[rng.random(velocity.shape[:2]) > n_known / (len(values) * n_bins)] = np.nan
             target[f"{part}_behavior"] = velocity
             if n_decoders:
@@ -143,7 +143,7 @@ def test_evaluate_returns_what_the_benchmark_returns(name, bin_ms, seed, **optio
     assert len(ours) == 1
 
 
-def test_arguments_stay_as_they_were():
+def test_arguments_are_unchanged():
     target, submission = random_problem("area2_bump", 20, 0, conditions=False)
     before = copy.deepcopy((target, submission))
     evaluate(target, submission, check=False)
@@ -155,7 +155,7 @@ def test_arguments_stay_as_they_were():
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(st.integers(3, 8), st.integers(5, 12), st.integers(1, 6)),
 )
-def test_single_scores_agree_on_small_and_odd_shapes(seed, shape):
+def test_scores_agree_on_small_shapes(seed, shape):
     rng = np.random.default_rng(seed)
     n_trials, n_bins, _ = shape
     rates = rng.gamma(1.0, size=shape)
@@ -208,7 +208,7 @@ def test_the_scaling_group_is_one_entry_and_all_sets_come_in_the_same_order():
 
 
 def write_target(targets, path):
-    """A target file as the benchmark writes it: conditions of unequal length, float32."""
+    """Write a target file in the layout of the benchmark, with conditions of unequal length."""
     with h5py.File(path, "w") as file:
         for name, arrays in targets.items():
             for key, array in arrays.items():
@@ -222,7 +222,7 @@ def write_target(targets, path):
                     file[f"{name}/{key}"] = array
 
 
-def test_files_that_we_write_are_scored_alike_by_both(tmp_path):
+def test_our_files_get_the_same_scores_from_both(tmp_path):
     targets, submissions = all_problems(seed=100)
     keep = ["mc_rtt", "dmfc_rsg_20", "area2_bump_20", "mc_maze_small_20"]
     targets = {key: targets[key] for key in keep}
@@ -238,7 +238,7 @@ def test_files_that_we_write_are_scored_alike_by_both(tmp_path):
             assert ours[split] == pytest.approx(scores, abs=1e-4)
 
 
-def test_files_that_they_write_are_read_and_scored_alike(tmp_path):
+def test_files_of_nlb_tools_get_the_same_scores_from_both(tmp_path):
     pytest.importorskip("pynwb")  # imported by the module with nlb-tools' writer
     tensors = pytest.importorskip("nlb_tools.make_tensors")
     target, submission = random_problem("mc_maze_small", 20, 7)
@@ -251,7 +251,7 @@ def test_files_that_they_write_are_read_and_scored_alike(tmp_path):
     assert sorted(read) == sorted(submission["mc_maze_small_20"])
 
 
-def test_a_submission_of_an_estimator_is_scored_alike(small, tmp_path):
+def test_a_submission_of_an_estimator_gets_the_same_scores_from_both(small, tmp_path):
     target, _ = random_problem("area2_bump", 20, 3, n_trials=(6, 5))
     target = target["area2_bump_20"]
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""NWB files: what is loaded, and errors of broken files."""
+"""NWB files: loaded data, and errors of broken files."""
 
 import sys
 from datetime import UTC
@@ -64,7 +64,7 @@ def test_aligned_trials_are_cut_from_the_binned_recording(maze, contents, bin_wi
     assert set(data.trials.trial_type) == {0, 1}
 
 
-def test_velocity_is_sampled_at_the_opening_of_each_bin_and_lags(maze, contents):
+def test_velocity_is_sampled_at_the_start_of_each_bin_with_a_lag(maze, contents):
     data = load_nwb(maze, bin_width=0.02, align="move_onset_time", window=(-0.2, 0.4), lag=0.1)
     velocity = contents["velocity"]
     for trial, onset in enumerate(contents["trials"].move_onset_time):
@@ -80,7 +80,7 @@ def test_velocity_is_sampled_at_the_opening_of_each_bin_and_lags(maze, contents)
 
 def test_whole_trials_are_padded_and_what_is_not_observed_is_nan(write_nwb):
     def longer(file):
-        add_trial(file, 28.1, 29.6, 28.5, "none")  # beyond what was observed
+        add_trial(file, 28.1, 29.6, 28.5, "none")  # after the end of observation
 
     data = load_nwb(write_nwb(edit=longer), bin_width=0.1)
     assert data.spikes.shape == (21, 15, 12)
@@ -138,7 +138,7 @@ def add_signals(file):
     module.add(position)
 
 
-def test_every_kind_of_series_is_brought_to_bins(write_nwb):
+def test_every_kind_of_series_is_resampled_to_bins(write_nwb):
     data = load_nwb(write_nwb(edit=add_signals), bin_width=0.02, trials=False)
     centres = data.time + 0.01
     inside = (centres > 0.1) & (centres < 26)
@@ -154,7 +154,7 @@ def test_every_kind_of_series_is_brought_to_bins(write_nwb):
     assert list(some.behavior) == ["camera"]
 
 
-# -- the benchmark from NWB ----------
+# ---- the benchmark from NWB
 
 
 def test_the_benchmark_runs_from_an_nwb_file(maze, small):
@@ -211,7 +211,7 @@ def test_reaches_with_two_decoders(write_nwb):
     assert data.psth.shape == (2, 30, 12)
 
 
-# -- files that are broken ----------
+# ---- files that are broken
 
 
 def unsorted(file):
@@ -234,7 +234,7 @@ def not_finite(file):
         (not_finite, r"broken\.nwb: units\[12\]\.spike_times is NaN or infinite 1 times; remove"),
     ],
 )
-def test_bad_spike_times_name_file_and_unit(write_nwb, edit, message):
+def test_errors_name_file_and_unit_of_bad_spike_times(write_nwb, edit, message):
     path = write_nwb("broken.nwb", edit=edit)
     with pytest.raises(ValueError, match=message):
         load_nwb(path)
@@ -244,7 +244,7 @@ def test_bad_spike_times_name_file_and_unit(write_nwb, edit, message):
 
 @pytest.fixture
 def write_plain(tmp_path):
-    """Write a file that is empty apart from what `fill` adds."""
+    """Write a file that contains only what `fill` adds."""
 
     def write(fill=lambda file: None):
         from datetime import datetime
@@ -259,12 +259,12 @@ def write_plain(tmp_path):
     return write
 
 
-def test_a_file_without_units_is_named(write_plain):
+def test_a_file_without_units_is_refused(write_plain):
     with pytest.raises(ValueError, match=r"plain\.nwb has no units.* sorted spikes"):
         load_nwb(write_plain())
 
 
-def test_units_without_spike_times_are_named(write_plain):
+def test_units_without_spike_times_are_refused(write_plain):
     def fill(file):
         file.add_unit_column("quality", "quality")
         file.add_unit(quality="good")
@@ -273,7 +273,7 @@ def test_units_without_spike_times_are_named(write_plain):
         load_nwb(write_plain(fill))
 
 
-def test_a_file_without_trials_needs_none_for_the_whole_recording(write_plain):
+def test_a_file_without_trials_is_one_recording(write_plain):
     path = write_plain(lambda file: file.add_unit(spike_times=[0.1, 0.25]))
     with pytest.raises(ValueError, match=r"plain\.nwb has no trials table.* trials=False"):
         load_nwb(path)
@@ -294,12 +294,12 @@ def test_a_file_without_trials_needs_none_for_the_whole_recording(write_plain):
         ({"bin_width": -1}, "bin_width must be"),
     ],
 )
-def test_what_a_file_does_not_have_is_named(maze, params, message):
+def test_errors_name_what_a_file_lacks(maze, params, message):
     with pytest.raises(ValueError, match=message):
         load_nwb(maze, **params)
 
 
-def test_truncated_and_missing_files_are_named(maze, tmp_path):
+def test_errors_name_truncated_and_missing_files(maze, tmp_path):
     half = tmp_path / "half.nwb"
     half.write_bytes(maze.read_bytes()[:20_000])
     with pytest.raises(ValueError, match=r"half\.nwb cannot be opened .* Download it again"):
@@ -308,7 +308,7 @@ def test_truncated_and_missing_files_are_named(maze, tmp_path):
         load_nwb(tmp_path / "nowhere.nwb")
 
 
-def test_an_hdf5_file_that_is_no_nwb_is_named(tmp_path):
+def test_an_hdf5_file_that_is_not_nwb_is_refused(tmp_path):
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "other.nwb"
     with h5py.File(path, "w") as file:
@@ -325,12 +325,12 @@ def test_an_hdf5_file_that_is_no_nwb_is_named(tmp_path):
         ({"name": "mc_rtt"}, "lacks|finger_vel"),
     ],
 )
-def test_the_benchmark_needs_a_name_that_fits(maze, params, message):
+def test_the_benchmark_needs_a_matching_name(maze, params, message):
     with pytest.raises(ValueError, match=message):
         evaluate(load_nlb(maze, **params), {"mc_rtt": {}})
 
 
-def test_pynwb_is_named_where_it_is_missing(maze, monkeypatch):
+def test_without_pynwb_the_error_names_the_extra(maze, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynwb", None)
     with pytest.raises(ImportError, match=r"pip install sklearn-stndt\[io\]"):
         load_nwb(maze)

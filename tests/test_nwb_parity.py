@@ -111,7 +111,7 @@ def test_dmfc_rsg_tensors_are_the_same(write_nwb, bin_ms):
     def intervals(file):
         """Add set and go times to each trial, at random intervals."""
         rng = np.random.default_rng(0)
-        file.trials["split"].data[0] = "none"  # its window starts before the recording
+        file.trials["split"].data[0] = "none"  # its window would start before the recording
         go = np.array(file.trials["start_time"][:]) + 0.9
         columns = {
             "go_time": go,

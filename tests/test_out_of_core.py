@@ -1,3 +1,5 @@
+"""Memory maps: read in pieces, released, and as output."""
+
 import gc
 import os
 import re
@@ -24,18 +26,18 @@ def mapped(tmp_path_factory):
 
 
 def resident(path):
-    """Bytes of a mapped file that this process has in memory."""
+    """Bytes of a mapped file that are in the memory of this process."""
     parts = Path("/proc/self/smaps").read_text().split(str(path))[1:]
     return sum(1024 * int(re.search(r"Rss:\s+(\d+) kB", part)[1]) for part in parts)
 
 
-def test_a_memory_map_is_known_through_its_views(mapped):
+def test_views_of_a_memory_map_are_recognised(mapped):
     for view in (mapped, np.asarray(mapped), mapped[5:][:, 1], np.asarray(mapped).reshape(-1, 4)):
         assert mapping_of(view) is not None
     assert mapping_of(np.array(mapped[:5])) is None
 
 
-def test_a_private_copy_is_not_let_go_of(tmp_path):
+def test_pages_of_a_private_copy_are_kept(tmp_path):
     np.zeros(4).tofile(tmp_path / "counts")
     private = np.memmap(tmp_path / "counts", dtype=np.float64, mode="c")
     private[:] = 7
@@ -45,14 +47,14 @@ def test_a_private_copy_is_not_let_go_of(tmp_path):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_what_was_read_is_let_go_of(mapped):
+def test_pages_that_were_read_are_released(mapped):
     total = sum(int(piece.sum()) for piece in in_pieces(mapped, 2**22))
     assert resident(mapped.filename) < 2**24
     assert total == mapped.sum()
     assert resident(mapped.filename) > 0
 
 
-def test_what_was_written_stays(tmp_path):
+def test_written_values_are_kept(tmp_path):
     out = np.memmap(tmp_path / "rates", dtype=np.float32, mode="w+", shape=(1000, 10))
     out[:] = 3
     let_go(out)
@@ -61,7 +63,7 @@ def test_what_was_written_stays(tmp_path):
 
 @pytest.mark.parametrize("n_bytes", [1, 100, 2**20])
 @pytest.mark.parametrize("shape", [(7, 5), (7, 5, 3), (1, 4)])
-def test_pieces_are_the_whole(shape, n_bytes):
+def test_pieces_cover_the_array(shape, n_bytes):
     array = np.arange(np.prod(shape)).reshape(shape)
     assert_array_equal(np.concatenate(list(in_pieces(array, n_bytes))), array)
 
@@ -72,7 +74,7 @@ def test_extremes_leave_nan_out(monkeypatch):
     assert all(np.isnan(extremes(np.full((4, 2), np.nan))))
 
 
-def test_rates_of_a_file_go_to_a_file_that_leaves_no_trace(mapped, monkeypatch, tmp_path):
+def test_rates_of_a_memory_map_are_in_an_unnamed_file(mapped, monkeypatch, tmp_path):
     monkeypatch.setattr(out_of_core, "LARGE_RESULT", 1000)
     monkeypatch.setattr(out_of_core.tempfile, "gettempdir", lambda: str(tmp_path))
     before = os.listdir(tmp_path)
@@ -87,7 +89,7 @@ def test_rates_of_a_file_go_to_a_file_that_leaves_no_trace(mapped, monkeypatch, 
     assert type(empty_rates(mapped[:0])) is np.ndarray
 
 
-def test_a_full_disk_is_said_before_the_work(mapped, monkeypatch):
+def test_a_full_disk_raises_an_error_before_inference(mapped, monkeypatch):
     monkeypatch.setattr(out_of_core, "LARGE_RESULT", 1000)
     full = namedtuple("Usage", "free")(100)
     monkeypatch.setattr(out_of_core.shutil, "disk_usage", lambda folder: full)
@@ -113,7 +115,7 @@ def test_an_estimator_treats_a_memory_map_as_the_array(small, spikes, monkeypatc
 @pytest.mark.parametrize(
     ("value", "message"), [(-1, "smallest is -1,"), (np.inf, "too large"), (np.nan, "NaN every")]
 )
-def test_bad_values_in_a_memory_map_are_found(small, tmp_path, value, message):
+def test_bad_values_in_a_memory_map_are_refused(small, tmp_path, value, message):
     rows = np.ones((100, 3), dtype=np.float32)
     rows[90, 1] = value
     if np.isnan(value):
@@ -133,7 +135,7 @@ def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) / 2**10  # MiB
 
 X = np.memmap(sys.argv[1], dtype=np.uint8, mode="r", shape=(2**21, 128))
-estimator = STNDTEstimator(window=512, max_epochs=1, batch_size=1, d_model=8, n_heads=1, n_layers=1)
+estimator = STNDTEstimator(window=128, max_epochs=1, batch_size=1, d_model=8, n_heads=1, n_layers=1)
 estimator.set_params(dim_feedforward=8, attention="temporal", early_stopping=False)
 before = peak()
 estimator.fit(X)

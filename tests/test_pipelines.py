@@ -1,4 +1,4 @@
-"""The estimators inside scikit-learn's own tools: the two sentences that everything serves."""
+"""The estimators in pipelines, cross-validation and searches of scikit-learn."""
 
 import io
 
@@ -30,8 +30,8 @@ from sklearn_stndt.inspection import neuron_dropping_curve
 
 
 @pytest.fixture(scope="module")
-def sentences(small, reaches, spikes):
-    """Each sentence with the data that it is for: name -> (pipeline, X, y)."""
+def pipelines(small, reaches, spikes):
+    """Pipelines with their data: name -> (pipeline, X, y)."""
     velocity = reaches.velocity
     recording = spikes.reshape(-1, 12), velocity.reshape(-1, 2)
     return {
@@ -41,13 +41,13 @@ def sentences(small, reaches, spikes):
 
 
 @pytest.fixture(params=["a recording", "trials"])
-def sentence(request, sentences):
-    return sentences[request.param]
+def case(request, pipelines):
+    return pipelines[request.param]
 
 
 @pytest.fixture
 def n_fits(monkeypatch):
-    """List that grows by 1 whenever an STNDTEstimator is fitted."""
+    """List of the number of trials or rows in each fit of an STNDTEstimator."""
     fits, fit = [], STNDTEstimator.fit
 
     def counting_fit(self, X, *args, **kwargs):
@@ -58,16 +58,16 @@ def n_fits(monkeypatch):
     return fits
 
 
-def test_predictions_have_the_shape_of_the_behaviour(sentence):
-    pipeline, X, y = sentence
+def test_predictions_have_the_shape_of_the_behaviour(case):
+    pipeline, X, y = case
     fitted = clone(pipeline).set_params(stndtestimator__max_epochs=60).fit(X, y)
     assert fitted.predict(X).shape == y.shape
     assert fitted.score(X, y) > 0.2  # its own training data
     assert cross_val_predict(pipeline, X, y, cv=KFold(3)).shape == y.shape
 
 
-def test_pipeline_is_the_sum_of_its_steps(sentence):
-    pipeline, X, y = sentence
+def test_a_pipeline_equals_its_steps_one_after_the_other(case):
+    pipeline, X, y = case
     rates = clone(pipeline[0]).fit_transform(X)
     prediction = clone(pipeline[1]).fit(rates, y).predict(rates)
     assert_array_equal(clone(pipeline).fit(X, y).predict(X), prediction)
@@ -80,8 +80,8 @@ def two_processes():
 
 
 @pytest.mark.usefixtures("two_processes")
-def test_cross_validation_is_the_same_for_every_number_of_jobs(sentence):
-    pipeline, X, y = sentence
+def test_cross_validation_does_not_depend_on_the_number_of_jobs(case):
+    pipeline, X, y = case
     scores = cross_val_score(pipeline, X, y, cv=3)
     assert scores.shape == (3,)
     assert np.isfinite(scores).all()
@@ -90,8 +90,8 @@ def test_cross_validation_is_the_same_for_every_number_of_jobs(sentence):
         assert_array_equal(cross_val_score(pipeline, X, y, cv=3), scores)
 
 
-def test_folds_are_trials(sentences, n_fits):
-    pipeline, X, y = sentences["trials"]
+def test_folds_are_trials(pipelines, n_fits):
+    pipeline, X, y = pipelines["trials"]
     result = cross_validate(pipeline, X, y, cv=4, return_indices=True)
     tested = np.concatenate(result["indices"]["test"])
     assert_array_equal(np.sort(tested), np.arange(len(X)))
@@ -99,8 +99,8 @@ def test_folds_are_trials(sentences, n_fits):
 
 
 @pytest.mark.usefixtures("two_processes")
-def test_search_over_parameters_of_both_steps(sentence):
-    pipeline, X, y = sentence
+def test_search_over_parameters_of_both_steps(case):
+    pipeline, X, y = case
     decoder = pipeline.steps[1][0]
     alpha = "ridge__alpha" if decoder == "ridge" else "binwiseregressor__estimator__alpha"
     grid = {"stndtestimator__d_model": [6, 8], alpha: [0.1, 1e6]}
@@ -120,8 +120,8 @@ def test_search_over_the_transformer_by_its_own_score(small, spikes):
     assert search.transform(spikes).shape == spikes.shape
 
 
-def test_memory_trains_the_network_once_a_fold(sentence, n_fits, tmp_path):
-    pipeline, X, y = sentence
+def test_memory_trains_the_network_once_per_fold(case, n_fits, tmp_path):
+    pipeline, X, y = case
     decoder = pipeline.steps[1][0]
     alpha = "ridge__alpha" if decoder == "ridge" else "binwiseregressor__estimator__alpha"
     grid = {alpha: [0.1, 1.0, 10.0]}
@@ -135,8 +135,8 @@ def test_memory_trains_the_network_once_a_fold(sentence, n_fits, tmp_path):
     assert_array_equal(search.cv_results_["mean_test_score"], scores)
 
 
-def test_saving_a_fitted_pipeline_keeps_every_bit(sentence):
-    pipeline, X, y = sentence
+def test_a_saved_pipeline_gives_identical_predictions(case):
+    pipeline, X, y = case
     fitted = clone(pipeline).fit(X, y)
     file = io.BytesIO()
     joblib.dump(fitted, file)
@@ -144,8 +144,8 @@ def test_saving_a_fitted_pipeline_keeps_every_bit(sentence):
     assert_array_equal(joblib.load(file).predict(X), fitted.predict(X))
 
 
-def test_an_ensemble_decodes_too(small, sentences):
-    _, X, y = sentences["trials"]
+def test_an_ensemble_works_in_a_pipeline(small, pipelines):
+    _, X, y = pipelines["trials"]
     ensemble = BaggingEnsemble(small(), n_estimators=2, random_state=0)
     pipeline = make_pipeline(ensemble, BinwiseRegressor(Ridge()))
     assert np.isfinite(cross_val_score(pipeline, X, y, cv=2)).all()
@@ -169,7 +169,7 @@ def test_the_stimulus_of_a_trial_is_decoded(small, reaches, spikes):
     assert curve.scores["score"][0] == search.best_estimator_.score(late, labels)
 
 
-# ---- trials of unequal length as rows, their groups routed
+# ---- trials of unequal length as rows with groups
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def routing():
 
 @pytest.mark.usefixtures("routing")
 @pytest.mark.parametrize("transformer", ["one network", "an ensemble"])
-def test_groups_travel_through_a_pipeline(small, unequal_trials, transformer):
+def test_groups_are_routed_through_a_pipeline(small, unequal_trials, transformer):
     X, y, groups = unequal_trials
     step = small(window=20)
     if transformer == "an ensemble":
@@ -198,11 +198,11 @@ def test_groups_travel_through_a_pipeline(small, unequal_trials, transformer):
     ridge = Ridge().fit(rates, y)
     assert_array_equal(pipeline.predict(X, groups=groups), ridge.predict(rates))
     assert pipeline.score(X, y, groups=groups) == ridge.score(rates, y)
-    assert not np.array_equal(pipeline.predict(X), ridge.predict(rates))  # they are not lost
+    assert not np.array_equal(pipeline.predict(X), ridge.predict(rates))  # groups matter
 
 
 @pytest.mark.usefixtures("routing")
-def test_groups_travel_through_cross_validation(small, unequal_trials):
+def test_groups_are_routed_through_cross_validation(small, unequal_trials):
     X, y, groups = unequal_trials
     pipeline = make_pipeline(small(window=20), Ridge())
     result = cross_validate(
@@ -226,7 +226,7 @@ def test_groups_travel_through_cross_validation(small, unequal_trials):
 
 
 @pytest.mark.usefixtures("routing")
-def test_groups_travel_through_a_search(small, unequal_trials):
+def test_groups_are_routed_through_a_search(small, unequal_trials):
     X, y, groups = unequal_trials
     pipeline = make_pipeline(small(window=20), Ridge())
     search = GridSearchCV(pipeline, {"ridge__alpha": [0.1, 1e6]}, cv=GroupKFold(3))
@@ -235,7 +235,7 @@ def test_groups_travel_through_a_search(small, unequal_trials):
     assert_array_equal(search.predict(X), alone.predict(X))
 
 
-def test_without_routing_a_pipeline_takes_groups_for_its_step(small, unequal_trials):
+def test_without_routing_groups_are_passed_by_the_name_of_the_step(small, unequal_trials):
     X, y, groups = unequal_trials
     pipeline = make_pipeline(small(window=20), Ridge())
     pipeline.fit(X, y, stndtestimator__groups=groups)

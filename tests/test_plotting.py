@@ -1,4 +1,4 @@
-"""Displays: what they show, the axes they use, and that all texts are legible."""
+"""Displays: contents, axes, and legibility of texts."""
 
 import sys
 
@@ -112,7 +112,7 @@ def is_drawn(text):
 @pytest.mark.parametrize("style", ["default", "dark_background"])
 @pytest.mark.parametrize("width", [None, 3.5], ids=["own size", "column"])
 @pytest.mark.parametrize("name", NAMES)
-def test_texts_are_neither_clipped_nor_on_top_of_each_other(draw, name, width, style):
+def test_texts_are_neither_clipped_nor_overlapping(draw, name, width, style):
     with plt.style.context(style):
         figure = draw[name](None).figure_
         if width is not None:
@@ -147,7 +147,7 @@ def test_every_panel_names_its_axes(draw, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_axes_is_divided_and_an_array_is_used(draw, name):
+def test_one_axes_is_divided_and_an_array_of_axes_is_used(draw, name):
     figure, (left, _) = plt.subplots(1, 2)
     display = draw[name](left)
     assert display.figure_ is figure
@@ -160,7 +160,7 @@ def test_one_axes_is_divided_and_an_array_is_used(draw, name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_black_is_drawn_on_black(draw, name):
+def test_no_dark_lines_are_drawn_on_black(draw, name):
     with plt.style.context("dark_background"):
         for ax in np.ravel(draw[name](None).axes_):
             for line in ax.lines:
@@ -174,13 +174,13 @@ def test_plot_draws_again(pipeline, spikes):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_matplotlib_the_extra_is_named(draw, name, monkeypatch):
+def test_without_matplotlib_the_error_names_the_extra(draw, name, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install sklearn-stndt\[plot\]"):
         draw[name](None)
 
 
-# ---- what they show
+# ---- contents
 
 
 def test_rates_of_a_trial(pipeline, spikes):
@@ -255,7 +255,7 @@ def test_trials_without_a_condition_are_left_out(spikes, names, missing):
         assert_allclose(one.spikes, spikes[kept & (labels == 1)].mean(0))
 
 
-def test_conditions_that_cannot_be_used_are_named(spikes):
+def test_bad_conditions_are_refused(spikes):
     for missing in (None, np.nan):
         with pytest.raises(ValueError, match="None or NaN for each of the 24 trials"):
             shown.PSTHDisplay.from_predictions(spikes, spikes, [missing] * 24)
@@ -265,7 +265,7 @@ def test_conditions_that_cannot_be_used_are_named(spikes):
         shown.RatesDisplay.from_predictions(spikes, spikes, condition=3)
 
 
-def test_attention_is_that_of_inspection(pipeline, small, spikes):
+def test_attention_is_that_of_attention_maps(pipeline, small, spikes):
     maps = attention_maps(pipeline, spikes)
     display = shown.AttentionDisplay.from_estimator(pipeline, spikes, layer=1, head=1)
     assert_array_equal(display.temporal, maps.temporal[1][1])
@@ -362,7 +362,7 @@ def test_a_single_target_of_a_recording_is_decoded(small, rows, reaches):
     assert display.r2 == pytest.approx(pipeline.score(rows, speed))
 
 
-def test_wrong_arguments_are_named(fitted, spikes, reaches):
+def test_wrong_arguments_are_refused(fitted, spikes, reaches):
     with pytest.raises(TypeError, match="STNDTEstimator has no predict"):
         shown.DecodingDisplay.from_estimator(fitted, spikes, reaches.velocity)
     labels = np.arange(24) % 2

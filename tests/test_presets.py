@@ -23,7 +23,7 @@ def test_the_published_model_trains(name, spikes):
     estimator.fit(spikes)
     network = estimator.net_.module_
     assert len(network.layers) == len(network.mix_every.mixings) == params["n_layers"]
-    assert network.embed.weight.shape == (7, 7)  # one channel a neuron
+    assert network.embed.weight.shape == (7, 7)  # one channel per neuron
     assert np.isfinite(estimator.transform(spikes)).all()
     assert {"train_nll", "train_contrast"} <= set(estimator.history_[-1])
 
@@ -47,7 +47,7 @@ def test_published_training_parameters_reach_the_training(spikes, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_search_space_holds_what_the_paper_searched(name):
+def test_the_search_space_is_that_of_the_paper(name):
     space = presets.paper_search_space(name)
     draws = list(ParameterSampler(space, n_iter=200, random_state=0))
     n_layers = presets.paper(name)["n_layers"]
@@ -87,6 +87,6 @@ def test_a_randomized_search_draws_from_the_space(spikes):
 
 
 @pytest.mark.parametrize("function", [presets.paper, presets.paper_search_space])
-def test_an_unknown_data_set_is_refused_with_those_there_are(function):
+def test_an_unknown_data_set_is_refused(function):
     with pytest.raises(ValueError, match=r"mc_maze, mc_rtt, area2_bump, dmfc_rsg.*'mc_lab'"):
         function("mc_lab")

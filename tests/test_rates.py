@@ -1,4 +1,4 @@
-"""Which part of an estimator infers rates."""
+"""The part of an estimator that infers rates."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def search(estimator, name, values, X, y):
 
 @pytest.fixture(scope="module")
 def estimators(small, spikes, reaches):
-    """Estimators whose rates are those of one network, with what comes before it."""
+    """Estimators that contain a network, or an ensemble, that infers rates."""
     network = small(max_epochs=1)
     velocity = reaches.velocity
     decoder = make_pipeline(network, log(), BinwiseRegressor(Ridge()))
@@ -115,7 +115,7 @@ def test_displays_draw_rates(estimators, spikes, reaches, name):
 
 
 @pytest.mark.parametrize("name", ["logarithm", "search", "ensemble", "a step before"])
-def test_inspection_looks_into_the_network_that_infers_rates(estimators, spikes, name):
+def test_inspection_uses_the_network_that_infers_rates(estimators, spikes, name):
     _, source = rate_estimator(estimators[name])
     counts = 2 * spikes if name == "a step before" else spikes
     ours, theirs = attention_maps(estimators[name], spikes), attention_maps(source, counts)
@@ -142,7 +142,7 @@ def test_members_of_an_ensemble_are_averaged_as_rates(small, spikes):
     assert (of_logs.scores_ > -1).all()
 
 
-def test_a_target_transformer_leads_to_its_regressor(small, rows, reaches):
+def test_rates_of_a_target_transformer_are_those_of_its_regressor(small, rows, reaches):
     pipeline = make_pipeline(small(window=20), Ridge())
     regressor = TransformedTargetRegressor(pipeline).fit(rows, reaches.velocity.reshape(-1, 2))
     assert_array_equal(infer_rates(regressor, rows), regressor.regressor_[0].transform(rows))
@@ -155,7 +155,7 @@ def test_groups_reach_the_step_that_infers_rates(small, rows, groups):
     assert not np.array_equal(with_groups, infer_rates(pipeline, rows))
 
 
-def test_of_other_transformers_rates_are_what_they_return(spikes, reaches):
+def test_output_of_other_transformers_is_rates(spikes, reaches):
     smooth = FunctionTransformer(np.sqrt).fit(spikes)
     decoder = Pipeline([("rates", smooth), ("decode", BinwiseRegressor(Ridge()))])
     decoder.fit(spikes, reaches.velocity)
@@ -164,7 +164,7 @@ def test_of_other_transformers_rates_are_what_they_return(spikes, reaches):
 
 
 @pytest.mark.parametrize("estimator", [Ridge(), make_pipeline(Ridge())])
-def test_what_infers_no_rates_is_refused(estimator, spikes):
+def test_estimators_without_rates_are_refused(estimator, spikes):
     with pytest.raises(TypeError, match="has no transform, so it infers no rates"):
         infer_rates(estimator, spikes)
 

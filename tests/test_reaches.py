@@ -44,7 +44,7 @@ def test_rates_stay_physiological(reaches):
     assert np.quantile(hz, 0.99) > 60
 
 
-def test_usual_reach_is_a_minimum_jerk_movement_to_the_target():
+def test_the_mean_reach_is_a_minimum_jerk_movement_to_the_target():
     data = make_reaches(
         16, 100, 2, bin_width=0.01, distance=8, duration=0.5, variability=0, random_state=0
     )
@@ -71,13 +71,13 @@ def test_single_reaches_vary_but_end_at_their_target(reaches):
     )
 
 
-def test_averages_over_trials_explain_only_a_part(reaches):
+def test_averages_over_trials_explain_only_part_of_the_variance(reaches):
     for truth in (reaches.velocity, reaches.rates):
         mean = np.stack([truth[reaches.conditions == c].mean(axis=0) for c in range(8)])
         assert 0.3 < _r2(truth, mean[reaches.conditions]) < 0.8
 
 
-def test_without_variability_trials_of_a_condition_are_equal():
+def test_without_variability_trials_of_a_condition_are_identical():
     data = make_reaches(24, variability=0, random_state=0)
     for c in range(8):
         same = data.conditions == c
@@ -181,7 +181,7 @@ def test_private_noise_is_slow_and_private(bin_width):
         assert np.corrcoef(log_gain[:, 10, 0], log_gain[:, 11, 0])[0, 1] > 0.95
 
 
-def test_a_seed_means_the_same_neurons_for_every_number_of_trials():
+def test_neurons_do_not_depend_on_the_number_of_trials():
     few, many = (make_reaches(n, random_state=7) for n in (10, 30))
     np.testing.assert_array_equal(few.mean_rates, many.mean_rates)
     np.testing.assert_array_equal(few.loadings, many.loadings)
@@ -192,9 +192,7 @@ WEAK = {"n_trials": 140, "n_bins": 26, "n_neurons": 45, "mean_rate": 18, "modula
 
 @pytest.mark.parametrize(("size", "counts"), [({}, 0.5), (WEAK, 0.35)], ids=["default", "weak"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_velocity_is_decoded_from_truth_better_than_from_smoothed_than_from_raw_counts(
-    size, counts, seed
-):
+def test_true_rates_decode_better_than_smoothed_and_raw_counts(size, counts, seed):
     data = make_reaches(**size, random_state=seed)
     smoothed = max(
         _decode(gaussian_filter1d(data.spikes.astype(float), width, axis=1), data.velocity)

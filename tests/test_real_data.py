@@ -1,4 +1,4 @@
-"""Real recordings: what generated data do not have goes through, and something is learned."""
+"""Real recordings: their shapes are accepted, and rates are better than chance."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_held_out_neurons_of_motor_cortex_are_predicted(small, real_data):
     assert small(**params).fit(train).score(test) > 0.15  # bits per spike
 
 
-def test_a_published_ensemble_has_the_same_bits_in_two_processes(real_data):
+def test_a_published_ensemble_is_identical_in_two_processes(real_data):
     spikes = np.load(real_data / "datahigh" / "datahigh_20ms.npz")["ex2_spikes_first1s"]
     published = {
         "estimator": STNDTEstimator(heldout_neurons=0.25, max_epochs=3),
@@ -52,7 +52,7 @@ def test_trials_of_unequal_length_at_5_ms(small, real_data):
     rates = estimator.transform(padded)
     assert np.isfinite(rates).all()
     assert (rates > 0).all()
-    # the mean rate of a trial is about that of its spikes
+    # the mean rate of a trial is near that of its spikes
     for trial, of_trial in zip(trials, rates, strict=True):
         assert of_trial[: len(trial)].mean() == pytest.approx(trial.mean(), rel=0.2)
 
@@ -81,7 +81,7 @@ def test_many_bursty_neurons_get_finite_rates(small, real_data):
     assert estimator.score(spikes) > 0  # silence and waves alternate
 
 
-def test_mc_maze_goes_through_the_benchmark_at_its_shape(small, real_data):
+def test_mc_maze_passes_through_the_benchmark(small, real_data):
     """Two trials of MC_Maze are cut into six of 140 bins and 40 to forecast."""
     maze = np.load(real_data / "mc_maze" / "mc_maze_two_trials_5ms.npz")
     pieces = {
@@ -94,7 +94,7 @@ def test_mc_maze_goes_through_the_benchmark_at_its_shape(small, real_data):
         )
         for kind in ("spikes", "hand_vel")
     }
-    order = [0, 2, 3, 5, 1, 4]  # pieces of both trials in training and evaluation
+    order = [0, 2, 3, 5, 1, 4]  # parts of both trials in training and evaluation
     spikes, velocity = pieces["spikes"][order], pieces["hand_vel"][order]
     assert spikes.shape == (6, 180, 182)
     arrays = {}
@@ -118,7 +118,7 @@ def test_mc_maze_goes_through_the_benchmark_at_its_shape(small, real_data):
     (scores,) = evaluate(data, make_submission(network, data))
     assert list(scores["mc_maze_split"]) == ["co-bps", "vel R2", "fp-bps"]
     assert np.isfinite(list(scores["mc_maze_split"].values())).all()
-    # five epochs on four pieces teach about the mean rates of training, and in their unit
+    # after five epochs on four trials, rates are near the mean rates of the training trials
     heldout = data.spikes_eval[:, :140, 137:]
     mean = np.broadcast_to(data.X_train[..., 137:].mean(axis=(0, 1)), heldout.shape)
     assert scores["mc_maze_split"]["co-bps"] > co_bps(heldout, mean) - 0.05

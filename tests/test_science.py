@@ -1,4 +1,4 @@
-"""Rates against the truth of synthetic data: margins over baselines."""
+"""Inferred and true rates of synthetic data: margins over baselines."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sklearn_stndt.datasets import make_reaches
 
 
 def r2(truth, rates):
-    """Share of each neuron's variance in time and over trials that the rates explain."""
+    """Fraction of variance, around the mean rate of each neuron, that the rates explain."""
     residual = np.square(truth - rates).sum()
     return 1 - residual / np.square(truth - truth.mean((0, 1))).sum()
 
@@ -30,15 +30,15 @@ def default_members(reaching):
 
 
 @pytest.mark.slow
-def test_defaults_find_rates_better_than_smoothing(reaching, default_members):
+def test_defaults_estimate_rates_better_than_smoothing(reaching, default_members):
     rates = default_members.estimators_[0].transform(reaching.spikes)
-    # the width that is best for the truth flatters the smoothing
+    # the best width is chosen by the true rates, in favour of smoothing
     best = max(r2(reaching.rates, smoothed(reaching.spikes, w)) for w in np.arange(1, 10, 0.5))
     assert r2(reaching.rates, rates) > best + 0.1
-    assert r2(reaching.rates, rates) > 0.5  # the mean rates have 0
+    assert r2(reaching.rates, rates) > 0.5  # mean rates score 0
 
 
 @pytest.mark.slow
-def test_an_ensemble_finds_rates_better_than_its_members(reaching, default_members):
+def test_an_ensemble_estimates_rates_better_than_its_members(reaching, default_members):
     members = [r2(reaching.rates, m.transform(reaching.spikes)) for m in default_members]
     assert r2(reaching.rates, default_members.transform(reaching.spikes)) > np.mean(members) + 0.005

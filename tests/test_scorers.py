@@ -39,12 +39,12 @@ def test_the_scorer_is_co_bps_of_neurons_that_it_hides(fitted, spikes, rows):
         assert scorer(fitted, X.astype(int)) == expected
 
 
-def test_what_is_hidden_cannot_be_copied(spikes):
+def test_hidden_counts_cannot_be_copied(spikes):
     with pytest.raises(ValueError, match="NaN or infinite"):
         co_smoothing_scorer(NEURONS)(FunctionTransformer().fit(spikes), spikes)
 
 
-def test_scorers_leave_the_data_alone(fitted, spikes, reaches):
+def test_scorers_do_not_change_the_data(fitted, spikes, reaches):
     before = spikes.tobytes()
     co_smoothing_scorer(NEURONS)(fitted, spikes)
     velocity_scorer(neurons=NEURONS)(fitted, spikes, reaches.velocity)
@@ -52,7 +52,7 @@ def test_scorers_leave_the_data_alone(fitted, spikes, reaches):
 
 
 @pytest.mark.parametrize("scorer", [co_smoothing_scorer(NEURONS), velocity_scorer(lag=2)])
-def test_scorers_survive_pickling_and_show_their_parameters(fitted, spikes, reaches, scorer):
+def test_scorers_can_be_pickled_and_show_their_parameters(fitted, spikes, reaches, scorer):
     copy = pickle.loads(pickle.dumps(scorer))
     assert copy(fitted, spikes, reaches.velocity) == scorer(fitted, spikes, reaches.velocity)
     assert repr(copy) == repr(scorer)
@@ -70,7 +70,7 @@ def test_search_with_both_scorers_over_trials(small, spikes, reaches):
     ).fit(spikes, reaches.velocity)
     results = search.cv_results_
     assert np.isfinite(results["mean_test_velocity"]).all()
-    # the lag is the decoder's, and co-bps ends before it
+    # co-bps does not depend on the lag of the decoder
     assert results["mean_test_co_bps"][0] == results["mean_test_co_bps"][1]
     assert results["mean_test_velocity"][0] != results["mean_test_velocity"][1]
 
@@ -85,7 +85,7 @@ def test_the_better_network_has_the_better_score(small, spikes):
     assert search.best_params_ == {"max_epochs": 60}
 
 
-def test_cross_validation_over_rows_scores_rows_that_were_not_trained_on(small, rows, reaches):
+def test_cross_validation_over_rows_scores_the_test_rows(small, rows, reaches):
     velocity, network = reaches.velocity.reshape(-1, 2), small(window=20)
     scorers = {"co_bps": co_smoothing_scorer(NEURONS), "velocity": velocity_scorer()}
     scores = cross_validate(network, rows, velocity, scoring=scorers, cv=3)
@@ -142,7 +142,7 @@ def test_rates_are_decoded_from_other_trials(spikes, reaches):
     identity = FunctionTransformer().fit(spikes)
     score = velocity_scorer(lag=2)(identity, spikes, reaches.velocity)
     assert 0.1 < score < 0.9
-    # a decoder that had seen the trial would read its number
+    # a decoder that was trained on the same trials would recognise them
     labels = np.zeros((24, 20, 24))
     labels[np.arange(24), :, np.arange(24)] = 1
     of_trial = np.repeat(np.random.default_rng(0).normal(size=(24, 1, 1)), 20, axis=1)
@@ -160,7 +160,7 @@ def test_rates_are_decoded_from_other_trials(spikes, reaches):
     ],
     ids=lambda estimator: type(estimator).__name__,
 )
-def test_velocity_is_not_scored_by_labels(spikes, estimator):
+def test_classifiers_are_refused_by_the_velocity_scorer(spikes, estimator):
     message = f"velocity_scorer compares numbers, but {type(estimator).__name__} is of type"
     with pytest.raises(TypeError, match=message):
         velocity_scorer()(estimator, spikes, np.arange(24) % 2)
@@ -186,6 +186,6 @@ def test_velocity_is_not_scored_by_labels(spikes, estimator):
         ),
     ],
 )
-def test_misuse_is_named(fitted, spikes, reaches, call, error, message):
+def test_misuse_raises_an_error(fitted, spikes, reaches, call, error, message):
     with pytest.raises(error, match=message):
         call(fitted, spikes, reaches.velocity)

@@ -1,4 +1,4 @@
-"""Scores of rates: what is scored is hidden first."""
+"""Scores of rates: entries are hidden while they are scored."""
 
 import numpy as np
 import pytest
@@ -38,11 +38,11 @@ def test_copying_the_input_does_not_raise_the_score(spikes):
 
     scored, rates = infer_hidden(copy_input, spikes, np.array([], dtype=int))
     assert bits_per_spike(scored, rates) == pytest.approx(0, abs=1e-6)
-    assert bits_per_spike(spikes, copy_input(spikes)) > 1  # as it would be, were it not hidden
+    assert bits_per_spike(spikes, copy_input(spikes)) > 1  # the score if entries were visible
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_held_out_neurons_are_hidden_from_whatever_is_scored(spikes, dtype):
+def test_held_out_neurons_are_hidden_from_every_estimator(spikes, dtype):
     shown = []
 
     def infer(counts):
@@ -54,7 +54,7 @@ def test_held_out_neurons_are_hidden_from_whatever_is_scored(spikes, dtype):
     assert_array_equal(scored, spikes[..., [1, 4]])
     assert np.isnan(shown[0][..., [1, 4]]).all()
     assert_array_equal(np.delete(shown[0], [1, 4], -1), np.delete(spikes, [1, 4], -1))
-    assert_array_equal(counts, spikes)  # the caller's stay as they are
+    assert_array_equal(counts, spikes)  # the argument is unchanged
 
 
 class Copier(TransformerMixin, BaseEstimator):
@@ -97,7 +97,7 @@ def test_score_of_an_entry_does_not_depend_on_its_count(fitted, spikes):
 
 
 @pytest.mark.parametrize("params", [{}, {"heldout_neurons": 3}])
-def test_score_is_repeatable_and_skips_what_is_unknown(small, spikes, ragged, params):
+def test_score_is_repeatable_and_skips_unknown_counts(small, spikes, ragged, params):
     estimator = small(**params).fit(spikes)
     assert estimator.score(spikes) == estimator.score(spikes)
     assert np.isfinite(estimator.score(ragged))

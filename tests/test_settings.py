@@ -1,4 +1,4 @@
-"""Parameters become settings, and \"auto\" follows the data."""
+"""Settings from parameters, and \"auto\" from the size of the data."""
 
 import dataclasses
 
@@ -39,7 +39,9 @@ def test_batches_are_small_where_windows_are_few(n_windows, batch_size):
 @pytest.mark.parametrize(
     ("spikes_per_bin", "n_passes"), [(0.0, 100), (0.6, 100), (1.5, 150), (2.0, 200), (60.0, 200)]
 )
-def test_every_bin_is_seen_100_to_200_times(n_bins, window, overlap, spikes_per_bin, n_passes):
+def test_every_bin_is_trained_on_100_to_200_times(
+    n_bins, window, overlap, spikes_per_bin, n_passes
+):
     n_windows = overlap * n_bins // window
     n_epochs = auto_max_epochs(n_bins, window, n_windows, 16, spikes_per_bin)
     n_updates = n_epochs * np.ceil(n_windows / 16)
@@ -51,8 +53,8 @@ def test_every_bin_is_seen_100_to_200_times(n_bins, window, overlap, spikes_per_
     ("n_bins", "window", "n_windows", "batch_size", "expected"),
     [
         (5, 5, 1, 1, 400),  # never fewer than 400 updates
-        (10**9, 10, 3200, 32, 120),  # nor more than 12,000
-        (10**9, 10, 10_000_000, 32, 1),  # but an epoch at least
+        (10**9, 10, 3200, 32, 120),  # never more than 12,000 updates
+        (10**9, 10, 10_000_000, 32, 1),  # at least one epoch
         (2_560, 16, 160, 16, 200),
         (2_576, 16, 161, 16, 183),  # the last batch of an epoch may be small
         (10_240, 128, 160, 16, 100),  # windows that overlap by half
@@ -77,7 +79,7 @@ def test_dropout_falls_with_the_data():
 
 
 @pytest.mark.parametrize(("n_bins", "n_layers"), [(0, 3), (24_999, 3), (25_000, 4), (10**9, 4)])
-def test_many_bins_get_a_layer_more(n_bins, n_layers):
+def test_many_bins_get_one_more_layer(n_bins, n_layers):
     assert auto_n_layers(n_bins) == n_layers
 
 
@@ -85,7 +87,7 @@ def test_many_bins_get_a_layer_more(n_bins, n_layers):
     ("n_neurons", "spatial_layers", "share"),
     [(1, "last", 0), (127, "last", 0), (128, "last", 0.75), (2_000, "last", 0.75), (128, "all", 0)],
 )
-def test_many_neurons_are_mixed_in_a_part_of_the_passes(n_neurons, spatial_layers, share):
+def test_spatial_attention_over_many_neurons_is_often_skipped(n_neurons, spatial_layers, share):
     assert auto_stochastic_depth(n_neurons, spatial_layers) == share
 
 
@@ -100,7 +102,7 @@ def test_patience_is_a_third_of_the_training(max_epochs, patience):
         (None, 20, "trials", 20),
         (None, 2000, "trials", 2000),
         (None, 512, "groups", 512),
-        (None, 513, "groups", 128),  # attention over a session would take all memory
+        (None, 513, "groups", 128),  # attention over a whole session would take too much memory
         (None, 500, "recording", 128),
         (None, 20, "recording", 20),
         (8, 20, "trials", 8),
@@ -112,7 +114,7 @@ def test_patience_is_a_third_of_the_training(max_epochs, patience):
     ],
 )
 @pytest.mark.parametrize("forecast_bins", [0, 5, 7])
-def test_window_is_what_is_wanted_and_no_longer_than_the_data(
+def test_the_window_is_as_requested_and_not_longer_than_the_data(
     window, longest, kind, forecast_bins, expected
 ):
     assert choose_window(window, longest, kind, forecast_bins) == expected
@@ -133,13 +135,13 @@ def test_a_window_of_one_bin_needs_no_forecast():
 
 
 @pytest.mark.parametrize(("available", "expected"), [(True, "cuda"), (False, "cpu")])
-def test_auto_is_a_gpu_where_there_is_one(monkeypatch, available, expected):
+def test_auto_chooses_a_gpu_if_available(monkeypatch, available, expected):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     assert choose_device("auto") == expected
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu:0", "meta"])
-def test_a_device_that_torch_finds_stays_as_it_is(device):
+def test_a_device_known_to_torch_is_unchanged(device):
     assert choose_device(device) == device
 
 
@@ -156,7 +158,7 @@ def test_every_parameter_is_a_setting_and_every_setting_a_parameter():
         for kind in (NetworkSettings, ObjectiveSettings, TrainingSettings)
         for field in dataclasses.fields(kind)
     ]
-    assert sorted(settings) == sorted(parameters)  # each is in one dataclass
+    assert sorted(settings) == sorted(parameters)  # each is in exactly one dataclass
     assert parameters == set(STNDTEstimator._parameter_constraints)
 
 
@@ -166,7 +168,7 @@ def test_parameters_of_an_ensemble_are_its_settings():
     assert parameters == set(BaggingEnsemble._parameter_constraints)
 
 
-# a value other than the default, in another container where there is one
+# values that differ from the defaults, pairs in other containers
 OTHER = {
     "n_layers": 2,
     "n_heads": 3,
@@ -235,7 +237,7 @@ def test_a_parameter_reaches_its_setting(name):
     assert found == (tuple(value) if name in pairs else value)
 
 
-def test_what_is_decided_elsewhere_reaches_the_settings():
+def test_values_decided_elsewhere_reach_the_settings():
     settings = resolved()
     assert settings.objective.heldout_neurons == (1,)
     training = settings.training
@@ -246,7 +248,7 @@ def test_no_auto_is_left():
     assert "auto" not in [v for v in flat(resolved()).values() if isinstance(v, str)]
 
 
-def test_net_params_win():
+def test_net_params_take_precedence():
     net_params = {"max_epochs": 3, "lr": 0.5, "mask_ratio": 0.4, "module__d_model": 5}
     found = flat(resolved(max_epochs=9, net_params=net_params))
     assert (found["max_epochs"], found["lr"], found["mask_ratio"], found["d_model"]) == (

@@ -13,7 +13,7 @@ from sklearn_stndt import (
 )
 
 pytestmark = [
-    # the checks fit arrays and transform tables, and the other way round
+    # checks fit arrays and transform tables, and vice versa
     pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning"),
     pytest.mark.filterwarnings("ignore:X has feature names, but:UserWarning"),
 ]
@@ -36,7 +36,7 @@ NAMED_CHECKS = [
 
 
 def small_estimators():
-    """One of each public class, as small as it learns anything at all."""
+    """A small estimator of each public class."""
     small = STNDTEstimator(d_model=8, n_heads=2, max_epochs=2, random_state=0)
     return [
         small,
@@ -47,7 +47,7 @@ def small_estimators():
 
 
 def generated_checks():
-    """Collect the checks of all classes, with the two that cannot hold marked."""
+    """Collect the checks of all classes; the two that cannot pass are marked."""
     for estimator in small_estimators():
         is_decoder = isinstance(estimator, BinwiseRegressor | BinwiseClassifier)
         expected = {} if is_decoder else EXPECTED_FAILURES

@@ -23,7 +23,7 @@ def rows_of(segments):
     fraction=st.floats(0.01, 0.99),
     seed=st.integers(0, 100),
 )
-def test_split_sets_blocks_of_whole_windows_aside(lengths, window, fraction, seed):
+def test_split_sets_aside_blocks_of_whole_windows(lengths, window, fraction, seed):
     segments = segments_of(lengths)
     blocks = [max(length // window, 1) for length in lengths]
     parts = split(segments, window, fraction, np.random.RandomState(seed))

@@ -1,4 +1,4 @@
-"""Passes in training that leave the mixing of neurons out."""
+"""Training passes that skip spatial attention."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("torch_seed")
 
 
 def build(**params):
-    """A network in training, without dropout, whose branches all add something."""
+    """A network in training mode, without dropout, with noise added to all weights."""
     network = STNDT(N_NEURONS, N_BINS, **SMALL | params).train()
     with torch.no_grad():
         for parameter in network.parameters():
@@ -37,25 +37,25 @@ def shown(spikes):
 
 
 @pytest.mark.parametrize("p", [0.25, 0.75])
-def test_a_branch_keeps_its_expectation(p):
+def test_the_factor_is_1_on_average(p):
     factors = [StochasticDepth(p).draw_factor() for _ in range(4_000)]
     assert set(factors) == {0.0, 1 / (1 - p)}
     # four standard errors
     assert np.mean(factors) == pytest.approx(1, abs=4 * np.sqrt(p / (1 - p) / 4_000))
 
 
-def test_no_branch_is_left_out_in_use():
+def test_nothing_is_skipped_in_inference():
     assert {StochasticDepth(0.75).eval().draw_factor() for _ in range(50)} == {1.0}
 
 
-def test_without_it_no_random_number_is_drawn():
+def test_at_probability_0_no_random_number_is_drawn():
     state = torch.get_rng_state()
     assert StochasticDepth(0.0).draw_factor() == 1.0
     assert_array_equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("spatial_layers", ["last", "all"])
-def test_rates_in_use_do_not_depend_on_it(spatial_layers, spikes, shown):
+def test_rates_do_not_depend_on_the_probability(spatial_layers, spikes, shown):
     network = build(spatial_layers=spatial_layers, stochastic_depth=0.75).eval()
     always = build(spatial_layers=spatial_layers).eval()
     always.load_state_dict(network.state_dict())
@@ -64,7 +64,7 @@ def test_rates_in_use_do_not_depend_on_it(spatial_layers, spikes, shown):
     )
 
 
-def test_left_out_is_the_temporal_network(spikes, shown):
+def test_a_skipped_pass_is_that_of_the_temporal_network(spikes, shown):
     network = build(stochastic_depth=0.5)
     temporal = build(attention="temporal")
     temporal.load_state_dict(network.state_dict(), strict=False)
@@ -74,7 +74,7 @@ def test_left_out_is_the_temporal_network(spikes, shown):
         assert torch.equal(log_rates, alone) == (not maps)
 
 
-def test_every_layer_has_a_draw_of_its_own(spikes, shown):
+def test_every_layer_has_its_own_draw(spikes, shown):
     network = build(spatial_layers="all", stochastic_depth=0.5)
     runs = [network(spikes, shown, return_attention=True) for _ in range(40)]
     assert {len(run.spatial_weights) for run in runs} == {0, 1, 2}
@@ -82,7 +82,7 @@ def test_every_layer_has_a_draw_of_its_own(spikes, shown):
 
 
 @pytest.mark.parametrize("spatial_layers", ["last", "all"])
-def test_what_is_left_out_gets_no_gradient(spatial_layers, spikes, shown):
+def test_a_skipped_part_gets_no_gradient(spatial_layers, spikes, shown):
     network = build(spatial_layers=spatial_layers, stochastic_depth=0.999)
     network(spikes, shown).log_rates.sum().backward()
     without = {name for name, p in network.named_parameters() if p.grad is None}
@@ -96,20 +96,20 @@ def wide():
     return np.random.RandomState(0).poisson(0.5, (20, 8, 128))
 
 
-def test_it_follows_the_number_of_neurons(small, wide):
+def test_the_probability_depends_on_the_number_of_neurons(small, wide):
     assert small(max_epochs=1).fit(wide).net_.module_.depth.p == 0.75
     assert small(max_epochs=1).fit(wide[..., 1:]).net_.module_.depth.p == 0
     assert small(max_epochs=1, spatial_layers="all").fit(wide).net_.module_.depth.p == 0
     assert small(max_epochs=1, stochastic_depth=0.3).fit(wide).net_.module_.depth.p == 0.3
 
 
-def test_the_same_seed_gives_the_same_bits(small, wide):
+def test_the_seed_determines_the_rates(small, wide):
     rates = [small(max_epochs=3).fit_transform(wide) for _ in range(2)]
     assert_array_equal(*rates)
     other = small(max_epochs=3, stochastic_depth=0).fit_transform(wide)
     assert not np.array_equal(other, rates[0])
 
 
-def test_leaving_it_out_always_is_refused(wide):
+def test_a_probability_of_1_is_refused(wide):
     with pytest.raises(ValueError, match="stochastic_depth"):
         STNDTEstimator(stochastic_depth=1.0).fit(wide)

@@ -18,7 +18,7 @@ def chaotic():
     return make_chaotic_rnn()
 
 
-# All generators
+# ---- all generators
 
 
 @pytest.mark.parametrize("make", GENERATORS)
@@ -60,7 +60,7 @@ def test_same_seed_same_data_and_global_generator_untouched(make):
 
 
 @pytest.mark.parametrize("make", GENERATORS)
-def test_a_generator_given_as_random_state_moves_on(make):
+def test_a_generator_given_as_random_state_advances(make):
     rng = np.random.RandomState(3)
     first, second = (make(**SMALL[make], random_state=rng) for _ in range(2))
     np.testing.assert_array_equal(first.spikes, make(**SMALL[make], random_state=3).spikes)
@@ -97,7 +97,7 @@ def test_train_fraction_counts_whole_repetitions(fraction, n_train):
     np.testing.assert_array_equal(data.train, 2 * expected)
 
 
-# Chaotic network
+# ---- chaotic network
 
 
 def test_chaotic_network_is_the_published_one(chaotic):
@@ -128,10 +128,10 @@ def test_chaotic_rates_span_zero_to_the_maximum_in_each_trial(max_rate, bin_widt
     np.testing.assert_allclose(data.rates.max(axis=1), max_rate * bin_width)
 
 
-# Lorenz system
+# ---- Lorenz system
 
 
-def test_lorenz_integration_rests_on_the_fixed_point():
+def test_lorenz_integration_stays_at_the_fixed_point():
     side = np.sqrt(8 / 3 * 27)
     rest = np.array([[side, side, 27], [-side, -side, 27]])
     path = _integrate_lorenz(rest, 100, 0.006)
@@ -164,14 +164,14 @@ def test_lorenz_rates_are_a_log_linear_read_out_of_scaled_latents():
     assert 0.2 < (data.weights > 0).mean() < 0.8
 
 
-def test_lorenz_bins_hold_the_sum_of_finer_bins():
+def test_lorenz_bins_are_sums_of_finer_bins():
     coarse = make_lorenz(3, 1, 4, n_bins=10, bin_width=0.02, random_state=0)
     fine = make_lorenz(3, 1, 4, n_bins=200, bin_width=0.001, random_state=0)
     np.testing.assert_allclose(coarse.rates, fine.rates.reshape(3, 10, 20, 4).sum(axis=2))
     np.testing.assert_allclose(coarse.latents, fine.latents.reshape(3, 10, 20, 3).mean(axis=2))
 
 
-# Arguments
+# ---- arguments
 
 
 @pytest.mark.parametrize("value", [0, -3])

@@ -12,7 +12,7 @@ from small_segments import lengths_of_segments, numbered, segments_of
 from sklearn_stndt.windows.cutting import Windows, cut
 from sklearn_stndt.windows.segments import as_segments
 
-# ---------------------------------------------------------------------- segments
+# ---- segments
 
 
 def test_each_trial_is_a_segment():
@@ -61,7 +61,7 @@ def test_padding_is_left_out_of_segments_longer_than_a_window(trials, window):
         segments.rows[start + n_visible : stop] = np.nan
         if n_visible:
             segments.rows[start, 0] = np.nan  # hidden in part
-            segments.rows[start + 1 : start + n_visible - 1] = np.nan  # a gap is no padding
+            segments.rows[start + 1 : start + n_visible - 1] = np.nan  # a gap is not padding
             if lengths[i] > window:
                 expected[i] = start + n_visible
     visible = segments.without_padding(window)
@@ -76,7 +76,7 @@ def test_whole_numbers_have_no_padding(dtype):
     assert segments.without_padding(4).stops.tolist() == [30]
 
 
-# ---------------------------------------------------------------------- windows
+# ---- windows
 
 
 @settings(deadline=None, max_examples=60)
@@ -87,7 +87,7 @@ def test_windows_lie_within_segments_and_cover_them(lengths, window, stride):
     for start, stop in zip(segments.starts, segments.stops, strict=True):
         inside = (windows.starts >= start) & (windows.starts < stop)
         starts, n_bins = windows.starts[inside], windows.lengths[inside]
-        # nothing is padded where the segment has bins to fill the window
+        # a window is padded only if its segment is shorter
         assert (n_bins == min(window, stop - start)).all()
         assert (starts + n_bins <= stop).all()
         assert (starts[0], starts[-1] + n_bins[-1]) == (start, stop)
@@ -102,7 +102,7 @@ def test_the_last_window_is_moved_back_to_the_end_of_its_segment():
     assert windows.starts.tolist() == [0, 5, 10, 13]
 
 
-def test_a_window_holds_its_rows_and_then_padding():
+def test_a_window_contains_its_rows_followed_by_padding():
     segments = segments_of([25, 4])
     windows = cut(segments, window=10, stride=10)
     assert len(windows) == 4
@@ -148,7 +148,7 @@ def test_a_batch_shares_no_memory_with_the_data(dtype):
 
 
 class Watched(np.ndarray):
-    """Remembers which rows were read."""
+    """Records which rows are read."""
 
     def __getitem__(self, index):
         read = np.unique(np.arange(len(self))[index])

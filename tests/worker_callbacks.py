@@ -1,4 +1,4 @@
-"""Callbacks that end training in worker processes, at moments that do not depend on speed."""
+"""Callbacks that end training in worker processes, at well-defined moments."""
 
 import os
 import signal
@@ -10,9 +10,9 @@ from subprocesses import LIMIT, log_begin, wait_to_be_killed
 
 
 class InterruptParent(Callback):
-    """Let two members train and two begin; then press Ctrl-C in the process that waits for them.
+    """Let two members finish and two start, then interrupt the parent process.
 
-    It is pressed once the file `ready` is there.
+    The signal is sent once the file `ready` exists.
     """
 
     def __init__(self, log, ready, parent):
@@ -33,7 +33,7 @@ class InterruptParent(Callback):
 
 
 class DieOnce(Callback):
-    """Kill the first process that ends an epoch, or the first one after a member was written."""
+    """Kill the first process that ends an epoch, or that does so after a member was written."""
 
     def __init__(self, mark, directory=None):
         self.mark = mark
