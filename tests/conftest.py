@@ -198,10 +198,10 @@ def ragged(spikes):
 
 
 @pytest.fixture(scope="session")
-def shaken():
+def perturbed():
     """Add noise to all weights of a copy of a fitted estimator, so that each influences rates."""
 
-    def shake(estimator, std=0.3):
+    def perturb(estimator, std=0.3):
         estimator = copy.deepcopy(estimator)
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
@@ -209,7 +209,7 @@ def shaken():
                 weights += std * torch.randn(weights.shape, generator=generator)
         return estimator
 
-    return shake
+    return perturb
 
 
 @pytest.fixture(scope="module", params=FORMS)
@@ -219,9 +219,9 @@ def form(request):
 
 
 @pytest.fixture(scope="module")
-def network(form, small, shaken, spikes):
+def network(form, small, perturbed, spikes):
     """A fitted estimator of each form, with noise added to all weights."""
-    return shaken(small(max_epochs=1, **form).fit(spikes))
+    return perturbed(small(max_epochs=1, **form).fit(spikes))
 
 
 @pytest.fixture(scope="session")

@@ -84,16 +84,16 @@ def test_average_is_the_mean_of_the_windows(fitted, spikes):
     assert_allclose(mean.spatial[0], every.spatial[0].mean(0), atol=1e-6)
 
 
-def test_a_trial_without_visible_counts_is_not_averaged(shaken, fitted, spikes):
-    network, counts = shaken(fitted), spikes.copy()
+def test_a_trial_without_visible_counts_is_not_averaged(perturbed, fitted, spikes):
+    network, counts = perturbed(fitted), spikes.copy()
     counts[0] = np.nan
     maps, without = attention_maps(network, counts), attention_maps(network, spikes[1:])
     assert_allclose(maps.spatial[0], without.spatial[0], atol=1e-6)
     assert_allclose(maps.temporal[0], without.temporal[0], atol=1e-6)
 
 
-def test_hidden_counts_have_no_influence(shaken, small, spikes):
-    network = shaken(small(heldout_neurons=[1, 5]).fit(spikes))
+def test_hidden_counts_have_no_influence(perturbed, small, spikes):
+    network = perturbed(small(heldout_neurons=[1, 5]).fit(spikes))
     changed = spikes.copy()
     changed[..., [1, 5]] += 40
     maps, again = attention_maps(network, spikes), attention_maps(network, changed)
@@ -167,9 +167,9 @@ def test_short_trials_have_small_maps(fitted, spikes):
 
 
 @pytest.mark.parametrize("average", [True, False])
-def test_maps_of_an_ensemble_are_the_mean_over_members(small, shaken, spikes, average):
+def test_maps_of_an_ensemble_are_the_mean_over_members(small, perturbed, spikes, average):
     ensemble = BaggingEnsemble(small(), n_estimators=3, random_state=0).fit(spikes)
-    ensemble.estimators_ = [shaken(member, 0.1 * i) for i, member in enumerate(ensemble)]
+    ensemble.estimators_ = [perturbed(member, 0.1 * i) for i, member in enumerate(ensemble)]
     maps = attention_maps(ensemble, spikes, average=average)
     members = [attention_maps(member, spikes, average=average) for member in ensemble]
     mean = np.mean([member.spatial[0] for member in members], axis=0)

@@ -109,15 +109,15 @@ def test_interrupting_the_first_member_raises_keyboard_interrupt(scaled, spikes)
 def test_an_interrupted_member_is_not_written(small, spikes, tmp_path):
     from skorch.callbacks import Callback
 
-    class PressCtrlC(Callback):
-        pressed = []
+    class InterruptOnce(Callback):
+        interrupted = []
 
         def on_batch_begin(self, net, training=None, **kwargs):
-            if not self.pressed:
-                self.pressed.append(True)
+            if not self.interrupted:
+                self.interrupted.append(True)
                 raise KeyboardInterrupt
 
-    base = small(callbacks=[PressCtrlC()])
+    base = small(callbacks=[InterruptOnce()])
     ensemble = BaggingEnsemble(base, 2, checkpoint_dir=tmp_path, random_state=0)
     with pytest.warns(ConvergenceWarning, match="interrupted"):
         ensemble.fit(spikes)

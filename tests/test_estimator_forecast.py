@@ -53,15 +53,15 @@ def test_forecast_gives_the_bins_after_the_input(small, spikes, ndim, n_before, 
     assert (rates > 0).all()
 
 
-def test_forecast_is_what_transform_infers_for_the_hidden_end(shaken, small, spikes):
-    estimator = shaken(small(forecast_bins=4, max_epochs=1).fit(spikes))
+def test_forecast_is_what_transform_infers_for_the_hidden_end(perturbed, small, spikes):
+    estimator = perturbed(small(forecast_bins=4, max_epochs=1).fit(spikes))
     forecast = estimator.forecast(spikes[:, :16], 4)
     assert_array_equal(forecast, estimator.transform(spikes)[:, 16:])
     assert_array_equal(estimator.forecast(spikes[:, :16], 2), forecast[:, :2])
 
 
-def test_forecast_uses_the_newest_bins(shaken, small, spikes):
-    estimator = shaken(small(forecast_bins=4, max_epochs=1).fit(spikes))
+def test_forecast_uses_the_newest_bins(perturbed, small, spikes):
+    estimator = perturbed(small(forecast_bins=4, max_epochs=1).fit(spikes))
     forecast = estimator.forecast(spikes, 4)
     assert_array_equal(estimator.forecast(spikes[:, -16:], 4), forecast)
     for age in (1, 16):  # the last bin, and the first one in the window

@@ -58,9 +58,9 @@ def test_hidden_counts_are_not_treated_as_zeros(small, spikes):
     "hidden", [np.s_[..., [2, 5]], np.s_[:, -4:]], ids=["held-out neurons", "forecast bins"]
 )
 @pytest.mark.parametrize("value", [0, 7, np.nan, "other trials"])
-def test_hidden_values_never_influence_rates(shaken, small, spikes, form, value, hidden):
+def test_hidden_values_never_influence_rates(perturbed, small, spikes, form, value, hidden):
     params = {"heldout_neurons": [2, 5], "forecast_bins": 4, "max_epochs": 1}
-    estimator = shaken(small(**(form | params)).fit(spikes))
+    estimator = perturbed(small(**(form | params)).fit(spikes))
     rates = estimator.transform(spikes)
     changed = spikes.copy()
     changed[hidden] = spikes[::-1][hidden] if isinstance(value, str) else value
@@ -69,9 +69,9 @@ def test_hidden_values_never_influence_rates(shaken, small, spikes, form, value,
     assert not np.array_equal(estimator.transform(changed), rates)
 
 
-def test_no_bin_outside_the_context_influences_a_bin(shaken, small, spikes):
+def test_no_bin_outside_the_context_influences_a_bin(perturbed, small, spikes):
     params = {"attention": "temporal", "context": (4, 1), "max_epochs": 1}
-    estimator = shaken(small(**params).fit(spikes))
+    estimator = perturbed(small(**params).fit(spikes))
     changed = spikes.copy()
     changed[:, 10] += 1
     differs = (estimator.transform(changed) != estimator.transform(spikes)).any(axis=(0, 2))

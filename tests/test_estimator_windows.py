@@ -20,9 +20,9 @@ def test_padding_does_not_change_rates(network, spikes, n_bins, n_padding):
 @pytest.mark.parametrize("forecast_bins", [5, 19])
 @pytest.mark.parametrize(("n_bins", "n_padding"), [(13, 7), (18, 30), (3, 60), (50, 1)])
 def test_padding_does_not_change_rates_of_networks_that_forecast(
-    shaken, small, spikes, forecast_bins, n_bins, n_padding
+    perturbed, small, spikes, forecast_bins, n_bins, n_padding
 ):
-    estimator = shaken(small(forecast_bins=forecast_bins, max_epochs=1).fit(spikes))
+    estimator = perturbed(small(forecast_bins=forecast_bins, max_epochs=1).fit(spikes))
     trials = np.concatenate([spikes] * 3, axis=1)[:, :n_bins]
     padded = np.pad(trials, [(0, 0), (0, n_padding), (0, 0)], constant_values=np.nan)
     rates = estimator.transform(padded)
@@ -56,8 +56,8 @@ def test_longer_trials_have_no_jumps_between_windows(small, spikes, forecast_bin
     assert steps.max() < 0.3 * rise_of_a_window
 
 
-def test_hidden_ends_of_windows_are_replaced_by_windows_that_saw_the_bins(shaken, small, spikes):
-    estimator = shaken(small(forecast_bins=5, max_epochs=1).fit(spikes))
+def test_hidden_ends_of_windows_are_replaced_by_windows_that_saw_the_bins(perturbed, small, spikes):
+    estimator = perturbed(small(forecast_bins=5, max_epochs=1).fit(spikes))
     longer = np.concatenate([spikes] * 3, axis=1)
     rates = estimator.transform(longer)
     with torch.no_grad():

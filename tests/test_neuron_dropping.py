@@ -15,9 +15,9 @@ HELDOUT = [1, 5, 9]
 
 
 @pytest.fixture(scope="module")
-def heldout(small, shaken, spikes):
+def heldout(small, perturbed, spikes):
     """A network with held-out neurons, with noise added to all weights."""
-    return shaken(small(heldout_neurons=HELDOUT).fit(spikes), 0.1)
+    return perturbed(small(heldout_neurons=HELDOUT).fit(spikes), 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +84,8 @@ def test_the_table_makes_a_data_frame(curve):
     assert_array_equal(table.random_2se, curve.random_2se["bits_per_spike"])
 
 
-def test_without_heldout_neurons_some_are_chosen_to_be_scored(shaken, fitted, spikes):
-    network = shaken(fitted, 0.1)
+def test_without_heldout_neurons_some_are_chosen_to_be_scored(perturbed, fitted, spikes):
+    network = perturbed(fitted, 0.1)
     curve = neuron_dropping_curve(network, spikes, n_steps=1, n_random=2, random_state=0)
     assert len(curve.scored_neurons) == 3
     assert not set(curve.scored_neurons) & set(curve.order)

@@ -20,9 +20,9 @@ METHODS = ["attention", "gradient", "hiding", "permutation"]
 
 
 @pytest.fixture(scope="module")
-def heldout(small, shaken, spikes):
+def heldout(small, perturbed, spikes):
     """A network with two held-out neurons, with noise added to all weights."""
-    return shaken(small(heldout_neurons=[1, 5]).fit(spikes), 0.1)
+    return perturbed(small(heldout_neurons=[1, 5]).fit(spikes), 0.1)
 
 
 def with_nan(spikes, neuron):
@@ -39,8 +39,8 @@ def test_neurons_that_are_not_shown_have_no_importance(heldout, spikes, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_counts_of_a_neuron_that_the_weights_ignore_do_not_matter(shaken, small, spikes, method):
-    network = shaken(small(attention="temporal").fit(spikes))
+def test_counts_of_a_neuron_that_the_weights_ignore_do_not_matter(perturbed, small, spikes, method):
+    network = perturbed(small(attention="temporal").fit(spikes))
     if method == "attention":
         with pytest.raises(ValueError, match=r"'temporal' has none.*method='hiding'"):
             neuron_importance(network, spikes, method)
@@ -53,9 +53,9 @@ def test_counts_of_a_neuron_that_the_weights_ignore_do_not_matter(shaken, small,
 
 
 @pytest.mark.parametrize("form", ["default", "published"])
-def test_attention_is_what_a_neuron_receives_in_the_first_map(small, shaken, spikes, form):
+def test_attention_is_what_a_neuron_receives_in_the_first_map(small, perturbed, spikes, form):
     params = {"published": {"spatial_layers": "all", "d_model": None}}.get(form, {})
-    network = shaken(small(**params).fit(spikes))
+    network = perturbed(small(**params).fit(spikes))
     importance = neuron_importance(network, spikes)
     assert_allclose(importance, attention_maps(network, spikes).spatial[0].mean(0), atol=1e-6)
     assert importance.sum() == pytest.approx(1)
@@ -70,8 +70,8 @@ def test_hiding_is_the_decrease_in_bits_of_the_heldout_neurons(heldout, spikes):
         assert importance[neuron] == pytest.approx(loss, abs=1e-7)
 
 
-def test_without_heldout_neurons_the_others_are_scored_while_hidden(shaken, fitted, spikes):
-    network = shaken(fitted)
+def test_without_heldout_neurons_the_others_are_scored_while_hidden(perturbed, fitted, spikes):
+    network = perturbed(fitted)
     folds = entry_folds(spikes.shape)
     others = np.delete(np.arange(12), 3)
     bits = []
@@ -119,11 +119,11 @@ def test_importance_can_be_repeated(heldout, spikes):
         assert not np.array_equal(first, other, equal_nan=True)
 
 
-def test_gradient_importance_equals_finite_differences(shaken, small, spikes):
+def test_gradient_importance_equals_finite_differences(perturbed, small, spikes):
     """Compare many random projections with finite differences of each input."""
     counts = spikes[:2, :6, :5] + 1.0  # the square root has no derivative at 0
     params = {"window": 6, "spatial_layers": "all", "d_model": None, "calibration": False}
-    network = shaken(small(**params).fit(counts))
+    network = perturbed(small(**params).fit(counts))
     importance = gradient_importance(network, as_segments(counts), 800, 0)
     module = network.net_.module_.double()
     spikes = torch.tensor(counts)
@@ -165,9 +165,9 @@ def test_padding_does_not_matter(heldout, spikes, method):
 
 
 @pytest.mark.parametrize("method", ["attention", "gradient"])
-def test_importance_of_an_ensemble_is_the_mean_over_members(small, shaken, spikes, method):
+def test_importance_of_an_ensemble_is_the_mean_over_members(small, perturbed, spikes, method):
     ensemble = BaggingEnsemble(small(), n_estimators=2, random_state=0).fit(spikes)
-    ensemble.estimators_[1] = shaken(ensemble.estimators_[1])
+    ensemble.estimators_[1] = perturbed(ensemble.estimators_[1])
     importance = neuron_importance(ensemble, spikes, method, random_state=0)
     members = [neuron_importance(m, spikes, method, random_state=0) for m in ensemble]
     assert_allclose(importance, np.mean(members, axis=0), rtol=1e-6)
