@@ -6,8 +6,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_stndt._containers import wrapped
 from sklearn_stndt._rates import RateMixin
-from sklearn_stndt._validation import check_counts, check_table_output
+from sklearn_stndt._validation import check_counts, check_groups, check_table_output
 
 
 class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEstimator):
@@ -21,14 +22,12 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEst
     __metadata_request__transform = {"groups": True}
     __metadata_request__score = {"groups": True}
 
-    def fit_transform(
-        self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
-    ) -> NDArray:
+    def fit_transform(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> Any:
         """Train on X, then return its rates; see `fit` and `transform`."""
         check_table_output(self, X)  # before training, which takes long
         return self.fit(X, groups=groups).transform(X, groups=groups)
 
-    def transform(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
+    def transform(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> Any:
         """Infer firing rates.
 
         Parameters
@@ -40,11 +39,12 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEst
 
         Returns
         -------
-        rates : ndarray, same shape
+        rates : ndarray, TsdFrame, TsdTensor or DataArray, same shape
             Expected spikes per bin of every entry; divide by the bin width for Hz. float32 if X
-            is, else float64. If X is a memory map and rates take more than 1 GiB, they are a memory
-            map of a temporary file, which is deleted with the array (`numpy.save` keeps a copy),
-            and float32 unless X is float64.
+            is, else float64. For objects of pynapple and xarray, an object of the same class with
+            the clock and names of X, unless :meth:`set_output` is used. If X is a memory map and
+            rates take more than 1 GiB, they are a memory map of a temporary file, which is deleted
+            with the array (`numpy.save` keeps a copy), and float32 unless X is float64.
 
         Raises
         ------
@@ -54,9 +54,10 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEst
             If the rates of a memory map do not fit on the disk.
         """
         check_is_fitted(self)
-        X = check_counts(self, X, reset=False)
-        check_table_output(self, X)
-        return self._infer(X, groups)
+        counts = check_counts(self, X, reset=False)
+        is_table = check_table_output(self, counts)
+        rates = self._infer(counts, check_groups(counts, groups, X))
+        return rates if is_table else wrapped(X, rates, "rates")
 
     def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
         """Rates of checked counts."""

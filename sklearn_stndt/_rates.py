@@ -11,6 +11,8 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
+from sklearn_stndt._containers import as_array
+
 # attributes of scikit-learn's meta-estimators that hold an estimator fitted on the same X
 _FITTED_INSIDE = ("best_estimator_", "regressor_")
 
@@ -123,12 +125,13 @@ def infer_rates(estimator: Any, X: Any, groups: ArrayLike | None = None) -> NDAr
     Returns
     -------
     rates : ndarray, same shape
-        Always an array, even if scikit-learn is set to return tables.
+        Always an array, whatever the container of X, and even if scikit-learn is set to return
+        tables. Trials are the first axis.
     """
     before, source = find_rates(estimator)
     X = pass_through(before, X)
     with config_context(transform_output="default"):
-        return np.asarray(source.transform(X, **groups_keyword(X, groups)))
+        return np.asarray(as_array(source.transform(X, **groups_keyword(X, groups))))
 
 
 def _find(estimator: Any) -> tuple[list[Any], Any] | None:

@@ -14,6 +14,7 @@ from sklearn.utils import check_array
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 
+from sklearn_stndt._containers import as_array, divide, neuron_names, runs
 from sklearn_stndt.metrics._checks import check_neurons
 from sklearn_stndt.windows.out_of_core import extremes, mapping_of
 
@@ -62,9 +63,11 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
     Returns
     -------
     ndarray, same shape
-        float32, float64, or the integer type of X.
+        float32, float64, or the integer type of X. Trials of a TsdTensor are the first axis.
     """
     name = type(estimator).__name__
+    names = neuron_names(X)
+    X = as_array(X)
     if isinstance(X, np.ma.MaskedArray):
         X = np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
     _refuse_unequal(X, name)
@@ -89,12 +92,12 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
             f"minimum of 1 of each is required by {name}."
         )
     # scikit-learn reads the number and names of features from a 2D table; each row is a bin
-    validate_data(
-        estimator,
-        X if counts.ndim == 2 else counts.reshape(-1, counts.shape[-1]),
-        reset=reset,
-        skip_check_array=True,
-    )
+    table = X if counts.ndim == 2 else counts.reshape(-1, counts.shape[-1])
+    if names is not None:
+        import pandas as pd  # required by pynapple and by xarray, which X comes from
+
+        table = pd.DataFrame(columns=names)
+    validate_data(estimator, table, reset=reset, skip_check_array=True)
     if counts.dtype == np.float16:
         counts = counts.astype(np.float32)
     if counts.dtype.kind not in "ub":
@@ -145,14 +148,27 @@ def _check_values(counts: NDArray, name: str) -> None:
         )
 
 
-def check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:
+def check_groups(X: NDArray, groups: ArrayLike | None, container: Any = None) -> NDArray | None:
     """Check the trial of each row of a 2D X; groups of a 3D X are only for cross-validation.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
+        Checked counts.
+    groups : array-like or None
+        As the user passed them.
+    container : object, default=None
+        X as the user passed it. If it has a clock, groups are divided at its gaps.
 
     Returns
     -------
     ndarray of shape (n_bins,) or None
         None for a 3D X, whose trials are known without groups.
     """
+    return divide(_check_groups(X, groups), runs(container))
+
+
+def _check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:
     if groups is None:
         return None
     groups = np.asarray(groups)
@@ -176,14 +192,15 @@ def check_groups(X: NDArray, groups: ArrayLike | None) -> NDArray | None:
     return groups
 
 
-def check_table_output(estimator: Any, X: ArrayLike) -> None:
-    """Refuse table output for a 3D X."""
+def check_table_output(estimator: Any, X: ArrayLike) -> bool:
+    """Return whether `transform` returns a table; refuse that for a 3D X."""
     container = _get_output_config("transform", estimator)["dense"]
     if getattr(X, "ndim", 2) == 3 and container != "default":
         raise ValueError(
             f"{container} output is for a 2D X, got X of shape {np.shape(X)}. Call "
             "set_output(transform='default'), or pass a 2D X with the trials of its rows as groups."
         )
+    return container != "default"
 
 
 def check_heldout_neurons(

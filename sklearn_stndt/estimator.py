@@ -11,6 +11,7 @@ from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
+from sklearn_stndt._containers import continued, n_epochs, runs
 from sklearn_stndt._scoring import score_hidden
 from sklearn_stndt._validation import (
     FIXED_BY_FIT,
@@ -373,15 +374,16 @@ class STNDTEstimator(RateTransformer):
 
     def _fit(self, X: ArrayLike, groups: ArrayLike | None) -> None:
         previous = getattr(self, "net_", None) if self.warm_start else None
-        X = check_counts(self, X, reset=previous is None)
-        segments = as_segments(X, check_groups(X, groups))
+        counts = check_counts(self, X, reset=previous is None)
+        segments = as_segments(counts, check_groups(counts, groups, X))
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if previous is None:
             self._fitted_with = {name: getattr(self, name) for name in FIXED_BY_FIT}
             self.heldout_neurons_ = check_heldout_neurons(
-                self.heldout_neurons, X.shape[-1], np.random.RandomState(seed)
+                self.heldout_neurons, counts.shape[-1], np.random.RandomState(seed)
             )
-            kind = "trials" if X.ndim == 3 else "recording" if groups is None else "groups"
+            grouped = groups is not None or n_epochs(X) > 1
+            kind = "trials" if counts.ndim == 3 else "groups" if grouped else "recording"
             self.window_ = choose_window(self.window, segments.longest, kind, self.forecast_bins)
             self.device_ = choose_device(self.device)
         else:
@@ -435,33 +437,38 @@ class STNDTEstimator(RateTransformer):
             Higher is better.
         """
         check_is_fitted(self)
-        X = check_counts(self, X, reset=False)
-        return score_hidden(lambda counts: self._infer(counts, groups), X, self.heldout_neurons_)
+        counts = check_counts(self, X, reset=False)
+        groups = check_groups(counts, groups, X)
+        return score_hidden(lambda shown: self._infer(shown, groups), counts, self.heldout_neurons_)
 
-    def forecast(self, X: ArrayLike, n_bins: int) -> NDArray:
+    def forecast(self, X: ArrayLike, n_bins: int) -> Any:
         """Infer the rates of the bins after X.
 
         Parameters
         ----------
         X : array-like of shape (n_trials, n_bins_before, n_neurons) or (n_bins_before, n_neurons)
-            Spikes per bin; only the last bins that fit into the window are used.
+            Spikes per bin; only the last bins that fit into the window are used, and none before
+            a gap in the clock of X.
         n_bins : int
             Bins to forecast, fewer than the window has. Fit with ``forecast_bins=n_bins``; bins
             beyond those trained are unreliable, and raise a warning.
 
         Returns
         -------
-        rates : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
-            Expected spikes per bin.
+        rates : ndarray, TsdFrame, TsdTensor or DataArray of `n_bins` bins
+            Expected spikes per bin, in the container of X, whose clock they continue.
         """
         check_is_fitted(self)
-        X = check_counts(self, X, reset=False)
+        counts = check_counts(self, X, reset=False)
+        parts = runs(X)
+        if parts is not None:
+            counts = counts[parts == parts[-1]]
         trained = self.settings_.objective.forecast_bins
         check_forecast(n_bins, self.window_, trained)
         n_tail = max(n_bins, trained)
-        rates = self._infer(before_forecast(X, self.window_, n_tail), None)
+        rates = self._infer(before_forecast(counts, self.window_, n_tail), None)
         start = self.window_ - n_tail
-        return rates[..., start : start + n_bins, :]
+        return continued(X, rates[..., start : start + n_bins, :])
 
     def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
         segments = as_segments(X, check_groups(X, groups))

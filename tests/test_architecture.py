@@ -20,6 +20,7 @@ LAYERS = [
     {"inference", "_scoring", "_validation", "datasets"},
     {"training", "metrics"},
     {"network", "windows", "_rates"},
+    {"_containers"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -32,6 +33,7 @@ WITHOUT = {
     "inference": {"sklearn", "matplotlib"},
     "training": {"matplotlib"},
     "_rates": {"torch", "skorch"},
+    "_containers": {"torch", "sklearn", "skorch", "pandas", "pynapple", "xarray"},
 }
 
 

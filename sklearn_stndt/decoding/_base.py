@@ -10,6 +10,7 @@ from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_stndt._containers import as_array
 from sklearn_stndt._validation import unchanged_if_failed
 
 ALTERNATIVES = {
@@ -101,7 +102,7 @@ class BinwiseDecoder(MetaEstimatorMixin, BaseEstimator):
     def _check_features(self, X, *, reset):
         """Return `X` as a numeric array, 2D or 3D, NaN allowed; check its features."""
         bins = check_array(
-            X,
+            as_array(X),
             dtype="numeric",
             ensure_all_finite="allow-nan",
             ensure_2d=False,

@@ -8,6 +8,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_array
 from sklearn.utils.multiclass import check_classification_targets
 
+from sklearn_stndt._containers import as_array
 from sklearn_stndt.decoding._base import ALTERNATIVES, first_and_last_bin
 from sklearn_stndt.metrics._checks import as_labels
 
@@ -24,7 +25,7 @@ def check_numbers(y, shape):
     _check_y_is_given(y, "BinwiseRegressor", "the behaviour in each bin of X")
     try:
         y = check_array(
-            y,
+            as_array(y, "y"),
             dtype="numeric",
             ensure_all_finite="allow-nan",
             ensure_2d=False,

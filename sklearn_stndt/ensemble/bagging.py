@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sklearn_stndt._base import RateTransformer
+from sklearn_stndt._containers import runs, wrapped
 from sklearn_stndt._rates import infer_rates
 from sklearn_stndt._scoring import infer_hidden
 from sklearn_stndt._validation import check_counts, check_groups, unchanged_if_failed
@@ -248,8 +249,11 @@ class BaggingEnsemble(RateTransformer):
 
     def _fit(self, X: ArrayLike, groups: ArrayLike | None) -> None:
         previous = getattr(self, "_run", None) if self.warm_start else None
-        X = check_counts(self, X, reset=previous is None)
-        recording = Recording.of(X, check_groups(X, groups))
+        counts = check_counts(self, X, reset=previous is None)
+        parts = runs(X)
+        if parts is not None and groups is None:
+            self._check_takes_groups()
+        recording = Recording.of(counts, check_groups(counts, groups), parts)
         with ExitStack() as stack:
             directory = None
             if self.checkpoint_dir is not None:
@@ -265,6 +269,18 @@ class BaggingEnsemble(RateTransformer):
                     stacklevel=4,
                 )
             self._finish(run)
+
+    def _check_takes_groups(self) -> None:
+        """Refuse members that cannot receive the gaps of a clock, which are passed as groups."""
+        members = self.estimator if isinstance(self.estimator, list) else [self.estimator]
+        for member in members:
+            if member is not None and not has_fit_parameter(member, "groups"):
+                raise ValueError(
+                    "The clock of X has gaps, which are passed to members as groups, but the fit "
+                    f"of {type(member).__name__} does not take groups. Pass numpy.asarray(X) to "
+                    "ignore the gaps, or trials as a 3D X. Steps of a pipeline may also precede "
+                    "the ensemble: make_pipeline(step, BaggingEnsemble(...))."
+                )
 
     def _finish(self, run: Run) -> None:
         """Select members, and set the fitted attributes."""
@@ -293,7 +309,7 @@ class BaggingEnsemble(RateTransformer):
         self.results_ = table(outcomes, getattr(self, "scores_", None), weights, self.error_score)
         self._run = run.without_data()
 
-    def rate_std(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> NDArray:
+    def rate_std(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> Any:
         """Disagreement of the selected members: the standard deviation of their rates.
 
         Parameters
@@ -305,19 +321,21 @@ class BaggingEnsemble(RateTransformer):
 
         Returns
         -------
-        std : ndarray, same shape
-            Spikes per bin. It measures how uncertain the rate is, not how variable the spikes are.
+        std : ndarray, TsdFrame, TsdTensor or DataArray, same shape
+            Spikes per bin, in the container of X, as in `transform`. It measures how uncertain
+            the rate is, not how variable the spikes are.
         """
         check_is_fitted(self)
-        X = check_counts(self, X, reset=False)
+        counts = check_counts(self, X, reset=False)
+        groups = check_groups(counts, groups, X)
         mean, squares, n = 0.0, 0.0, 0
-        for n_picks, rates in self._member_rates(X, groups):
+        for n_picks, rates in self._member_rates(counts, groups):
             # Welford's algorithm avoids the difference of large squares
             n += n_picks
             change = rates - mean
             mean = mean + n_picks * change / n
             squares = squares + n_picks * change * (rates - mean)
-        return np.sqrt(squares / n)
+        return wrapped(X, np.sqrt(squares / n), "rate_std")
 
     def score(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> float:
         """Bits per spike of hidden entries, as in :meth:`STNDTEstimator.score`.
@@ -356,12 +374,12 @@ class BaggingEnsemble(RateTransformer):
             Bits per spike.
         """
         check_is_fitted(self)
-        X = check_counts(self, X, reset=False)
-        groups = check_groups(X, groups)
+        counts = check_counts(self, X, reset=False)
+        groups = check_groups(counts, groups, X)
         total, n, scores = 0.0, 0, []
         for n_picks, member in self._selected_members():
             infer = partial(infer_rates, member, groups=groups)
-            spikes, rates = infer_hidden(infer, X, self.heldout_neurons_)
+            spikes, rates = infer_hidden(infer, counts, self.heldout_neurons_)
             total, n = total + n_picks * rates, n + n_picks
             scores.append(bits_per_spike(spikes, total / n))
         return np.array(scores)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sklearn_stndt._containers import divide
 from sklearn_stndt.ensemble.checkpoints import COUNTS, CheckpointDirectory, write_atomically
 from sklearn_stndt.ensemble.fingerprints import fingerprint
 
@@ -51,9 +52,9 @@ class Recording:
     trials: NDArray | None  # number of the trial of each row of a 2D X
 
     @classmethod
-    def of(cls, X: NDArray, groups: NDArray | None) -> "Recording":
-        """Make a recording of counts and the trials of their rows."""
-        return cls(X, groups, row_trials(X, groups))
+    def of(cls, X: NDArray, groups: NDArray | None, parts: NDArray | None = None) -> "Recording":
+        """Make a recording of counts, the trials of their rows, and the parts between gaps."""
+        return cls(X, divide(groups, parts), divide(row_trials(X, groups), parts))
 
     @property
     def n_trials(self) -> int:

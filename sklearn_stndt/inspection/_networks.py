@@ -47,12 +47,3 @@ def heldin_neurons(source: Any, counts: NDArray) -> NDArray:
     shown = ~np.isnan(counts).all(axis=tuple(range(counts.ndim - 1)))
     shown[source.heldout_neurons_] = False
     return np.flatnonzero(shown)
-
-
-def like(X: Any, counts: NDArray) -> Any:
-    """Return counts in the container of X, which keeps the names of neurons."""
-    if hasattr(X, "iloc"):
-        return type(X)(counts, index=X.index, columns=X.columns)
-    if hasattr(X, "columns"):
-        return type(X)(counts, schema=list(X.columns))
-    return counts

@@ -107,7 +107,7 @@ def attention_maps(
     array([1., 1., 1., 1., 1., 1., 1., 1.])
     """
     source, counts = look_inside(estimator, X)
-    segments = as_segments(counts, check_groups(counts, groups))
+    segments = as_segments(counts, check_groups(counts, groups, X))
     members = networks(source)
     windows_of = {member.window_ for member in members}
     if len(windows_of) > 1:

@@ -9,10 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import get_scorer
 from sklearn.utils import Bunch, check_random_state
 
+from sklearn_stndt._containers import like
 from sklearn_stndt._rates import groups_keyword
 from sklearn_stndt._scoring import NEVER_HIDDEN, entry_folds, hide, infer_folds
 from sklearn_stndt._validation import check_groups
-from sklearn_stndt.inspection._networks import heldin_neurons, like, look_inside
+from sklearn_stndt.inspection._networks import heldin_neurons, look_inside
 from sklearn_stndt.inspection.importance import neuron_importance
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.metrics._checks import check_neurons
@@ -136,7 +137,7 @@ def neuron_dropping_curve(
     ((4,), (2, 4))
     """
     source, counts = look_inside(estimator, X)
-    checked_groups = check_groups(counts, groups)
+    checked_groups = check_groups(counts, groups, X)
     if not (isinstance(n_random, Integral) and n_random >= 2):
         raise ValueError(
             f"n_random must be a whole number, at least 2 for a standard error, got {n_random!r}."
@@ -180,7 +181,7 @@ def neuron_dropping_curve(
     if not np.isin(scored, source.heldout_neurons_).all():
         folds = entry_folds(counts.shape)
         folds[..., np.setdiff1d(np.arange(counts.shape[-1]), scored)] = NEVER_HIDDEN
-    keywords = groups_keyword(counts, checked_groups)
+    keywords = groups_keyword(counts, check_groups(counts, groups))  # X has its clock
 
     def infer(shown: NDArray) -> NDArray:
         return source._infer(shown, checked_groups)

@@ -148,7 +148,7 @@ def neuron_importance(
     if not (isinstance(n_repeats, Integral) and n_repeats >= 1):
         raise ValueError(f"n_repeats must be a whole number, at least 1, got {n_repeats!r}.")
     source, counts = look_inside(estimator, X)
-    groups = check_groups(counts, groups)
+    groups = check_groups(counts, groups, X)
     neurons = heldin_neurons(source, counts)
     if len(neurons) < 2:
         raise ValueError(

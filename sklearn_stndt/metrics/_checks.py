@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import get_tags
 
+from sklearn_stndt._containers import as_array
+
 # With fewer spikes, the scale of the rates cannot be judged.
 _FEWEST_SPIKES = 50
 
@@ -14,6 +16,7 @@ _FEWEST_SPIKES = 50
 def as_float64(values: ArrayLike, name: str) -> NDArray[np.float64]:
     """Return `values` as a float64 array, with masked entries as NaN."""
     wanted = f"pass real numbers as {name}, in an array or in nested lists of equal lengths."
+    values = as_array(values, name)
     if isinstance(values, np.ma.MaskedArray):
         values = np.ma.filled(values.astype(np.float64), np.nan)
     try:

@@ -8,6 +8,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import KFold
 from sklearn.utils.metadata_routing import MetadataRequest
 
+from sklearn_stndt._containers import like
 from sklearn_stndt._rates import groups_keyword, infer_rates
 from sklearn_stndt.metrics._checks import as_float64, check_neurons, check_predicts_numbers
 from sklearn_stndt.metrics.bits import co_bps
@@ -125,7 +126,7 @@ class _CoSmoothingScorer(_Scorer):
         self, estimator: Any, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None
     ) -> float:
         counts, neurons, hidden = self._hide(X)
-        rates = infer_rates(estimator, hidden, groups)
+        rates = infer_rates(estimator, like(X, hidden), groups)
         return co_bps(counts, rates, neurons, X=hidden, check=self.check)
 
 
@@ -150,10 +151,12 @@ class _VelocityScorer(_Scorer):
                     f"lag={self.lag}, but {type(estimator).__name__} predicts behaviour itself. "
                     "Set the lag of the decoder, such as BinwiseRegressor(lag=...)."
                 )
-            predicted = np.asarray(estimator.predict(hidden, **groups_keyword(hidden, groups)))
+            predicted = np.asarray(
+                estimator.predict(like(X, hidden), **groups_keyword(hidden, groups))
+            )
         else:
             rates = as_float64(
-                estimator.transform(hidden, **groups_keyword(hidden, groups)), "rates"
+                estimator.transform(like(X, hidden), **groups_keyword(hidden, groups)), "rates"
             )
             predicted, velocity = _decode_across_folds(rates, velocity, self.lag)
         if predicted.shape != velocity.shape:

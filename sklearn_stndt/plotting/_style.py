@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sklearn_stndt._containers import as_array
+
 # Okabe and Ito's colours, which the colour-blind can tell apart, visible on white and on black;
 # black is replaced by the colour of the text
 BLUE, ORANGE, GREEN = "#0072B2", "#E69F00", "#009E73"
@@ -170,7 +172,7 @@ def check_bin_width(bin_width: Any) -> None:
 
 def as_trials(X: ArrayLike, name: str) -> NDArray:
     """Return counts or rates as floats, (n_trials, n_bins, n_neurons); a recording is one trial."""
-    values = np.asarray(X, dtype=np.float64)
+    values = np.asarray(as_array(X, name), dtype=np.float64)
     if values.ndim == 2:
         values = values[None]
     if values.ndim != 3 or 0 in values.shape:

@@ -6,8 +6,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
+from sklearn_stndt._containers import as_array
 from sklearn_stndt._rates import find_rates, groups_keyword, infer_rates, pass_through
 from sklearn_stndt._scoring import score_hidden
+from sklearn_stndt._validation import check_groups
 from sklearn_stndt.inspection import neuron_dropping_curve
 from sklearn_stndt.plotting._style import (
     ORANGE,
@@ -274,11 +276,11 @@ class EnsembleCurveDisplay:
                 f"{type(ensemble).__name__} has no score_curve; pass a fitted BaggingEnsemble."
             )
         X = pass_through(before, X)
-        keywords = groups_keyword(X, groups)
-        scores = ensemble.score_curve(X, **keywords)
+        scores = ensemble.score_curve(X, **groups_keyword(X, groups))
         alone = None
         if members:
-            counts = np.asarray(X)  # members were fitted without feature names
+            counts = np.asarray(as_array(X))  # members were fitted without feature names
+            groups = check_groups(counts, groups, X)
             alone = [
                 score_hidden(
                     partial(infer_rates, member, groups=groups), counts, ensemble.heldout_neurons_
