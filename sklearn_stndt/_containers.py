@@ -87,7 +87,7 @@ def as_array(X: Any, name: str = "X") -> Any:
             f"{name} is an xarray.Dataset with the variables {variables}, but one array is "
             f"expected. Pass one variable{example}."
         )
-    if isinstance(X, Mapping):
+    if isinstance(X, Mapping) and not hasattr(X, "shape"):  # a sparse array may be a Mapping
         raise TypeError(
             f"{name} is a {type(X).__name__} with {len(X)} items, but an array is expected. Pass "
             f"trials of equal length as list({name}.values()); pad shorter ones with NaN."

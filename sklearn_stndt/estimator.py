@@ -168,7 +168,7 @@ class STNDTEstimator(RateTransformer):
         The parameters, with every "auto" resolved, in three dataclasses:
         ``settings_.network``, ``settings_.objective``, ``settings_.training``.
     n_features_in_, feature_names_in_ : int, ndarray of str
-        Number of neurons; their names, if X was a table in fit.
+        Number of neurons; their names, if all were strings in fit.
 
     See Also
     --------

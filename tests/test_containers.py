@@ -441,7 +441,8 @@ def test_a_shuffled_split_of_a_tsdframe_is_noticed(window, rows):
 
 
 @pytest.mark.parametrize("make", [tensor, data_array])
-def test_scorers_and_decoders_take_trials_in_containers(small, spikes, reaches, make):
+def test_scorers_decoders_and_displays_take_trials_in_containers(small, spikes, reaches, make):
+    pytest.importorskip("matplotlib").use("Agg")
     network = small(max_epochs=1).fit(make(spikes))
     of_array = small(max_epochs=1).fit(spikes)
     X = make(spikes)
@@ -450,7 +451,9 @@ def test_scorers_and_decoders_take_trials_in_containers(small, spikes, reaches, 
     velocity = velocity_scorer()
     assert velocity(network, X, reaches.velocity) == velocity(of_array, spikes, reaches.velocity)
     rates = network.transform(X)
-    assert bits_per_spike(X, rates) == bits_per_spike(spikes, of_array.transform(spikes))
+    expected = of_array.transform(spikes)
+    assert_array_equal(RatesDisplay.from_estimator(network, X, trial=3).rates, expected[3])
+    assert bits_per_spike(X, rates) == bits_per_spike(spikes, expected)
     decoders = [
         make_pipeline(small(max_epochs=1), BinwiseRegressor(Ridge(), lag=2)).fit(data, target)
         for data, target in ((X, reaches.velocity), (spikes, reaches.velocity))

@@ -28,7 +28,7 @@ def test_every_block_of_a_guide_has_a_language():
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_code_of_the_guide_prints_what_it_shows(guide, capsys, monkeypatch, tmp_path):
-    for package in {"h5py", "matplotlib", "pandas", "pynapple", "pynwb"} & set(
+    for package in {"h5py", "matplotlib", "pandas", "polars", "pynapple", "pynwb", "xarray"} & set(
         re.findall(r"\w+", guide.read_text())
     ):
         pytest.importorskip(package)

@@ -120,7 +120,7 @@ class BaggingEnsemble(RateTransformer):
     n_features_in_ : int
         Number of neurons.
     feature_names_in_ : ndarray of str
-        Names of the neurons, if X was a table in fit.
+        Names of the neurons, if all were strings in fit.
 
     See Also
     --------
