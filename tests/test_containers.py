@@ -293,6 +293,24 @@ def test_groups_are_divided_at_gaps(window, rows, groups):
         network.transform(X, groups=groups[1:])
 
 
+def test_epochs_are_trials_for_the_choice_of_the_window_and_gaps_are_not(small, rows):
+    make = {"max_epochs": 1, "attention": "temporal"}
+    of_groups = small(**make).fit(rows, groups=EPOCHS)
+    assert small(**make).fit(frame(rows, jumps=JUMPS)).window_ == of_groups.window_ == 200
+    rest = frame(rows)[np.r_[0:100, 200:480]]  # as in cross-validation
+    assert small(**make).fit(rest).window_ == small(**make).fit(rows).window_ == 128
+
+
+def test_a_curve_of_a_decoder_takes_epochs(window, rows, reaches):
+    X = frame(rows, jumps=JUMPS)
+    y = reaches.velocity.reshape(len(rows), -1)
+    decoder = make_pipeline(window(), Ridge()).fit(X, y)
+    curve = neuron_dropping_curve(
+        decoder, X, y, scorers="r2", n_steps=1, n_random=2, random_state=0
+    )
+    assert_allclose(curve.scores["r2"][0], decoder.score(X, y))
+
+
 def test_an_ensemble_never_joins_epochs(window, rows):
     X = frame(rows, jumps=JUMPS)
     params = {"n_estimators": 2, "bootstrap": True, "oob_score": True, "random_state": 0}
