@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -301,7 +302,7 @@ def as_trains(spike_times: Any) -> tuple[list[NDArray[np.float64]], float | None
         )
     elif isinstance(spike_times, Iterable) and not isinstance(spike_times, str):
         if isinstance(spike_times, np.ndarray):
-            spike_times = spike_times.ravel()  # cell arrays are 2D
+            spike_times = _as_cells(spike_times)
         trains = list(spike_times)
         names = list(range(len(trains)))
     else:
@@ -312,6 +313,24 @@ def as_trains(spike_times: Any) -> tuple[list[NDArray[np.float64]], float | None
     if end is None and all(stop is not None for stop in stops):
         end = max(stop for stop in stops if stop is not None)
     return [_as_train(train, name, wanted) for name, train in zip(names, trains, strict=True)], end
+
+
+def _as_cells(cells: NDArray) -> NDArray:
+    """Return a MATLAB cell array as one dimension, with arrays also for single spikes."""
+    if cells.size != max(cells.shape, default=0):
+        raise TypeError(
+            f"spike_times is a cell array of shape {cells.shape}, but one cell per neuron is "
+            "expected. If it is neurons x trials, with times from the start of each trial, bin "
+            "each trial: np.stack([bin_spikes(list(trial), bin_width, stop=...) for trial in "
+            "cells.T]). With times from the start of the recording, join the trials: "
+            "[np.concatenate([times.ravel() for times in row]) for row in cells]."
+        )
+    cells = cells.ravel().copy()
+    if any(np.ndim(cell) for cell in cells):  # or all numbers would be one neuron's times
+        for index, cell in enumerate(cells):
+            if np.ndim(cell) == 0 and isinstance(cell, Real):  # loadmat(..., squeeze_me=True)
+                cells[index] = np.array([cell], dtype=np.float64)
+    return cells
 
 
 def check_train(times: NDArray[np.float64], name: str) -> None:
