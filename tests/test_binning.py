@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.io import loadmat, savemat
 
 from sklearn_stndt.datasets import align_to_events, bin_spikes, bin_trials
 
@@ -144,6 +145,26 @@ def test_lists_dictionaries_and_cell_arrays_are_the_same():
     cells[0, 0], cells[0, 1] = np.array([TRAINS[0]]), np.array([TRAINS[1]]).T
     for form in (tuple(TRAINS), {"a": TRAINS[0], "b": TRAINS[1]}, cells, iter(TRAINS)):
         np.testing.assert_array_equal(bin_spikes(form, 0.1, stop=1), expected)
+
+
+def test_a_squeezed_unit_with_one_spike_is_a_unit(tmp_path):
+    path = tmp_path / "spikes.mat"
+    cells = np.empty((1, 3), dtype=object)
+    cells[0] = [np.array([0.1, 0.25]), np.array([0.7]), np.zeros(0)]
+    savemat(path, {"cells": cells})
+    squeezed = loadmat(path, squeeze_me=True)["cells"]
+    expected = bin_spikes([[0.1, 0.25], [0.7], []], 0.1, stop=1)
+    for form in (squeezed, list(squeezed), dict(enumerate(squeezed))):
+        np.testing.assert_array_equal(bin_spikes(form, 0.1, stop=1), expected)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 3, 2)])
+def test_a_cell_array_of_neurons_and_trials_is_refused(shape):
+    cells = np.empty(shape, dtype=object)
+    for index in np.ndindex(shape):
+        cells[index] = np.array([[0.1, 0.2]])
+    with pytest.raises(TypeError, match=r"neurons x trials.*np\.stack.*np\.concatenate"):
+        bin_spikes(cells, 0.1)
 
 
 def test_pynapple_groups_bring_their_end():

@@ -105,8 +105,10 @@ def _as_frame(table: Any, without: Iterable[str] = ()) -> Any:
     """Return a table as a DataFrame without some columns; objects become their names."""
     without = {name + index for name in without for index in ("", "_index", "_index_index")}
     frame = table.to_dataframe(exclude=without & set(table.colnames), index=True).reset_index()
-    for column in frame.select_dtypes(object).columns:
-        if any(hasattr(value, "object_id") for value in frame[column]):
+    for column in frame.columns:
+        if frame[column].dtype.kind == "O" and any(
+            hasattr(value, "object_id") for value in frame[column]
+        ):
             frame[column] = [getattr(value, "name", value) for value in frame[column]]
     return frame
 
@@ -144,9 +146,7 @@ def _read_trains(
                 "out: load_nwb(..., on_error='skip'), or units=... without it."
             )
     if not rows:
-        raise ValueError(
-            f"{name}: no unit is left. {_capital('; '.join(left_out))}. Correct the file."
-        )
+        raise ValueError(f"{name}: no unit is left; {'; '.join(left_out)}. Correct the file.")
     return np.array(rows, dtype=np.intp), trains
 
 
@@ -154,7 +154,7 @@ def _fault_of(times: NDArray[np.float64]) -> tuple[str, str] | None:
     """Say what is wrong with spike times, and what to do; None if nothing is."""
     n_bad = np.count_nonzero(~np.isfinite(times))
     if n_bad:
-        return f"is NaN or infinite {n_bad} times", "In the file, remove these"
+        return f"is NaN or infinite {n_bad} times", "To keep the unit, remove these from the file"
     late = np.flatnonzero(times[1:] < times[:-1])
     if late.size:
         at = int(late[0])
@@ -370,7 +370,3 @@ def _sampling_rate(signal: Signal) -> float:
     steps = np.diff(signal.times[np.isfinite(signal.times)])
     steps = steps[steps > 0]
     return float(1 / np.median(steps)) if steps.size else np.nan
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -309,6 +309,7 @@ def as_trains(spike_times: Any) -> tuple[list[NDArray[np.float64]], float | None
         raise TypeError(f"spike_times is a {type(spike_times).__name__}; {wanted}")
     if not trains:
         raise ValueError(f"spike_times is empty; {wanted}")
+    trains = _with_single_spikes(trains)
     stops = [_stop_of(train) for train in trains]
     if end is None and all(stop is not None for stop in stops):
         end = max(stop for stop in stops if stop is not None)
@@ -316,8 +317,8 @@ def as_trains(spike_times: Any) -> tuple[list[NDArray[np.float64]], float | None
 
 
 def _as_cells(cells: NDArray) -> NDArray:
-    """Return a MATLAB cell array as one dimension, with arrays also for single spikes."""
-    if cells.size != max(cells.shape, default=0):
+    """Return a MATLAB cell array as one dimension."""
+    if cells.size > max(cells.shape, default=0):
         raise TypeError(
             f"spike_times is a cell array of shape {cells.shape}, but one cell per neuron is "
             "expected. If it is neurons x trials, with times from the start of each trial, bin "
@@ -325,12 +326,15 @@ def _as_cells(cells: NDArray) -> NDArray:
             "cells.T]). With times from the start of the recording, join the trials: "
             "[np.concatenate([times.ravel() for times in row]) for row in cells]."
         )
-    cells = cells.ravel().copy()
-    if any(np.ndim(cell) for cell in cells):  # or all numbers would be one neuron's times
-        for index, cell in enumerate(cells):
-            if np.ndim(cell) == 0 and isinstance(cell, Real):  # loadmat(..., squeeze_me=True)
-                cells[index] = np.array([cell], dtype=np.float64)
-    return cells
+    return cells.ravel()
+
+
+def _with_single_spikes(trains: list[Any]) -> list[Any]:
+    """Return numbers among spike trains, as loadmat(..., squeeze_me=True) makes them, as trains."""
+    is_number = [isinstance(train, Real) for train in trains]
+    if all(is_number):
+        return trains  # more likely the times of one neuron
+    return [[train] if one else train for train, one in zip(trains, is_number, strict=True)]
 
 
 def check_train(times: NDArray[np.float64], name: str) -> None:
