@@ -293,10 +293,12 @@ def _wrong_clock(
                 f"only {n_short:,} of {n_intervals:,} intervals between spikes of a neuron are "
                 "shorter than 1 s"
             )
-    # Even a neuron that was lost early leaves a tenth of the trials near its spikes.
     near = max(span, 60.0)
-    far = (starts < first - near) | (stops > last + near)
-    if support is None and len(starts) > 1 and n_spikes >= 20 and far.mean() >= 0.9:
+    far = (stops < first - near) | (starts > last + near)
+    if len(starts) > 1:  # a single long one may end far from the spikes
+        far |= (starts < first - near) | (stops > last + near)
+    # Neurons that were lost early leave some of the trials near their spikes.
+    if support is None and n_spikes >= 20 and far.mean() >= 0.9:
         return f"{far.sum():,} of {len(starts):,} lie far from all spikes"
     n_inside = sum(
         int(np.sum(np.searchsorted(train, stops) - np.searchsorted(train, starts)))

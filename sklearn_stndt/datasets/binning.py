@@ -302,8 +302,8 @@ def bin_trials(
                 "IntervalSet or an array of shape (n_trials, 2)."
             )
         starts, stops = intervals
-    elif np.ndim(stops) == 0 and bin_width is None:
-        raise TypeError(f"bin_width is missing; pass it by name, such as bin_width={stops!r}.")
+    elif bin_width is None:
+        raise TypeError("bin_width is missing; after intervals, pass it by name: bin_width=...")
     bin_width = _check_bin_width(bin_width)
     starts, stops = check_times(starts, "starts"), check_times(stops, "stops")
     if starts.shape != stops.shape:
