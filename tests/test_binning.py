@@ -332,6 +332,9 @@ def test_bins_outside_of_the_time_support_are_nan():
     np.testing.assert_array_equal(np.isnan(counts[:, 0]), np.repeat([False, True, False], 10))
     assert np.flatnonzero(counts[:, 0] == 1).tolist() == [0, 22]
     assert np.nansum(counts, axis=0).tolist() == [2, 2]
+    for trains in ([late_group()[0], [0.1]], [[0.1], late_group()[0]]):
+        aligned = align_to_events(trains, [100.0, 102.0], (-0.2, 0.2), 0.1)
+        assert np.isnan(aligned).sum(axis=(0, 1)).tolist() == [4 * (len(t) == 2) for t in trains]
     aligned = align_to_events(late_group(), [100.0, 102.0], (-0.2, 0.2), 0.1)
     assert aligned.dtype == np.float32
     np.testing.assert_array_equal(np.isnan(aligned[0, :, 0]), [True, True, False, False])
@@ -408,8 +411,18 @@ def test_supports_derived_from_the_spikes_hide_no_silence():
         assert align_to_events(trains, [100.0], (-1, 2), 0.1).dtype == np.uint8
 
 
+def test_a_neo_train_that_ends_with_its_last_spike_hides_no_silence():
+    neo = pytest.importorskip("neo")
+    times = [[100.05, 100.25], [100.5, 100.85]]
+    trains = [neo.SpikeTrain(t, units="s", t_start=100, t_stop=t[-1]) for t in times]
+    np.testing.assert_array_equal(bin_spikes(trains, 0.1), bin_spikes(times, 0.1, start=100))
+    trains[1] = neo.SpikeTrain(times[1], units="s", t_start=100, t_stop=101)
+    expected = bin_spikes(times, 0.1, start=100, stop=101)
+    np.testing.assert_array_equal(bin_spikes(trains, 0.1), expected)
+
+
 def test_integers_cannot_hold_unknown_bins():
-    with pytest.raises(ValueError, match=r"10 of 30 bins of neuron 0 lie outside .* uint8 cannot"):
+    with pytest.raises(ValueError, match=r"10 bins of neuron 0 do not lie within .* uint8 cannot"):
         bin_spikes(late_group(), 0.1, dtype=np.uint8)
     with pytest.raises(ValueError, match=r"dtype=np\.float32, or choose only times"):
         align_to_events(late_group(), [100.0], (-0.2, 0.2), 0.1, dtype=np.int64)

@@ -135,13 +135,16 @@ def support_of(value: Any) -> NDArray[np.float64] | None:
     """Return the intervals that were recorded, (n_intervals, 2), in seconds.
 
     That is the time support of a pynapple object, or t_start and t_stop of a neo SpikeTrain. None
-    if the object does not know.
+    if the object does not know. A t_stop that is the time of the last spike counts as infinite: neo
+    requires one, and many set it to that time.
     """
     if "pynapple" in _libraries(value) and hasattr(value, "time_support"):
         return merged(np.column_stack([value.time_support.start, value.time_support.end]))
     if _is_neo_train(value):
-        ends = [in_seconds(value.t_start, "t_start"), in_seconds(value.t_stop, "t_stop")]
-        return np.array([ends], dtype=np.float64)
+        start, stop = in_seconds(value.t_start, "t_start"), in_seconds(value.t_stop, "t_stop")
+        if isinstance(value, np.ndarray) and value.size and in_seconds(value, "times")[-1] == stop:
+            stop = np.array(np.inf)
+        return np.array([[start, stop]], dtype=np.float64)
     return None
 
 
@@ -168,15 +171,29 @@ def are_inside(
     return (at >= 0) & (stops <= intervals[np.maximum(at, 0), 1] + CLOCK)
 
 
-def ends_with_spikes(intervals: NDArray[np.float64], trains: list[NDArray[np.float64]]) -> bool:
-    """Whether all intervals start and end with a spike, and so were derived from the spikes."""
-    edges = intervals.ravel()
-    on_spike = np.zeros(len(edges), dtype=bool)
+def declared_supports(
+    supports: list[NDArray[np.float64] | None], trains: list[NDArray[np.float64]]
+) -> list[NDArray[np.float64] | None]:
+    """Return supports, with None in place of those whose intervals start and end with a spike.
+
+    pynapple derives such a support from the spikes if the user declares none; nobody said that the
+    recording ended there.
+    """
+    known = {support.tobytes(): support for support in supports if support is not None}
+    edges = np.concatenate([np.empty(0), *[support.ravel() for support in known.values()]])
+    is_spike = np.zeros(len(edges), dtype=bool)
     for train in trains:
         if train.size:
             at = np.minimum(np.searchsorted(train, edges), train.size - 1)
-            on_spike |= train[at] == edges
-    return bool(on_spike.all())
+            is_spike |= train[at] == edges
+    splits = np.cumsum([support.size for support in known.values()])
+    is_derived = {
+        key: part.all() for key, part in zip(known, np.split(is_spike, splits), strict=False)
+    }
+    return [
+        None if support is None or is_derived[support.tobytes()] else support
+        for support in supports
+    ]
 
 
 # -- clocks ----------
@@ -215,8 +232,8 @@ def warn_of_clocks(
     if reason is None:
         return
     ends = [end for train in trains if train.size for end in (train[0], train[-1])]
-    if support is not None and len(support):
-        ends = [support.min(), support.max()]
+    if support is not None:
+        ends += support[np.isfinite(support)].tolist()
     warnings.warn(
         f"{spikes} and {trials} may be on different clocks, or not in seconds: {spikes} range from "
         f"{_readable(min(ends))} to {_readable(max(ends))} s, {trials} from "
@@ -298,7 +315,8 @@ def _wrong_clock(
     if len(starts) > 1:  # a single long one may end far from the spikes
         far |= (starts < first - near) | (stops > last + near)
     # Neurons that were lost early leave some of the trials near their spikes.
-    if support is None and n_spikes >= 20 and far.mean() >= 0.9:
+    is_open = support is None or not np.isfinite(support).all()
+    if is_open and n_spikes >= 20 and far.mean() >= 0.9:
         return f"{far.sum():,} of {len(starts):,} lie far from all spikes"
     n_inside = sum(
         int(np.sum(np.searchsorted(train, stops) - np.searchsorted(train, starts)))
@@ -335,8 +353,8 @@ def _is_neo_train(value: Any) -> bool:
     """Whether an object is a SpikeTrain, in memory or not; a SpikeTrainList has a t_stop too."""
     return (
         "neo" in _libraries(value)
-        and hasattr(value, "t_stop")
         and (isinstance(value, np.ndarray) or hasattr(value, "load"))
+        and hasattr(value, "t_stop")
     )
 
 

@@ -14,7 +14,7 @@ from sklearn_stndt.datasets._times import (
     LONGEST,
     are_inside,
     check_size,
-    ends_with_spikes,
+    declared_supports,
     in_seconds,
     intervals_in_seconds,
     is_train,
@@ -167,8 +167,7 @@ def bin_spikes(
         in_bin = np.diff(opens, append=bins.size)
         _check_fits(in_bin.max(), dtype)
         counts[bins[opens], neuron] = in_bin
-    for neuron, hidden in unknown.items():
-        counts[hidden[0], neuron] = np.nan
+    _hide(counts, unknown)
     return counts
 
 
@@ -411,23 +410,19 @@ def as_trains(spike_times: Any) -> Recorded:
         raise ValueError(f"spike_times is empty; {wanted}")
     times = [_as_train(train, name, wanted) for name, train in zip(names, trains, strict=True)]
     supports = [support_of(train) if group_support is None else group_support for train in trains]
+    declared = declared_supports(supports, times)
     start = stop = None
     if all(support is not None for support in supports):
-        ends = merged(np.concatenate([support for support in supports if support is not None]))
-        if len(ends):
-            start, stop = float(ends[0, 0]), float(ends[:, 1].max())
-            if ends_with_spikes(ends, times):
-                stop = None  # up to the end of the bin with the last spike
-    known = [
-        None if support is None or ends_with_spikes(support, times) else support
-        for support in supports
-    ]
-    return Recorded(
-        times,
-        known,
-        start if start is not None and np.isfinite(start) else None,
-        stop if stop is not None and np.isfinite(stop) else None,
-    )
+        ends = np.concatenate([support for support in supports if support is not None])
+        ends = np.where(np.isfinite(ends), ends, np.nan)
+        last = max((train[-1] for train in times if train.size), default=-np.inf)
+        if not np.isnan(ends[:, 0]).all():
+            start = float(np.nanmin(ends[:, 0]))
+        if any(support is not None for support in declared) and not np.isnan(ends[:, 1]).all():
+            stop = float(np.nanmax(ends[:, 1]))
+            if stop < last:  # of a neuron whose end is not known
+                stop = None
+    return Recorded(times, declared, start, stop)
 
 
 def check_train(times: NDArray[np.float64], name: str) -> None:
@@ -471,35 +466,47 @@ def _unknown_bins(
     starts: NDArray[np.float64],
     n_bins: NDArray[np.intp],
     bin_width: float,
-) -> dict[int, NDArray[np.bool_]]:
-    """Bins that were not recorded, (n_trials, max(n_bins)), for each neuron that has some."""
-    unknown: dict[int, NDArray[np.bool_]] = {}
-    cache: dict[bytes, NDArray[np.bool_]] = {}  # neurons usually share the same intervals
-    steps = np.arange(n_bins.max())
+) -> list[tuple[list[int], NDArray[np.intp]]]:
+    """Bins that were not recorded, for all neurons with the same recorded time at once.
+
+    Bins are indices into an array of shape (n_trials, max(n_bins)).
+    """
+    groups: dict[bytes, tuple[NDArray[np.float64], list[int]]] = {}
     for neuron, support in enumerate(recorded.supports):
-        if support is None:
-            continue
-        key = support.tobytes()
-        if key not in cache:
-            opens = starts[:, None] + steps * bin_width  # (trials, bins)
-            outside = ~are_inside(opens, opens + bin_width, support)
-            cache[key] = outside & (steps < n_bins[:, None])
-        if cache[key].any():
-            unknown[neuron] = cache[key]
+        if support is not None:
+            groups.setdefault(support.tobytes(), (support, []))[1].append(neuron)
+    steps = np.arange(n_bins.max())
+    opens = starts[:, None] + steps * bin_width if groups else np.empty(0)  # (trials, bins)
+    unknown = []
+    for support, neurons in groups.values():
+        outside = ~are_inside(opens, opens + bin_width, support)
+        bins = np.flatnonzero(outside & (steps < n_bins[:, None]))
+        if bins.size:
+            unknown.append((neurons, bins))
     return unknown
 
 
-def _check_dtype(dtype: DTypeLike | None, unknown: dict[int, NDArray[np.bool_]]) -> np.dtype:
+def _hide(counts: NDArray, unknown: list[tuple[list[int], NDArray[np.intp]]]) -> None:
+    """Set the counts, (..., n_neurons), of unknown bins to NaN."""
+    rows = counts.reshape(-1, counts.shape[-1])
+    for neurons, bins in unknown:
+        if len(neurons) == rows.shape[1]:
+            rows[bins] = np.nan
+        else:
+            rows[bins[:, None], neurons] = np.nan
+
+
+def _check_dtype(dtype: DTypeLike | None, unknown: list) -> np.dtype:
     """Return the data type of counts; raise an error if it cannot hold NaN but has to."""
     if dtype is None:
         return np.dtype(np.float32 if unknown else np.uint8)
     dtype = np.dtype(dtype)
     if unknown and dtype.kind != "f":
-        neuron, hidden = next(iter(unknown.items()))
+        neurons, bins = unknown[0]
         raise ValueError(
-            f"{hidden.sum():,} of {hidden.size:,} bins of neuron {neuron} lie outside of its "
-            f"recorded time and are NaN, which {dtype} cannot hold. Pass dtype=np.float32, or "
-            "choose only times that were recorded."
+            f"{bins.size:,} bins of neuron {neurons[0]} do not lie within its recorded time and "
+            f"are NaN, which {dtype} cannot hold. Pass dtype=np.float32, or choose only times that "
+            "were recorded."
         )
     return dtype
 
@@ -521,8 +528,7 @@ def _count_recorded(
     unknown = _unknown_bins(recorded, starts, n_bins, bin_width)
     dtype = _check_dtype(dtype, unknown)
     counts = count_trials(recorded.times, starts, n_bins, bin_width, dtype)
-    for neuron, hidden in unknown.items():
-        counts[hidden, neuron] = np.nan
+    _hide(counts, unknown)
     return counts
 
 
