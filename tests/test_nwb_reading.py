@@ -161,7 +161,10 @@ def test_a_broken_trial_is_skipped_and_named(save, start, stop, message):
     path = save(file)
     with pytest.raises(ValueError, match=f"trial 21 lasts from .*{message}"):
         load_nwb(path, bin_width=WIDTH)
-    with pytest.warns(UserWarning, match=rf"trials\[20\] left.*NaN; trials\[21\] left.*{message}"):
+    with (
+        pytest.warns(UserWarning, match=rf"trials\[21\] left out: {message}"),
+        pytest.warns(UserWarning, match=r"trials\[20\] left out: .*NaN"),
+    ):
         data = load_nwb(path, bin_width=WIDTH, on_error="skip")
     np.testing.assert_array_equal(data.trials.start_time, STARTS)
     assert data.spikes.shape == (20, 10, 1)
@@ -390,7 +393,7 @@ def test_series_that_cannot_be_loaded_are_reported(save):
     with pytest.warns(UserWarning, match="not loaded") as caught:
         data = load_nwb(path, bin_width=WIDTH)
     assert list(data.behavior) == ["pos"]
-    (warning,) = caught
+    messages = " ".join(str(warning.message) for warning in caught)
     for words in (
         "'notes' holds text",
         "'words' holds text",
@@ -398,8 +401,8 @@ def test_series_that_cannot_be_loaded_are_reported(save):
         "'nothing' is empty",
         "'runs' holds starts and ends of intervals",
     ):
-        assert words in str(warning.message)
-    assert warning.filename == __file__
+        assert words in messages
+    assert {warning.filename for warning in caught} == {__file__}
     with pytest.raises(ValueError, match="notes is not a numeric time series: it holds text"):
         load_nwb(path, behavior="notes")
     assert list(load_nwb(path, behavior="pos").behavior) == ["pos"]  # without a warning
@@ -469,11 +472,15 @@ def test_a_table_without_rows_is_named():
 
 def test_spikes_in_milliseconds_are_noticed(save):
     path = save(make_file(scale=1000.0))
-    message = r"spikes are from .* to 39\d\d\d(\.\d+)? s, trials from 0 to 39 s"
+    message = r"session\.nwb: spikes range from .* to (39,9..|40,000) s, trials from 0 to 39 s"
     with pytest.warns(UserWarning, match=message):
         load_nwb(path, bin_width=WIDTH)
     with pytest.warns(UserWarning, match=message):
         load_nwb(path, bin_width=1.0, trials=False)
+    path = save(make_file(scale=1000.0, trials=False))
+    with pytest.warns(UserWarning, match="are shorter than 1 s") as caught:
+        load_nwb(path, bin_width=1.0, trials=False)
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 @pytest.mark.parametrize("change", [lambda t: 1000 * t, lambda t: t + 1e5], ids=["ms", "offset"])
@@ -481,7 +488,7 @@ def test_trials_on_another_clock_are_noticed(change):
     file = make_file()
     for column in ("start_time", "stop_time"):
         file.trials[column].data[:] = list(change(np.array(file.trials[column].data)))
-    with pytest.warns(UserWarning, match=r"(19|20) of 20 trials are before the first spike or"):
+    with pytest.warns(UserWarning, match="different clocks.*(19|20) of 20 lie far"):
         load_nwb(file, bin_width=1.0)
 
 
@@ -489,7 +496,7 @@ def test_behaviour_on_another_clock_is_noticed():
     file = make_file(trials=False)
     times = np.arange(0, 40_000, 20.0)  # milliseconds
     file.add_acquisition(series(data=np.sin(times), rate=None, timestamps=times))
-    with pytest.warns(UserWarning, match=r"clocks of spikes and of 'pos' .* to 39980 s"):
+    with pytest.warns(UserWarning, match=r"spikes and 'pos' may be on .* to 39980 s"):
         load_nwb(file, bin_width=1.0, trials=False)
 
 
@@ -500,9 +507,7 @@ def test_events_outside_of_their_own_trials_are_noticed(save, change):
     file = make_file()
     cues = np.array(file.trials["cue_time"].data)
     file.trials["cue_time"].data[:] = list(change(cues, STARTS))
-    with pytest.warns(
-        UserWarning, match=r"(19|20) of 20 times in cue_time, from 0\.3|300 to .*lie"
-    ):
+    with pytest.warns(UserWarning, match=r"(19|20) of 20 times in .*cue_time lie"):
         load_nwb(save(file), bin_width=WIDTH, align="cue_time", window=(-0.2, 0.5))
 
 

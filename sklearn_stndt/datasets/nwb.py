@@ -11,18 +11,14 @@ from tqdm.auto import tqdm
 
 from sklearn_stndt.datasets._checks import check_number
 from sklearn_stndt.datasets._nwb_reading import NWBRecording, read_recording
+from sklearn_stndt.datasets._times import warn_of_clocks, warn_of_events
 from sklearn_stndt.datasets.binning import bins_of_window
 
 __all__ = ["load_nwb"]
 
-# Fewer spikes than this do not show that a clock is wrong.
-_FEW_SPIKES = 20
-# Spikes that last so many times longer than trials or behaviour, or the reverse, do not fit them.
+# Spikes and behaviour are on different clocks if one of them lasts so many times longer.
 _RATIO = 50
-# A lower mean rate over a recording is more likely a wrong clock: if the spikes last much longer
-# than trials or behaviour, and if they last longer than _LONG.
-_LOW_RATE, _LOWEST_RATE = 0.5, 0.1  # Hz
-_LONG = 24 * 3600.0  # s
+_FEW_SPIKES = 20  # show nothing about a clock
 
 
 def load_nwb(
@@ -206,7 +202,6 @@ def load_nwb(
         skip=on_error == "skip",
         verbose=bool(verbose),
     )
-    notes = recording.left_out
     if whole:
         rows = None
         starts = np.zeros(1)
@@ -219,9 +214,9 @@ def load_nwb(
             rows, starts = _events(recording, align or "start_time")
             starts = starts + window[0]
             n_bins = np.full(len(starts), bins_of_window(window, bin_width))
-    notes += _doubtful_clocks(recording)
-    if notes:
-        warnings.warn(f"{recording.name}: {'; '.join(notes)}.", stacklevel=2)
+    for message in [*recording.left_out, *_doubtful_signals(recording)]:
+        warnings.warn(f"{recording.name}: {message}.", stacklevel=2)
+    _check_clocks(recording, None if whole else align)
     first = recording.first_bins(starts, bin_width)
     spikes = recording.counts(first, n_bins, bin_width)
     recording.signals = {name: signal.scaled() for name, signal in recording.signals.items()}
@@ -329,71 +324,55 @@ def _events(recording: NWBRecording, column: str) -> tuple[NDArray[np.intp], NDA
             f"{recording.name}: no trial has a time in {column}: it is NaN in all {len(events)} "
             f"rows of {recording.table!r}. Align to another column of the trials table."
         )
-    if column not in ("start_time", "stop_time"):
-        starts, stops = (recording.event_times(name)[rows] for name in ("start_time", "stop_time"))
-        known = np.isfinite(starts) & np.isfinite(stops)
-        outside = known & ((events[rows] < starts) | (events[rows] > stops))
-        if known.any() and outside.sum() > known.sum() / 2:
-            recording.left_out.append(
-                f"{outside.sum()} of {known.sum()} times in {column}, {_span(events[rows])}, lie "
-                f"outside of their own trial; trials last from {starts[known].min():g} to "
-                f"{stops[known].max():g} s. If {column} counts from the start of each trial, or is "
-                "in another unit than seconds, correct the file"
-            )
     return rows, events[rows]
 
 
-def _doubtful_clocks(recording: NWBRecording) -> list[str]:
-    """Say which clocks of spikes and trials do not fit each other."""
+def _check_clocks(recording: NWBRecording, align: str | None) -> None:
+    """Warn if spikes, trials and the events to align to seem to be on different clocks."""
+    if recording.trials is None:
+        starts, stops, trials = np.zeros(1), np.array([recording.end]), "recording"
+    else:
+        starts, stops = (recording.event_times(name) for name in ("start_time", "stop_time"))
+        trials = recording.table
+        if align is not None:
+            warn_of_events(
+                recording.event_times(align),
+                starts,
+                stops,
+                name=f"{recording.name}: {align}",
+                stacklevel=4,
+            )
+    known = np.isfinite(starts) & np.isfinite(stops) & (starts <= stops)
+    if known.any():
+        warn_of_clocks(
+            recording.spike_times,
+            starts[known],
+            stops[known],
+            spikes=f"{recording.name}: spikes",
+            trials=trials,
+            stacklevel=4,
+        )
+
+
+def _doubtful_signals(recording: NWBRecording) -> list[str]:
+    """Say which time series do not fit the clock of the spikes."""
     trains = [train for train in recording.spike_times if train.size]
-    n_spikes = sum(map(len, trains))
-    if n_spikes < _FEW_SPIKES:
+    if sum(map(len, trains)) < _FEW_SPIKES:
         return []
     first, last = min(train[0] for train in trains), max(train[-1] for train in trains)
-    rate = n_spikes / len(trains) / max(last - first, 1e-9)  # Hz
-    spikes = f"spikes are from {first:g} to {last:g} s"
-    seconds = "Check that both are in seconds from the same time"
-    if recording.trials is not None:
-        starts, stops = (recording.event_times(name) for name in ("start_time", "stop_time"))
-        known = np.isfinite(starts) & np.isfinite(stops) & (stops >= starts)
-        starts, stops = starts[known], stops[known]
-        n_outside = np.count_nonzero((stops < first) | (starts > last))
-        if len(starts):
-            trials = f"{spikes}, {recording.table} from {starts.min():g} to {stops.max():g} s"
-            if n_outside > len(starts) / 2:
-                return [
-                    f"{n_outside} of {len(starts)} trials are before the first spike or after the "
-                    f"last: {trials}. {seconds}"
-                ]
-            if rate < _LOW_RATE and stops.max() < first + (last - first) / _RATIO:
-                return [f"nearly all spikes are after the last trial: {trials}. {seconds}"]
     notes = []
     for name, signal in recording.signals.items():
         times = signal.times[np.isfinite(signal.times)]
         if len(times) < 2:
             continue
         low, high = times.min(), times.max()
-        longer = (high - low) / max(last - first, 1e-9)
-        if (
-            low > last
-            or high < first
-            or longer > _RATIO
-            or (rate < _LOW_RATE and longer < 1 / _RATIO)
-        ):
+        if low > last or high < first or high - low > _RATIO * (last - first):
             notes.append(
-                f"the clocks of spikes and of {name!r} seem to differ: {spikes}, {name!r} from "
-                f"{low:g} to {high:g} s. {seconds}"
+                f"spikes and {name!r} may be on different clocks, or not in seconds: spikes range "
+                f"from {first:g} to {last:g} s, {name!r} from {low:g} to {high:g} s"
             )
-    if not notes and rate < _LOWEST_RATE and last > _LONG:
-        notes.append(
-            f"units fire {rate:.2g} spikes per second: {spikes}. Check that they are in seconds"
-        )
     return notes
 
 
 def _listed(rows: NDArray[np.bool_]) -> str:
     return ", ".join(map(str, np.flatnonzero(rows)))
-
-
-def _span(times: NDArray[np.float64]) -> str:
-    return f"from {times.min():g} to {times.max():g} s"
