@@ -231,7 +231,7 @@ def not_finite(file):
     [
         (unsorted, r"broken\.nwb: units\[12\]\.spike_times is not in order .* Sort"),
         (negative, r"broken\.nwb: units\[12\]\.spike_times holds negative times.* Shift"),
-        (not_finite, r"broken\.nwb: units\[12\]\.spike_times is NaN or infinite 1 times; remove"),
+        (not_finite, r"broken\.nwb: units\[12\]\.spike_times is NaN or infinite 1 times.*remove"),
     ],
 )
 def test_errors_name_file_and_unit_of_bad_spike_times(write_nwb, edit, message):

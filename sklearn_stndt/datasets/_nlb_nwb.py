@@ -10,7 +10,8 @@ from scipy.signal import convolve
 from scipy.signal.windows import gaussian
 
 from sklearn_stndt.datasets._nlb_sets import SETS, NLBSet
-from sklearn_stndt.datasets._recording import Recording, read_recording
+from sklearn_stndt.datasets._nwb_reading import read_recording
+from sklearn_stndt.datasets._recording import Recording
 
 _DMFC_BEHAVIOR = ("is_eye", "theta", "is_short", "ts", "tp")
 _CLOCK = 1e-6

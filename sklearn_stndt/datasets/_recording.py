@@ -1,16 +1,14 @@
-"""Read a recording from an NWB file and bin it."""
+"""Bin a recording: spikes, trials and behaviour."""
 
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import decimate
 
-from sklearn_stndt.datasets.binning import check_train, count_trials
+from sklearn_stndt.datasets.binning import count_trials
 
 # Timestamps in files are rounded to microseconds.
 _CLOCK = 1e-6  # s
@@ -187,139 +185,3 @@ def _is_observed(
     closes = opens + (bin_width if whole else 0.001)
     at = np.searchsorted(starts, opens + _CLOCK, side="right") - 1  # last one that has started
     return (at >= 0) & (closes <= stops[np.maximum(at, 0)] + _CLOCK)
-
-
-def import_pynwb() -> Any:
-    """Return pynwb, or raise an ImportError that says how to install it."""
-    try:
-        import pynwb
-    except ImportError as error:
-        raise ImportError(
-            "NWB files need pynwb. Install it with: pip install sklearn-stndt[io]"
-        ) from error
-    return pynwb
-
-
-def read_recording(path: str | os.PathLike, behavior: Any = None) -> Recording:
-    """Read spikes, trials and the named time series (None: all) of an NWB file."""
-    pynwb = import_pynwb()
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}. Check the path.")
-    try:
-        io = pynwb.NWBHDF5IO(path, "r")
-    except Exception as error:
-        raise ValueError(
-            f"{path} cannot be opened ({error}): it is not an HDF5 file, or is truncated. "
-            "Download it again."
-        ) from error
-    with io:
-        try:
-            file = io.read()
-        except Exception as error:
-            raise ValueError(
-                f"{path} is not an NWB file that pynwb can read ({error}). Check it with "
-                "pynwb-validate, or download it again."
-            ) from error
-        return Recording(
-            str(path),
-            *_read_units(file, path),
-            trials=None if file.trials is None else file.trials.to_dataframe().reset_index(),
-            signals=_read_signals(file, path, behavior, pynwb),
-        )
-
-
-def _read_units(
-    file: Any, path: Path
-) -> tuple[list[NDArray], NDArray, NDArray[np.bool_], list[NDArray] | None]:
-    units = file.units
-    if units is None or len(units) == 0:
-        raise ValueError(
-            f"{path} has no units, and so no spike times. Use the file of the session with sorted "
-            "spikes."
-        )
-    if "spike_times" not in units.colnames:
-        raise ValueError(
-            f"{path}: units has no column spike_times, only {list(units.colnames)}. Use a file "
-            "with spike times."
-        )
-    trains = []
-    for unit in range(len(units)):
-        times = np.asarray(units["spike_times"][unit], dtype=np.float64)
-        name = f"{path}: units[{unit}].spike_times"
-        check_train(times, name)
-        if times.size and times[0] < 0:
-            raise ValueError(
-                f"{name} holds negative times, the lowest is {times[0]:g} s, but times in NWB "
-                "count from the start of the session. Shift all times of the file by one offset."
-            )
-        trains.append(times)
-    heldout = np.zeros(len(units), dtype=bool)
-    if "heldout" in units.colnames:
-        heldout = np.asarray(units["heldout"][:], dtype=bool)
-    observed = None
-    if "obs_intervals" in units.colnames:
-        observed = [
-            np.asarray(units["obs_intervals"][unit], dtype=np.float64).reshape(-1, 2)
-            for unit in range(len(units))
-        ]
-    return trains, np.asarray(units.id[:]), heldout, observed
-
-
-def _read_signals(file: Any, path: Path, behavior: Any, pynwb: Any) -> dict[str, Signal]:
-    """Read the time series of the file, except electrophysiology and images."""
-    found: dict[str, Any] = {}
-
-    def walk(containers: Any, prefix: str) -> None:
-        for container in containers:
-            if isinstance(container, pynwb.TimeSeries):
-                if not isinstance(
-                    container, pynwb.ecephys.ElectricalSeries | pynwb.image.ImageSeries
-                ):
-                    found[prefix + container.name] = container
-            elif hasattr(container, "children"):
-                walk(container.children, f"{prefix}{container.name}_")
-
-    walk(file.acquisition.values(), "")
-    for module in file.processing.values():
-        walk(module.data_interfaces.values(), "")
-    wanted = (
-        list(found) if behavior is None else [behavior] if isinstance(behavior, str) else behavior
-    )
-    signals = {}
-    for name in wanted:
-        if name not in found:
-            raise ValueError(
-                f"{path} has no time series {name!r}, only {sorted(found)}. Pass one of them."
-            )
-        signal = _as_signal(found[name])
-        if signal is not None:
-            signals[name] = signal
-        elif behavior is not None:
-            raise ValueError(f"{path}: {name} is not a numeric time series. Leave it out.")
-    return signals
-
-
-def _as_signal(series: Any) -> Signal | None:
-    data = series.data
-    if (
-        getattr(data, "ndim", 3) > 2
-        or not len(data)
-        or np.asarray(data[:1]).dtype.kind not in "iuf"
-    ):
-        return None
-    values = np.asarray(data[:], dtype=np.float64)
-    values = values.reshape(len(values), -1)
-    rate: float | None
-    if series.timestamps is not None:
-        times = np.asarray(series.timestamps[:], dtype=np.float64)
-        steps = np.diff(times)
-        step = float(np.median(steps)) if steps.size else 0.0
-        rate = round(1 / step, 3) if step > 0 else None
-        if rate is not None:
-            place = (times - times[0]) * rate  # gaps are allowed, drift is not
-            rate = rate if np.abs(place - np.rint(place)).max() < _CLOCK * rate else None
-    else:
-        rate = float(series.rate)
-        times = (series.starting_time or 0.0) + np.arange(len(values)) / rate
-    return Signal(times, values, rate, float(series.conversion), float(series.offset))

@@ -2,26 +2,39 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from sklearn_stndt.datasets._checks import check_number
+from sklearn_stndt.datasets._times import (
+    CLOCK,
+    LONGEST,
+    are_inside,
+    check_size,
+    declared_supports,
+    in_seconds,
+    intervals_in_seconds,
+    is_train,
+    merged,
+    scalar_in_seconds,
+    support_of,
+    warn_of_clocks,
+)
 
 __all__ = ["align_to_events", "bin_spikes", "bin_trials"]
-
-# In a longer recording, times are more likely not in seconds.
-_LONGEST = 7 * 24 * 3600.0  # s
 
 
 def bin_spikes(
     spike_times: Any,
-    bin_width: float,
+    bin_width: Any,
     *,
-    start: float = 0.0,
-    stop: float | None = None,
-    dtype: DTypeLike = np.uint8,
+    start: Any = None,
+    stop: Any = None,
+    dtype: DTypeLike | None = None,
 ) -> NDArray:
     """Count the spikes of a continuous recording in bins.
 
@@ -31,35 +44,48 @@ def bin_spikes(
     Parameters
     ----------
     spike_times : list of array-like, dict of array-like, pynapple TsGroup, or neo SpikeTrains
-        Spike times of each neuron in ascending order, in seconds (neo spike trains in their own
-        unit). MATLAB cell arrays that were read by :func:`scipy.io.loadmat` are accepted too.
+        Spike times of each neuron in ascending order. Numbers are in seconds; quantities,
+        timedeltas, and objects of pynapple and neo keep their unit. MATLAB cell arrays that were
+        read by :func:`scipy.io.loadmat` are accepted too, and a single pynapple Ts or neo
+        SpikeTrain for a single neuron.
 
-    bin_width : float
-        Width of a bin, in seconds.
+    bin_width : float, quantity, or timedelta
+        Width of a bin, in seconds unless it has a unit.
 
-    start : float, default=0.0
-        Start of the first bin, in seconds. Earlier spikes are left out.
+    start : float, quantity, or timedelta, default=None
+        Start of the first bin, in seconds unless it has a unit. Earlier spikes are left out.
+        None: the start of the recording if all of `spike_times` contain it (pynapple's time
+        support, neo's t_start), otherwise 0.
 
-    stop : float, default=None
-        End of the time range, in seconds. An incomplete last bin and later spikes are left out.
-        None: the end of the recording if `spike_times` contains it (pynapple's time support,
-        neo's t_stop), otherwise the end of the bin with the last spike.
+    stop : float, quantity, or timedelta, default=None
+        End of the time range, in seconds unless it has a unit. An incomplete last bin and later
+        spikes are left out. None: the end of the recording if all of `spike_times` contain it
+        (pynapple's time support, neo's t_stop), otherwise the end of the bin with the last spike.
 
-    dtype : data type, default=numpy.uint8
-        Data type of the counts.
+    dtype : data type, default=None
+        Data type of the counts. None: numpy.uint8, or numpy.float32 if some bins are NaN.
 
     Returns
     -------
     counts : ndarray of shape (n_bins, n_neurons)
-        Spike counts per bin, with neurons in the order of `spike_times`.
+        Spike counts per bin, with neurons in the order of `spike_times`. NaN where a bin does not
+        lie within the recorded time of the neuron (pynapple's time support, neo's t_start and
+        t_stop).
 
     Raises
     ------
     TypeError
-        If `spike_times` does not hold an array of numbers for each neuron.
+        If `spike_times` does not hold an array of numbers for each neuron, or if times are dates.
     ValueError
-        If times are not finite or not sorted, if a time is negative while `start` is 0, if no
-        whole bin fits between `start` and `stop`, or if a count is too large for `dtype`.
+        If times are not finite or not sorted, if a time is negative and neither `start` nor
+        `spike_times` says when the recording starts, if no whole bin fits between `start` and
+        `stop`, if a count is too large for `dtype`, if bins are NaN and `dtype` is an integer, or
+        if the recording lasts more than a week and `stop` is None.
+
+    Warns
+    -----
+    UserWarning
+        If the intervals between spikes or their range suggest that times are not in seconds.
 
     See Also
     --------
@@ -72,6 +98,9 @@ def bin_spikes(
     A spike counts as on an edge if it is within a few rounding errors of it: four units in the
     last place of the recording's largest time, about 3e-12 s in an hour.
 
+    Without a time support of its own, a pynapple object is given one from its first to its last
+    spike. Such a support says nothing about silence: it sets `start`, but no bin is NaN for it.
+
     Examples
     --------
     >>> from sklearn_stndt.datasets import bin_spikes
@@ -82,37 +111,51 @@ def bin_spikes(
            [0, 1],
            [2, 0]], dtype=uint8)
     """
-    trains, end = as_trains(spike_times)
-    check_number(bin_width, "bin_width", above=0)
+    recorded = as_trains(spike_times)
+    trains = recorded.times
+    bin_width = _check_bin_width(bin_width)
+    start, stop = scalar_in_seconds(start, "start"), scalar_in_seconds(stop, "stop")
+    is_start_known = start is not None or recorded.start is not None
+    is_stop_given = stop is not None
+    if start is None:
+        start = recorded.start or 0.0
     check_number(start, "start")
     last = max((train[-1] for train in trains if train.size), default=start)
-    if start == 0:
+    if not is_start_known:
         first = min((train[0] for train in trains if train.size), default=0.0)
         if first < 0:
             raise ValueError(
                 f"spike_times holds negative times, the lowest is {first:g} s, but bins start at "
                 "0. Pass start=... with the start of the recording."
             )
-    if stop is None:
-        stop = end
-    if stop is None:
-        if last - start > _LONGEST:
-            raise ValueError(
-                f"The last spike is at {last:g} s, more than a week after the start. Convert times "
-                "to seconds; if they are in seconds, pass stop=..."
-            )
-        tolerance = _tolerance(start, last, bin_width)
-        n_bins = math.floor((last - start) / bin_width + tolerance) + 1
-    else:
+    slack = 0.0
+    if stop is None and recorded.stop is not None:
+        stop = recorded.stop
+        slack = CLOCK / bin_width  # pynapple rounds the ends of its time support
+    end_of_bins = f"the last spike, {last:g} s" if stop is None else f"stop={stop:g} s"
+    if stop is not None:
         check_number(stop, "stop")
-        tolerance = _tolerance(start, stop, bin_width)
-        n_bins = math.floor((stop - start) / bin_width + tolerance)
+    end = last if stop is None else stop
+    if end - start > LONGEST and not is_stop_given:
+        raise ValueError(
+            f"The recording would last from {start:g} s to {end_of_bins}, more than a week. "
+            "Convert times to seconds; if they are in seconds, pass stop=..."
+        )
+    tolerance = _tolerance(start, end, bin_width)
+    n_bins = math.floor((end - start) / bin_width + max(tolerance, min(slack, 0.25)))
+    n_bins += stop is None  # the bin with the last spike
     if n_bins < 1:
-        end_of_bins = f"the last spike, {last:g} s" if stop is None else f"stop={stop:g} s"
         raise ValueError(
             f"No bin of {bin_width:g} s fits between start={start:g} s and {end_of_bins}. Check "
             "that all are in seconds."
         )
+    starts = np.array([start], dtype=np.float64)
+    warn_of_clocks(
+        trains, starts, starts + n_bins * bin_width, support=recorded.union, trials="the bins"
+    )
+    check_size(1, n_bins, len(trains), dtype or np.uint8, n_bins * bin_width)
+    unknown = _unknown_bins(recorded, starts, np.array([n_bins]), bin_width)
+    dtype = _check_dtype(dtype, unknown)
     counts = np.zeros((n_bins, len(trains)), dtype=dtype)
     for neuron, train in enumerate(trains):
         bins = np.floor((train - start) / bin_width + tolerance)
@@ -125,16 +168,17 @@ def bin_spikes(
         in_bin = np.diff(opens, append=bins.size)
         _check_fits(in_bin.max(), dtype)
         counts[bins[opens], neuron] = in_bin
+    _hide(counts, unknown)
     return counts
 
 
 def align_to_events(
     spike_times: Any,
-    events: ArrayLike,
-    window: tuple[float, float],
-    bin_width: float,
+    events: Any,
+    window: tuple[Any, Any],
+    bin_width: Any,
     *,
-    dtype: DTypeLike = np.uint8,
+    dtype: DTypeLike | None = None,
 ) -> NDArray:
     """Count spikes in bins around events, one trial per event.
 
@@ -146,32 +190,39 @@ def align_to_events(
     spike_times : list of array-like, dict of array-like, pynapple TsGroup, or neo SpikeTrains
         As in :func:`bin_spikes`.
 
-    events : array-like of shape (n_trials,)
-        Times of the events, such as movement onsets, in seconds.
+    events : array-like of shape (n_trials,), pynapple Ts, or neo Event
+        Times of the events, such as movement onsets, in seconds unless they have a unit (of a neo
+        Epoch, its starts).
 
-    window : (float, float)
-        Start and end of a trial relative to its event, in seconds. Must span a whole number of
-        bins.
+    window : pair of float, quantity, or timedelta
+        Start and end of a trial relative to its event, in seconds unless they have a unit. Must
+        span a whole number of bins.
 
-    bin_width : float
-        Width of a bin, in seconds.
+    bin_width : float, quantity, or timedelta
+        Width of a bin, in seconds unless it has a unit.
 
-    dtype : data type, default=numpy.uint8
-        Data type of the counts.
+    dtype : data type, default=None
+        Data type of the counts. None: numpy.uint8, or numpy.float32 if some bins are NaN.
 
     Returns
     -------
     counts : ndarray of shape (n_trials, n_bins, n_neurons)
-        Spike counts per bin.
+        Spike counts per bin. NaN where a bin does not lie within the recorded time of the neuron,
+        as in :func:`bin_spikes`.
 
     Raises
     ------
     TypeError
-        If `spike_times` does not hold an array of numbers for each neuron, or if `window` is not a
-        pair of numbers.
+        If `spike_times` does not hold an array of numbers for each neuron, if `window` is not a
+        pair of numbers, or if times are dates.
     ValueError
         As in :func:`bin_spikes`, and if an event is NaN or `window` does not span a whole number
         of bins.
+
+    Warns
+    -----
+    UserWarning
+        If spikes and events seem to be on different clocks, or not in seconds.
 
     Examples
     --------
@@ -185,17 +236,16 @@ def align_to_events(
             [1, 0],
             [0, 1]]], dtype=uint8)
     """
-    trains, _ = as_trains(spike_times)
-    check_number(bin_width, "bin_width", above=0)
+    recorded = as_trains(spike_times)
+    bin_width = _check_bin_width(bin_width)
     events = check_times(events, "events")
-    n_bins = bins_of_window(window, bin_width)
-    starts = events + window[0]
-    counts = count_trials(trains, starts, np.full(len(starts), n_bins), bin_width, dtype)
-    return counts
+    window = window_in_seconds(window)
+    n_bins = np.full(len(events), bins_of_window(window, bin_width))
+    return _count_recorded(recorded, events + window[0], n_bins, bin_width, dtype, "events")
 
 
 def bin_trials(
-    spike_times: Any, starts: ArrayLike, stops: ArrayLike, bin_width: float
+    spike_times: Any, starts: Any, stops: Any = None, bin_width: Any = None
 ) -> NDArray[np.float32]:
     """Count spikes in bins of trials of unequal length, padded with NaN.
 
@@ -204,24 +254,37 @@ def bin_trials(
     spike_times : list of array-like, dict of array-like, pynapple TsGroup, or neo SpikeTrains
         As in :func:`bin_spikes`.
 
-    starts, stops : array-like of shape (n_trials,)
-        Start and end of each trial, in seconds. An incomplete last bin is left out.
+    starts : array-like of shape (n_trials,), or intervals
+        Start of each trial, in seconds unless it has a unit. Or the trials themselves, without
+        `stops`: a pynapple IntervalSet, a neo Epoch, a pandas IntervalIndex, or an array-like of
+        shape (n_trials, 2).
 
-    bin_width : float
-        Width of a bin, in seconds.
+    stops : array-like of shape (n_trials,), default=None
+        End of each trial, in seconds unless it has a unit. An incomplete last bin is left out.
+        None: `starts` holds intervals.
+
+    bin_width : float, quantity, or timedelta
+        Width of a bin, in seconds unless it has a unit.
 
     Returns
     -------
     counts : ndarray of shape (n_trials, n_bins, n_neurons), float32
         Spike counts per bin. ``n_bins`` is that of the longest trial; shorter trials end in NaN.
+        NaN also where a bin does not lie within the recorded time of the neuron, as in
+        :func:`bin_spikes`.
 
     Raises
     ------
     TypeError
-        If `spike_times` does not hold an array of numbers for each neuron.
+        If `spike_times` does not hold an array of numbers for each neuron, or if times are dates.
     ValueError
         As in :func:`bin_spikes`, and if `starts` and `stops` differ in length, or if a trial is
         shorter than a bin.
+
+    Warns
+    -----
+    UserWarning
+        If spikes and trials seem to be on different clocks, or not in seconds.
 
     Examples
     --------
@@ -230,8 +293,18 @@ def bin_trials(
     array([[ 0.,  2., nan, nan],
            [ 0.,  0.,  0.,  1.]], dtype=float32)
     """
-    trains, _ = as_trains(spike_times)
-    check_number(bin_width, "bin_width", above=0)
+    recorded = as_trains(spike_times)
+    if stops is None:
+        intervals = intervals_in_seconds(starts, "starts")
+        if intervals is None:
+            raise TypeError(
+                "stops is missing: pass the end of each trial, or intervals as starts, such as an "
+                "IntervalSet or an array of shape (n_trials, 2)."
+            )
+        starts, stops = intervals
+    elif bin_width is None:
+        raise TypeError("bin_width is missing; after intervals, pass it by name: bin_width=...")
+    bin_width = _check_bin_width(bin_width)
     starts, stops = check_times(starts, "starts"), check_times(stops, "stops")
     if starts.shape != stops.shape:
         raise ValueError(f"There are {len(starts)} starts and {len(stops)} stops; pass pairs.")
@@ -239,23 +312,35 @@ def bin_trials(
     n_bins = np.floor((stops - starts) / bin_width + tolerance).astype(np.intp)
     if n_bins.min() < 1:
         trial = int(n_bins.argmin())
+        if stops[trial] < starts[trial]:
+            raise ValueError(
+                f"Trial {trial} stops at {stops[trial]:g} s, before its start at "
+                f"{starts[trial]:g} s. Leave it out, or correct its times."
+            )
         raise ValueError(
             f"Trial {trial} lasts {stops[trial] - starts[trial]:g} s, less than a bin of "
             f"{bin_width:g} s. Leave it out, or use narrower bins."
         )
-    counts = count_trials(trains, starts, n_bins, bin_width, np.float32)
+    counts = _count_recorded(recorded, starts, n_bins, bin_width, np.float32, "trials")
     counts[np.arange(n_bins.max()) >= n_bins[:, None]] = np.nan
     return counts
 
 
-def bins_of_window(window: Any, bin_width: float) -> int:
-    """Return the number of bins in a window; raise an error if it is not whole."""
+def window_in_seconds(window: Any) -> tuple[float, float]:
+    """Return start and end of a window in seconds after checking them."""
     try:
         low, high = window
     except (TypeError, ValueError) as error:
         raise TypeError(f"window must be (begin, end) in seconds, got {window!r}.") from error
+    low, high = scalar_in_seconds(low, "window[0]"), scalar_in_seconds(high, "window[1]")
     check_number(low, "window[0]")
     check_number(high, "window[1]", above=low)
+    return low, high
+
+
+def bins_of_window(window: Any, bin_width: float) -> int:
+    """Return the number of bins in a window; raise an error if it is not whole."""
+    low, high = window_in_seconds(window)
     n_bins = (high - low) / bin_width
     if abs(n_bins - round(n_bins)) > 1e-6 * max(n_bins, 1):
         raise ValueError(
@@ -265,9 +350,9 @@ def bins_of_window(window: Any, bin_width: float) -> int:
     return round(n_bins)
 
 
-def check_times(times: ArrayLike, name: str) -> NDArray[np.float64]:
-    """Return times of events, (n_trials,), as float64 after checking them."""
-    array = np.asarray(times, dtype=np.float64)
+def check_times(times: Any, name: str) -> NDArray[np.float64]:
+    """Return times of events in seconds, (n_trials,), as float64 after checking them."""
+    array = in_seconds(times, name)
     if array.ndim != 1 or not array.size:
         raise ValueError(
             f"{name} has shape {array.shape}; pass one time per trial, and at least one trial."
@@ -281,19 +366,35 @@ def check_times(times: ArrayLike, name: str) -> NDArray[np.float64]:
     return array
 
 
-def as_trains(spike_times: Any) -> tuple[list[NDArray[np.float64]], float | None]:
-    """Return checked spike times of each neuron (s), and the end of the recording if known (s)."""
+@dataclass
+class Recorded:
+    """Spike times, and when they were recorded, all in seconds."""
+
+    times: list[NDArray[np.float64]]  # per neuron, (n_spikes,)
+    supports: list[NDArray[np.float64] | None]  # per neuron, (n_intervals, 2); None if not known
+    start: float | None  # None if not known for all neurons
+    stop: float | None
+
+    @property
+    def union(self) -> NDArray[np.float64] | None:
+        """Intervals in which any neuron was recorded; None if a neuron's are not known."""
+        known = [support for support in self.supports if support is not None]
+        return merged(np.concatenate(known)) if len(known) == len(self.supports) else None
+
+
+def as_trains(spike_times: Any) -> Recorded:
+    """Return checked spike times of each neuron, and when they were recorded if known."""
     wanted = (
         "pass a list with the spike times of each neuron in seconds, for a single neuron [times]."
     )
-    end = None
     names: list[Any]
-    if hasattr(spike_times, "time_support") and hasattr(spike_times, "index"):  # a TsGroup
-        names = list(spike_times.index)
-        trains = [spike_times[name] for name in names]
-        end = float(np.max(spike_times.time_support.end))
-    elif isinstance(spike_times, Mapping):
+    trains: list[Any]
+    if is_train(spike_times):
+        spike_times = [spike_times]
+    group_support = None
+    if isinstance(spike_times, Mapping):  # also a TsGroup
         names, trains = list(spike_times), list(spike_times.values())
+        group_support = support_of(spike_times)
     elif isinstance(spike_times, np.ndarray) and spike_times.dtype != object:
         raise TypeError(
             f"spike_times is one array of shape {spike_times.shape}; {wanted} From a table padded "
@@ -301,17 +402,50 @@ def as_trains(spike_times: Any) -> tuple[list[NDArray[np.float64]], float | None
         )
     elif isinstance(spike_times, Iterable) and not isinstance(spike_times, str):
         if isinstance(spike_times, np.ndarray):
-            spike_times = spike_times.ravel()  # cell arrays are 2D
+            spike_times = _as_cells(spike_times)
         trains = list(spike_times)
         names = list(range(len(trains)))
     else:
         raise TypeError(f"spike_times is a {type(spike_times).__name__}; {wanted}")
     if not trains:
         raise ValueError(f"spike_times is empty; {wanted}")
-    stops = [_stop_of(train) for train in trains]
-    if end is None and all(stop is not None for stop in stops):
-        end = max(stop for stop in stops if stop is not None)
-    return [_as_train(train, name, wanted) for name, train in zip(names, trains, strict=True)], end
+    trains = _with_single_spikes(trains)
+    times = [_as_train(train, name, wanted) for name, train in zip(names, trains, strict=True)]
+    supports = [support_of(train) if group_support is None else group_support for train in trains]
+    declared = declared_supports(supports, times)
+    start = stop = None
+    if all(support is not None for support in supports):
+        ends = np.concatenate([support for support in supports if support is not None])
+        ends = np.where(np.isfinite(ends), ends, np.nan)
+        last = max((train[-1] for train in times if train.size), default=-np.inf)
+        if not np.isnan(ends[:, 0]).all():
+            start = float(np.nanmin(ends[:, 0]))
+        if any(support is not None for support in declared) and not np.isnan(ends[:, 1]).all():
+            stop = float(np.nanmax(ends[:, 1]))
+            if stop < last:  # of a neuron whose end is not known
+                stop = None
+    return Recorded(times, declared, start, stop)
+
+
+def _as_cells(cells: NDArray) -> NDArray:
+    """Return a MATLAB cell array as one dimension."""
+    if cells.size > max(cells.shape, default=0):
+        raise TypeError(
+            f"spike_times is a cell array of shape {cells.shape}, but one cell per neuron is "
+            "expected. If it is neurons x trials, with times from the start of each trial, bin "
+            "each trial: np.stack([bin_spikes(list(trial), bin_width, stop=...) for trial in "
+            "cells.T]). With times from the start of the recording, join the trials: "
+            "[np.concatenate([times.ravel() for times in row]) for row in cells]."
+        )
+    return cells.ravel()
+
+
+def _with_single_spikes(trains: list[Any]) -> list[Any]:
+    """Return numbers among spike trains, as loadmat(..., squeeze_me=True) makes them, as trains."""
+    is_number = [isinstance(train, Real) for train in trains]
+    if all(is_number):
+        return trains  # more likely the times of one neuron
+    return [[train] if one else train for train, one in zip(trains, is_number, strict=True)]
 
 
 def check_train(times: NDArray[np.float64], name: str) -> None:
@@ -332,14 +466,9 @@ def check_train(times: NDArray[np.float64], name: str) -> None:
 
 def _as_train(train: Any, name: Any, wanted: str) -> NDArray[np.float64]:
     label = f"spike_times[{name!r}]"
-    if hasattr(train, "rescale"):  # neo and quantities
-        train = train.rescale("s").magnitude
-    elif hasattr(train, "time_support"):  # pynapple
-        train = train.t
-    try:
-        times = np.asarray(train, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"{label} holds no numbers ({error}); {wanted}") from error
+    if isinstance(train, np.ma.MaskedArray):
+        train = train.compressed()
+    times = in_seconds(train, label)
     if times.ndim == 0:
         raise TypeError(f"{label} is a single number; {wanted}")
     if times.ndim > 1 and times.size != max(times.shape):
@@ -349,9 +478,81 @@ def _as_train(train: Any, name: Any, wanted: str) -> NDArray[np.float64]:
     return times
 
 
-def _stop_of(train: Any) -> float | None:
-    stop = getattr(train, "t_stop", None)
-    return None if stop is None else float(stop.rescale("s").magnitude)
+def _check_bin_width(bin_width: Any) -> float:
+    bin_width = scalar_in_seconds(bin_width, "bin_width")
+    check_number(bin_width, "bin_width", above=0)
+    return bin_width
+
+
+def _unknown_bins(
+    recorded: Recorded,
+    starts: NDArray[np.float64],
+    n_bins: NDArray[np.intp],
+    bin_width: float,
+) -> list[tuple[list[int], NDArray[np.intp]]]:
+    """Bins that were not recorded, for all neurons with the same recorded time at once.
+
+    Bins are indices into an array of shape (n_trials, max(n_bins)).
+    """
+    groups: dict[bytes, tuple[NDArray[np.float64], list[int]]] = {}
+    for neuron, support in enumerate(recorded.supports):
+        if support is not None:
+            groups.setdefault(support.tobytes(), (support, []))[1].append(neuron)
+    steps = np.arange(n_bins.max())
+    opens = starts[:, None] + steps * bin_width if groups else np.empty(0)  # (trials, bins)
+    unknown = []
+    for support, neurons in groups.values():
+        outside = ~are_inside(opens, opens + bin_width, support)
+        bins = np.flatnonzero(outside & (steps < n_bins[:, None]))
+        if bins.size:
+            unknown.append((neurons, bins))
+    return unknown
+
+
+def _hide(counts: NDArray, unknown: list[tuple[list[int], NDArray[np.intp]]]) -> None:
+    """Set the counts, (..., n_neurons), of unknown bins to NaN."""
+    rows = counts.reshape(-1, counts.shape[-1])
+    for neurons, bins in unknown:
+        if len(neurons) == rows.shape[1]:
+            rows[bins] = np.nan
+        else:
+            rows[bins[:, None], neurons] = np.nan
+
+
+def _check_dtype(dtype: DTypeLike | None, unknown: list) -> np.dtype:
+    """Return the data type of counts; raise an error if it cannot hold NaN but has to."""
+    if dtype is None:
+        return np.dtype(np.float32 if unknown else np.uint8)
+    dtype = np.dtype(dtype)
+    if unknown and dtype.kind != "f":
+        neurons, bins = unknown[0]
+        raise ValueError(
+            f"{bins.size:,} bins of neuron {neurons[0]} do not lie within its recorded time and "
+            f"are NaN, which {dtype} cannot hold. Pass dtype=np.float32, or choose only times that "
+            "were recorded."
+        )
+    return dtype
+
+
+def _count_recorded(
+    recorded: Recorded,
+    starts: NDArray[np.float64],
+    n_bins: NDArray[np.intp],
+    bin_width: float,
+    dtype: DTypeLike | None,
+    name: str,
+) -> NDArray:
+    """Count the spikes of each trial after checking clocks and size; NaN where not recorded."""
+    stops = starts + n_bins * bin_width
+    warn_of_clocks(recorded.times, starts, stops, support=recorded.union, trials=name, stacklevel=4)
+    longest = int(n_bins.max())
+    n_neurons = len(recorded.times)
+    check_size(len(starts), longest, n_neurons, dtype or np.uint8, longest * bin_width)
+    unknown = _unknown_bins(recorded, starts, n_bins, bin_width)
+    dtype = _check_dtype(dtype, unknown)
+    counts = count_trials(recorded.times, starts, n_bins, bin_width, dtype)
+    _hide(counts, unknown)
+    return counts
 
 
 def _tolerance(start: float, stop: float, bin_width: float) -> float:

@@ -1,0 +1,372 @@
+"""Read units, trials and time series of an NWB file."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from sklearn_stndt.datasets._nwb_sources import import_pynwb, opened
+from sklearn_stndt.datasets._recording import Recording, Signal
+
+# Timestamps in files are rounded to microseconds.
+_CLOCK = 1e-6  # s
+# Columns of the units table with large arrays.
+_LARGE = ("spike_times", "obs_intervals", "waveforms")
+
+
+@dataclass(kw_only=True)
+class NWBRecording(Recording):
+    """A recording, and what else its file says of it."""
+
+    units: Any  # DataFrame, one row per unit in `spike_times`
+    electrodes: Any  # DataFrame, or None
+    table: str  # name of the table in `trials`
+    tables: list[str]  # names of all tables of intervals
+    signal_units: dict[str, str]
+    sampling_rates: dict[str, float]  # Hz
+    reference_time: Any  # datetime of time 0
+    left_out: list[str]  # messages to warn of
+
+
+def read_recording(
+    source: Any,
+    behavior: Any = None,
+    *,
+    table: str = "trials",
+    units: Any = None,
+    skip: bool = False,
+    verbose: bool = False,
+) -> NWBRecording:
+    """Read spikes, trials and the named time series (None: all) of an NWB file.
+
+    `table` names the table of intervals, `units` chooses units, and `skip` leaves out units with
+    invalid spike times instead of raising an error.
+    """
+    with opened(source) as (file, name):
+        left_out: list[str] = []
+        tables = _tables_of(file)
+        if table not in tables and table != "trials":
+            raise ValueError(
+                f"{name} has no table of intervals {table!r}, only {sorted(tables)}. Pass one of "
+                "them, or trials=False."
+            )
+        rows, trains = _read_trains(file, name, units, skip, left_out, verbose)
+        series = _choose_series(file, name, behavior, left_out)
+        signals, signal_units, rates = {}, {}, {}
+        for key, one in tqdm(series.items(), desc="behaviour", disable=not verbose):
+            signal = _as_signal(one)
+            if isinstance(signal, Signal):
+                signals[key], signal_units[key] = signal, str(one.unit)
+                rates[key] = _sampling_rate(signal)
+            elif behavior is not None:
+                raise ValueError(
+                    f"{name}: {key} is not a numeric time series: it {signal}. Leave it out."
+                )
+            else:
+                left_out.append(f"the time series {key!r} {signal} and is not loaded")
+        return NWBRecording(
+            name=name,
+            spike_times=trains,
+            unit_ids=np.asarray(file.units.id[:])[rows],
+            heldout=_heldout_of(file.units)[rows],
+            observed=_observed_of(file.units, rows),
+            trials=_as_frame(tables[table], ("timeseries",)) if table in tables else None,
+            signals=signals,
+            units=_as_frame(file.units, _LARGE).iloc[rows].reset_index(drop=True),
+            electrodes=None if file.electrodes is None else _as_frame(file.electrodes),
+            table=table,
+            tables=sorted(tables),
+            signal_units=signal_units,
+            sampling_rates=rates,
+            reference_time=file.timestamps_reference_time,
+            left_out=left_out,
+        )
+
+
+def _tables_of(file: Any) -> dict[str, Any]:
+    """Tables of intervals by name, those of processing modules too."""
+    pynwb = import_pynwb()
+    tables = {table.name: table for table in file.intervals.values()}
+    for module in file.processing.values():
+        for container in module.data_interfaces.values():
+            if isinstance(container, pynwb.epoch.TimeIntervals):
+                tables.setdefault(container.name, container)
+    for table in (file.trials, file.epochs, file.invalid_times):
+        if table is not None:
+            tables[table.name] = table
+    return tables
+
+
+def _as_frame(table: Any, without: Iterable[str] = ()) -> Any:
+    """Return a table as a DataFrame without some columns; objects become their names."""
+    without = {name + index for name in without for index in ("", "_index", "_index_index")}
+    frame = table.to_dataframe(exclude=without & set(table.colnames), index=True).reset_index()
+    for column in frame.columns:
+        if frame[column].dtype.kind == "O" and any(
+            hasattr(value, "object_id") for value in frame[column]
+        ):
+            frame[column] = [getattr(value, "name", value) for value in frame[column]]
+    return frame
+
+
+# -- units ----------
+
+
+def _read_trains(
+    file: Any, name: str, units: Any, skip: bool, left_out: list[str], verbose: bool
+) -> tuple[NDArray[np.intp], list[NDArray[np.float64]]]:
+    """Return the rows of the units table that are chosen and valid, and their spike times."""
+    table = file.units
+    if table is None or len(table) == 0:
+        raise ValueError(
+            f"{name} has no units, and so no spike times. Use the file of the session with sorted "
+            "spikes."
+        )
+    if "spike_times" not in table.colnames:
+        raise ValueError(
+            f"{name}: units has no column spike_times, only {list(table.colnames)}. Use a file "
+            "with spike times."
+        )
+    rows, trains = [], []
+    for unit in tqdm(_choose_units(table, units, name), desc="units", disable=not verbose):
+        times = np.asarray(table["spike_times"][unit], dtype=np.float64).ravel()
+        fault = _fault_of(times)
+        if fault is None:
+            rows.append(int(unit))
+            trains.append(times)
+        elif skip:
+            left_out.append(f"units[{unit}] is left out: spike_times {fault[0]}")
+        else:
+            raise ValueError(
+                f"{name}: units[{unit}].spike_times {fault[0]}. {fault[1]}, or leave this unit "
+                "out: load_nwb(..., on_error='skip'), or units=... without it."
+            )
+    if not rows:
+        raise ValueError(f"{name}: no unit is left; {'; '.join(left_out)}. Correct the file.")
+    return np.array(rows, dtype=np.intp), trains
+
+
+def _fault_of(times: NDArray[np.float64]) -> tuple[str, str] | None:
+    """Say what is wrong with spike times, and what to do; None if nothing is."""
+    n_bad = np.count_nonzero(~np.isfinite(times))
+    if n_bad:
+        return f"is NaN or infinite {n_bad} times", "To keep the unit, remove these from the file"
+    late = np.flatnonzero(times[1:] < times[:-1])
+    if late.size:
+        at = int(late[0])
+        return (
+            f"is not in order of time: {times[at + 1]:g} s follows {times[at]:g} s at index "
+            f"{at + 1}, as after a reset of the clock",
+            "Sort them in the file if nothing else is wrong with them",
+        )
+    if times.size and times[0] < 0:
+        return (
+            f"holds negative times, the lowest is {times[0]:g} s, but times in NWB count from the "
+            "start of the session",
+            "Shift all times of the file by one offset",
+        )
+    return None
+
+
+def _choose_units(table: Any, units: Any, name: str) -> NDArray[np.intp]:
+    """Return the rows of the units table that `units` chooses."""
+    if units is None:
+        return np.arange(len(table))
+    if isinstance(units, str | Mapping) or callable(units):
+        frame = _as_frame(table, _LARGE)
+        chosen = _matching(frame, units, name)
+    else:
+        chosen = _as_rows(units, len(table), name)
+    if not chosen.size:
+        raise ValueError(f"{name}: units={units!r} chooses none of the {len(table)} units.")
+    return chosen
+
+
+def _matching(frame: Any, units: Any, name: str) -> NDArray[np.intp]:
+    """Rows of the units table that fulfil a query, a dict or a function."""
+    if isinstance(units, Mapping):
+        keep = np.ones(len(frame), dtype=bool)
+        for column, wanted in units.items():
+            if column not in frame.columns:
+                raise ValueError(
+                    f"{name}: the units table has no column {column!r}, only "
+                    f"{list(frame.columns)}. Choose units by one of them."
+                )
+            one = isinstance(wanted, str) or np.ndim(wanted) == 0
+            keep &= frame[column].isin([wanted] if one else list(wanted)).to_numpy()
+        return np.flatnonzero(keep)
+    if isinstance(units, str):
+        try:
+            mask = np.asarray(frame.eval(units, engine="python"))
+        except Exception as error:
+            raise ValueError(
+                f"{name}: units={units!r} cannot be evaluated ({error}). Write a condition on "
+                f"columns of the units table, {list(frame.columns)}, such as "
+                "\"quality == 'good'\"."
+            ) from error
+        if mask.dtype != bool or mask.shape != (len(frame),):
+            raise ValueError(
+                f"{name}: units={units!r} is no condition on the units. Write one such as "
+                "\"quality == 'good'\"."
+            )
+        return np.flatnonzero(mask)
+    return _as_rows(units(frame), len(frame), name)
+
+
+def _as_rows(units: Any, n_units: int, name: str) -> NDArray[np.intp]:
+    """Return rows from indices or from a boolean mask."""
+    chosen = np.atleast_1d(np.asarray(units))
+    if chosen.dtype == bool:
+        if chosen.shape != (n_units,):
+            raise ValueError(
+                f"{name}: the mask in units has shape {chosen.shape}, but the units table has "
+                f"{n_units} rows. Pass one value per unit."
+            )
+        return np.flatnonzero(chosen)
+    if chosen.ndim != 1 or (chosen.dtype.kind not in "iu" and chosen.size):
+        raise TypeError(
+            f"units must be row numbers, a mask, a dict of columns, a condition or a function, got "
+            f"{units!r}."
+        )
+    outside = chosen[(chosen < -n_units) | (chosen >= n_units)]
+    if outside.size:
+        raise ValueError(
+            f"{name}: units contains {outside[0]}, but the units table has rows 0 to "
+            f'{n_units - 1}. To choose by identifiers, pass {{"id": [...]}}.'
+        )
+    rows = chosen.astype(np.intp) % n_units
+    if len(np.unique(rows)) < len(rows):
+        raise ValueError(f"{name}: units={units!r} contains a unit twice. Pass each once.")
+    return rows
+
+
+def _heldout_of(units: Any) -> NDArray[np.bool_]:
+    if "heldout" in units.colnames:
+        return np.asarray(units["heldout"][:], dtype=bool)
+    return np.zeros(len(units), dtype=bool)
+
+
+def _observed_of(units: Any, rows: NDArray[np.intp]) -> list[NDArray] | None:
+    """Return observed intervals of each unit, (n_intervals, 2), s."""
+    if "obs_intervals" not in units.colnames:
+        return None
+    return [
+        np.asarray(units["obs_intervals"][int(unit)], dtype=np.float64).reshape(-1, 2)
+        for unit in rows
+    ]
+
+
+# -- time series ----------
+
+
+def _choose_series(file: Any, name: str, behavior: Any, left_out: list[str]) -> dict[str, Any]:
+    """Return the time series to load by name: all, or those in `behavior`."""
+    found = _series_of(file)  # by path
+    pynwb = import_pynwb()
+    other = (pynwb.ecephys.ElectricalSeries, pynwb.image.ImageSeries)
+    wanted = {path: series for path, (_, series) in found.items() if not isinstance(series, other)}
+    shared = Counter(found[path][0] for path in wanted)
+    names = {path: path if shared[found[path][0]] > 1 else found[path][0] for path in wanted}
+    if behavior is None:
+        return {names[path]: series for path, series in wanted.items()}
+    chosen = {}
+    for key in [behavior] if isinstance(behavior, str) else behavior:
+        paths = [path for path in wanted if key in (path, names[path])]
+        if not paths:
+            same = sorted(path for path in wanted if found[path][0] == key)
+            excluded = [s for path, (short, s) in found.items() if key in (path, short)]
+            if same:
+                raise ValueError(
+                    f"{name} has {len(same)} time series {key!r}: {same}. Pass one of these names."
+                )
+            if excluded:
+                raise ValueError(
+                    f"{name}: {key} is an {type(excluded[0]).__name__}; electrophysiology and "
+                    "images are not loaded. Leave it out."
+                )
+            raise ValueError(
+                f"{name} has no time series {key!r}, only {sorted(names.values())}. Pass one of "
+                "them."
+            )
+        chosen[key] = wanted[paths[0]]
+    return chosen
+
+
+def _series_of(file: Any) -> dict[str, tuple[str, Any]]:
+    """Return the time series of a file by path, each with its short name.
+
+    The short name is joined by "_" from the names of its containers and its own.
+    """
+    pynwb = import_pynwb()
+    found: dict[str, tuple[str, Any]] = {}
+    seen = set()  # a series may be linked from several places
+
+    def walk(containers: Any, path: str, short: str) -> None:
+        for container in containers:
+            if id(container) in seen:
+                continue
+            if isinstance(container, pynwb.TimeSeries):
+                seen.add(id(container))
+                found[path + container.name] = (short + container.name, container)
+            elif hasattr(container, "children"):
+                walk(container.children, f"{path}{container.name}/", f"{short}{container.name}_")
+
+    walk(file.acquisition.values(), "acquisition/", "")
+    for module in file.processing.values():
+        walk(module.data_interfaces.values(), f"processing/{module.name}/", "")
+    walk(file.stimulus.values(), "stimulus/presentation/", "")
+    walk(file.analysis.values(), "analysis/", "")
+    return found
+
+
+def _as_signal(series: Any) -> Signal | str:
+    """Return a time series as a signal, or say why it is none."""
+    pynwb = import_pynwb()
+    if isinstance(series, pynwb.misc.IntervalSeries):
+        return "holds starts and ends of intervals instead of samples"
+    data = series.data
+    if hasattr(data, "data") and not hasattr(data, "dtype"):  # H5DataIO around an array
+        data = data.data
+    if isinstance(data, list | tuple):
+        data = np.asarray(data)
+    if not hasattr(data, "shape"):
+        return f"has data of type {type(data).__name__}"
+    if len(data.shape) not in (1, 2):
+        return f"has {len(data.shape)} dimensions"
+    if not len(data):
+        return "is empty"
+    kind = np.asarray(data[:1]).dtype.kind
+    if kind not in "biuf":
+        return "holds text" if kind in "OSUT" else f"has values of type {data.dtype}"
+    values = np.asarray(data[:], dtype=np.float64)
+    values = values.reshape(len(values), -1)
+    rate: float | None
+    if series.timestamps is not None:
+        times = np.asarray(series.timestamps[:], dtype=np.float64)
+        if len(times) != len(values):
+            return f"has {len(values)} samples but {len(times)} timestamps"
+        steps = np.diff(times)
+        step = float(np.median(steps)) if steps.size else 0.0
+        rate = round(1 / step, 3) if step > 0 else None
+        if rate is not None:
+            place = (times - times[0]) * rate  # gaps are allowed, drift is not
+            rate = rate if np.abs(place - np.rint(place)).max() < _CLOCK * rate else None
+    elif series.rate:
+        rate = float(series.rate)
+        times = (series.starting_time or 0.0) + np.arange(len(values)) / rate
+    else:
+        return "has neither timestamps nor a rate"
+    return Signal(times, values, rate, float(series.conversion), float(series.offset))
+
+
+def _sampling_rate(signal: Signal) -> float:
+    """Rate in Hz, of an irregular signal the inverse of the median interval, NaN if unknown."""
+    if signal.rate is not None:
+        return signal.rate
+    steps = np.diff(signal.times[np.isfinite(signal.times)])
+    steps = steps[steps > 0]
+    return float(1 / np.median(steps)) if steps.size else np.nan
