@@ -22,6 +22,7 @@ def load_nwb(
     lag: float = 0.0,
     behavior: str | Sequence[str] | None = None,
     trials: bool = True,
+    max_gap: float | None = None,
 ) -> Bunch:
     """Load binned spikes, behaviour and trials from an NWB file.
 
@@ -57,6 +58,11 @@ def load_nwb(
     trials : bool, default=True
         If False, return the whole recording as one 2D array and ignore the trials table.
 
+    max_gap : float, default=None
+        Longest time between two samples of behaviour that is interpolated, in seconds; longer gaps
+        are NaN. None: five times the median sample interval of each channel. Gaps shorter than a
+        bin are always interpolated.
+
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
@@ -64,9 +70,10 @@ def load_nwb(
 
         spikes : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons), float32
             Spike counts per bin. NaN after the end of a trial, and where a unit was not observed
-            for the whole bin (`obs_intervals`).
+            for the whole bin (`obs_intervals`) or a part of the bin is in `invalid_times`.
         behavior : dict of ndarray of shape (n_trials, n_bins, n_channels) or (n_bins, n_channels)
-            Time series by name, in the units declared in the file. NaN where unknown.
+            Time series by name, in the units declared in the file. NaN in gaps, beyond the
+            ends of the series, and in `invalid_times`.
         trials : DataFrame
             Rows of the trials table for the trials in `spikes`, including columns with conditions.
             None with ``trials=False``.
@@ -89,8 +96,14 @@ def load_nwb(
         If the file does not exist.
     ValueError
         If the file cannot be read, or lacks units, trials, a column or a time series; if spike
-        times are negative, not sorted or not finite; or if `window` does not span a whole number
-        of bins.
+        times are negative, not sorted or not finite; if an interval in `obs_intervals` or
+        `invalid_times` has a NaN end or stops before it starts; or if `window` does not span a
+        whole number of bins.
+
+    Warns
+    -----
+    UserWarning
+        If the timestamps of a series are not in order. Its samples are then sorted by time.
 
     See Also
     --------
@@ -99,10 +112,11 @@ def load_nwb(
 
     Notes
     -----
-    A regular time series with a whole number of samples per bin is sampled at the start of each
-    bin after a zero-phase anti-aliasing filter, as in the benchmark. A regular series with less
-    than one sample per bin is interpolated linearly to the bin centres. All other series are
-    averaged within each bin.
+    Behaviour in a bin is the mean over the bin of the linear interpolation between samples, at
+    every sampling rate, regular or not. Samples and timestamps that are NaN are left out. A bin is
+    NaN if its centre lies in a gap longer than `max_gap`, or before the first or after the last
+    sample, more than half a sample interval from any sample. `load_nlb` follows the benchmark
+    instead, which takes the value at the start of each bin after an anti-aliasing filter.
 
     Examples
     --------
@@ -128,6 +142,8 @@ def load_nwb(
     """
     check_number(bin_width, "bin_width", above=0)
     check_number(lag, "lag")
+    if max_gap is not None and max_gap != np.inf:
+        check_number(max_gap, "max_gap", at_least=0)
     recording = read_recording(path, behavior)
     if not trials:
         starts = np.zeros(1)
@@ -158,12 +174,11 @@ def load_nwb(
             "column of the trials table."
         )
     first = recording.first_bins(starts, bin_width)
-    spikes = recording.counts(first, n_bins, bin_width)
-    recording.signals = {name: signal.scaled() for name, signal in recording.signals.items()}
-    later = recording.first_bins(starts + lag, bin_width)
     series = {
-        name: recording.behavior(name, later, n_bins, bin_width) for name in recording.signals
+        name: recording.behavior(name, first, n_bins, bin_width, lag=lag, max_gap=max_gap)
+        for name in recording.signals
     }
+    spikes = recording.counts(first, n_bins, bin_width)  # last, as it takes the most memory
     if not trials:
         spikes, series = spikes[0], {name: values[0] for name, values in series.items()}
     return Bunch(
