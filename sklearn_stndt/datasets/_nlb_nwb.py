@@ -160,7 +160,7 @@ class _Tensors:
         if self.spec.behavior is None:
             tables = []
             for split in self.splits:
-                values = split.table[list(_DMFC_BEHAVIOR)].to_numpy(dtype=np.float64)
+                values = split.table[list(_DMFC_BEHAVIOR)].to_numpy(dtype=np.float64, copy=True)
                 values[(split.table["is_outlier"] != 0).to_numpy()] = np.nan
                 tables.append(values)
             return np.concatenate(tables)
@@ -171,7 +171,9 @@ class _Tensors:
             first = self._first(split, self.spec.lag / 1000)
             lengths = np.full(len(first), self.n_bins)
             series.append(
-                split.recording.behavior(self.spec.behavior, first, lengths, self.bin_width)
+                split.recording.behavior(
+                    self.spec.behavior, first, lengths, self.bin_width, as_benchmark=True
+                )
             )
         return np.concatenate(series)
 
@@ -273,7 +275,7 @@ def _smoothed_counts(recording: Recording, kernel: int, bin_ms: int) -> NDArray[
         counts = np.bincount(ms[ms < n_ms], minlength=n_ms).astype(np.float64)
         smooth = np.zeros(n_ms)
         unknown = np.ones(n_ms, dtype=bool)
-        intervals = [[0, n_ms / 1000]] if recording.observed is None else recording.observed[unit]
+        intervals = np.minimum(recording.intervals_of(unit), n_ms / 1000)
         for start, stop in intervals:
             inside = slice(int(np.ceil(1000 * start - _CLOCK)), int(np.floor(1000 * stop + _CLOCK)))
             unknown[inside] = False

@@ -1,5 +1,6 @@
 """Read units, trials and time series of an NWB file."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from sklearn_stndt.datasets._intervals import merge_intervals
 from sklearn_stndt.datasets._nwb_sources import import_pynwb, opened
-from sklearn_stndt.datasets._recording import Recording, Signal
+from sklearn_stndt.datasets._recording import Recording
+from sklearn_stndt.datasets._resampling import Signal
 
-# Timestamps in files are rounded to microseconds.
-_CLOCK = 1e-6  # s
 # Columns of the units table with large arrays.
 _LARGE = ("spike_times", "obs_intervals", "waveforms")
 
@@ -58,7 +59,7 @@ def read_recording(
         series = _choose_series(file, name, behavior, left_out)
         signals, signal_units, rates = {}, {}, {}
         for key, one in tqdm(series.items(), desc="behaviour", disable=not verbose):
-            signal = _as_signal(one)
+            signal = _as_signal(one, f"{name}: {key}")
             if isinstance(signal, Signal):
                 signals[key], signal_units[key] = signal, str(one.unit)
                 rates[key] = _sampling_rate(signal)
@@ -73,7 +74,8 @@ def read_recording(
             spike_times=trains,
             unit_ids=np.asarray(file.units.id[:])[rows],
             heldout=_heldout_of(file.units)[rows],
-            observed=_observed_of(file.units, rows),
+            observed=_read_obs_intervals(file.units, name, rows),
+            invalid=_read_invalid_times(file, name),
             trials=_as_frame(tables[table], ("timeseries",)) if table in tables else None,
             signals=signals,
             units=_as_frame(file.units, _LARGE).iloc[rows].reset_index(drop=True),
@@ -250,14 +252,35 @@ def _heldout_of(units: Any) -> NDArray[np.bool_]:
     return np.zeros(len(units), dtype=bool)
 
 
-def _observed_of(units: Any, rows: NDArray[np.intp]) -> list[NDArray] | None:
-    """Return observed intervals of each unit, (n_intervals, 2), s."""
+def _read_obs_intervals(units: Any, name: str, rows: NDArray[np.intp]) -> list[NDArray] | None:
+    """Read when each unit was observed, (n_intervals, 2), s; None if the file does not say."""
     if "obs_intervals" not in units.colnames:
         return None
-    return [
-        np.asarray(units["obs_intervals"][int(unit)], dtype=np.float64).reshape(-1, 2)
-        for unit in rows
-    ]
+    observed = []
+    for unit in rows:
+        intervals = merge_intervals(
+            units["obs_intervals"][int(unit)], f"{name}: units[{unit}].obs_intervals"
+        )
+        intervals[np.isneginf(intervals)] = 0.0  # an open start is that of the session
+        observed.append(intervals[intervals[:, 0] < intervals[:, 1]])
+    if not any(len(intervals) for intervals in observed):
+        warnings.warn(
+            f"{name}: units.obs_intervals is empty for all units, and is ignored: all units count "
+            "as observed throughout.",
+            UserWarning,
+            stacklevel=2,
+        )
+        return None
+    return observed
+
+
+def _read_invalid_times(file: Any, name: str) -> NDArray[np.float64]:
+    """Read the times to be left out of analyses, (n_intervals, 2), s, in order and disjoint."""
+    table = file.invalid_times
+    if table is None:
+        return np.empty((0, 2))
+    ends = [np.asarray(table[end][:], dtype=np.float64) for end in ("start_time", "stop_time")]
+    return merge_intervals(np.column_stack(ends), f"{name}: invalid_times")
 
 
 # -- time series ----------
@@ -323,7 +346,7 @@ def _series_of(file: Any) -> dict[str, tuple[str, Any]]:
     return found
 
 
-def _as_signal(series: Any) -> Signal | str:
+def _as_signal(series: Any, name: str) -> Signal | str:
     """Return a time series as a signal, or say why it is none."""
     pynwb = import_pynwb()
     if isinstance(series, pynwb.misc.IntervalSeries):
@@ -344,23 +367,16 @@ def _as_signal(series: Any) -> Signal | str:
         return "holds text" if kind in "OSUT" else f"has values of type {data.dtype}"
     values = np.asarray(data[:], dtype=np.float64)
     values = values.reshape(len(values), -1)
-    rate: float | None
     if series.timestamps is not None:
         times = np.asarray(series.timestamps[:], dtype=np.float64)
         if len(times) != len(values):
             return f"has {len(values)} samples but {len(times)} timestamps"
-        steps = np.diff(times)
-        step = float(np.median(steps)) if steps.size else 0.0
-        rate = round(1 / step, 3) if step > 0 else None
-        if rate is not None:
-            place = (times - times[0]) * rate  # gaps are allowed, drift is not
-            rate = rate if np.abs(place - np.rint(place)).max() < _CLOCK * rate else None
     elif series.rate:
-        rate = float(series.rate)
-        times = (series.starting_time or 0.0) + np.arange(len(values)) / rate
+        times = (series.starting_time or 0.0) + np.arange(len(values)) / float(series.rate)
     else:
         return "has neither timestamps nor a rate"
-    return Signal(times, values, rate, float(series.conversion), float(series.offset))
+    conversion, offset = float(series.conversion), float(series.offset)
+    return Signal.from_samples(times, values, name, conversion, offset)
 
 
 def _sampling_rate(signal: Signal) -> float:

@@ -1,92 +1,20 @@
 """Bin a recording: spikes, trials and behaviour."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import decimate
 
+from sklearn_stndt.datasets._intervals import (
+    CLOCK,
+    bins_within,
+    subtract_intervals,
+)
+from sklearn_stndt.datasets._resampling import Signal
 from sklearn_stndt.datasets.binning import count_trials
 
-# Timestamps in files are rounded to microseconds.
-_CLOCK = 1e-6  # s
-_N_TAPS = 500  # order of the anti-aliasing filter, 0.5 s at 1,000 Hz
-
-
-@dataclass
-class Signal:
-    """A time series, usually behaviour."""
-
-    times: NDArray[np.float64]  # (n_samples,), s
-    values: NDArray  # (n_samples, n_channels), as stored
-    rate: float | None  # Hz; None if irregular
-    conversion: float = 1.0
-    offset: float = 0.0
-
-    def scaled(self) -> "Signal":
-        """Return the signal in the unit declared in the file."""
-        values = self.values * self.conversion + self.offset
-        return Signal(self.times, values, self.rate)
-
-    def in_bins(self, bin_width: float, n_bins: int, end: float) -> NDArray[np.float64]:
-        """Value of each bin from 0 to `end` (s), (n_bins, n_channels), NaN where unknown."""
-        if self.rate is None:
-            return self._averaged(bin_width, n_bins)
-        factor = self.rate * bin_width  # samples per bin
-        if abs(factor - round(factor)) < 1e-6 and round(factor) >= 1:
-            place = self.times * self.rate
-            if np.abs(place - np.rint(place)).max() < _CLOCK * self.rate:
-                n_samples = min(round(end * self.rate), n_bins * round(factor))
-                values = self._decimated(np.rint(place).astype(np.intp), round(factor), n_samples)
-                rest = np.full((n_bins - len(values), values.shape[1]), np.nan)
-                return np.concatenate([values, rest])
-        if factor < 1:
-            return self._interpolated((np.arange(n_bins) + 0.5) * bin_width)
-        return self._averaged(bin_width, n_bins)
-
-    def _decimated(self, place: NDArray, factor: int, n_samples: int) -> NDArray[np.float64]:
-        """Value at the start of each bin, after a zero-phase anti-aliasing filter."""
-        inside = (place >= 0) & (place < n_samples)
-        full = np.full((n_samples, self.values.shape[1]), np.nan)
-        full[place[inside]] = self.values[inside]
-        missing = np.isnan(full)
-        unknown = missing[::factor]
-        for channel, gaps in zip(full.T, missing.T, strict=True):
-            if gaps.any() and not gaps.all():
-                known = np.flatnonzero(~gaps)
-                channel[gaps] = np.interp(np.flatnonzero(gaps), known, channel[known])
-        if factor > 1:
-            # padded with the edge values, or the filter would pull both ends towards 0
-            n_more = math.ceil(_N_TAPS / 2 / factor)  # bins
-            more = ((n_more * factor, n_more * factor), (0, 0))
-            full = decimate(
-                np.pad(full, more, mode="edge"), factor, n=_N_TAPS, ftype="fir", axis=0
-            )[n_more : n_more + len(unknown)]
-        return np.where(unknown, np.nan, full)
-
-    def _averaged(self, bin_width: float, n_bins: int) -> NDArray[np.float64]:
-        """Mean of the samples in each bin, NaN without samples."""
-        bins = np.floor(self.times / bin_width + _CLOCK).astype(np.intp)
-        inside = (bins >= 0) & (bins < n_bins)
-        bins, values = bins[inside], self.values[inside]
-        out = np.full((n_bins, values.shape[1]), np.nan)
-        for channel in range(values.shape[1]):
-            known = ~np.isnan(values[:, channel])
-            n = np.bincount(bins[known], minlength=n_bins)
-            total = np.bincount(bins[known], values[known, channel], minlength=n_bins)
-            out[n > 0, channel] = total[n > 0] / n[n > 0]
-        return out
-
-    def _interpolated(self, centres: NDArray) -> NDArray[np.float64]:
-        """Value at the centre of each bin, by linear interpolation."""
-        return np.column_stack(
-            [
-                np.interp(centres, self.times, channel, left=np.nan, right=np.nan)
-                for channel in self.values.T.astype(np.float64)
-            ]
-        )
+_UNITS_AT_ONCE = 64
 
 
 @dataclass
@@ -97,21 +25,29 @@ class Recording:
     spike_times: list[NDArray[np.float64]]
     unit_ids: NDArray
     heldout: NDArray[np.bool_]
-    observed: list[NDArray] | None  # per unit, (n_intervals, 2), s
+    observed: list[NDArray] | None  # per unit, (n_intervals, 2), s, in order and disjoint
     trials: Any  # DataFrame, or None
     signals: dict[str, Signal]
+    invalid: NDArray = field(default_factory=lambda: np.empty((0, 2)))  # as of one unit
 
     @property
     def end(self) -> float:
-        """End of the last observed interval in seconds, or else of the last data."""
+        """End of the last observed interval in seconds, or of the last data if it is open."""
         times = [train[-1] for train in self.spike_times if train.size]
         observed = [float(intervals.max()) for intervals in self.observed or [] if intervals.size]
-        if observed:
+        if observed and np.isfinite(observed).all():
             return max(observed)
+        times += [stop for stop in observed if np.isfinite(stop)]
         if self.trials is not None:
             times.append(self.trials["stop_time"].max())
-        times += [signal.times[-1] for signal in self.signals.values()]
+        times += [signal.times[-1] for signal in self.signals.values() if signal.times.size]
         return float(max(times, default=0.0))
+
+    def intervals_of(self, unit: int) -> NDArray[np.float64]:
+        """Return when a unit was observed in valid times, (n_intervals, 2), s, in order."""
+        whole = np.array([[0.0, np.inf]])
+        observed = whole if self.observed is None else self.observed[unit]
+        return subtract_intervals(observed, self.invalid)
 
     def event_times(self, column: str) -> NDArray[np.float64]:
         """Times in a column of the trials table, in seconds, NaN where missing."""
@@ -134,7 +70,7 @@ class Recording:
 
     def first_bins(self, times: NDArray, bin_width: float) -> NDArray[np.intp]:
         """First bin of the recording that starts at or after each time (s)."""
-        return np.ceil(times / bin_width - _CLOCK).astype(np.intp)
+        return np.ceil(times / bin_width - CLOCK).astype(np.intp)
 
     def counts(
         self,
@@ -152,36 +88,53 @@ class Recording:
         counts = count_trials(self.spike_times, first * bin_width, n_bins, bin_width, np.float32)
         bins = first[:, None] + np.arange(n_bins.max())  # (trials, bins)
         counts[np.arange(n_bins.max()) >= n_bins[:, None]] = np.nan
-        if self.observed is None:
-            counts[(bins < 0) | (bins >= np.floor(self.end / bin_width) + 1)] = np.nan
-            return counts
-        cache: dict[bytes, NDArray] = {}  # units usually share the same intervals
-        for unit, intervals in enumerate(self.observed):
-            key = intervals.tobytes()
-            if key not in cache:
-                cache[key] = ~_is_observed(bins, intervals, bin_width, whole)
-            counts[cache[key], unit] = np.nan
+        wanted, place = np.unique(bins.ravel(), return_inverse=True)  # trials may overlap
+        after = wanted >= np.floor(self.end / bin_width) + 1
+        length = bin_width if whole else 0.001
+        rows = counts.reshape(len(place), -1)  # (n_trials * n_bins, n_units), a view
+        last, known = None, after
+        # Units are adjacent in memory, the bins of a unit are not.
+        for begin in range(0, rows.shape[1], _UNITS_AT_ONCE):
+            some = rows[:, begin : begin + _UNITS_AT_ONCE]
+            unknown = np.empty(some.shape, dtype=bool)
+            for column in range(some.shape[1]):
+                intervals = self.intervals_of(begin + column)
+                if last is None or not np.array_equal(intervals, last):  # often all units share
+                    known = bins_within(wanted, bin_width, length, intervals) & ~after
+                    last, known = intervals, known[place]
+                np.logical_not(known, out=unknown[:, column])
+            np.copyto(some, np.nan, where=unknown)
         return counts
 
     def behavior(
-        self, name: str, first: NDArray[np.intp], n_bins: NDArray[np.intp], bin_width: float
+        self,
+        name: str,
+        first: NDArray[np.intp],
+        n_bins: NDArray[np.intp],
+        bin_width: float,
+        *,
+        lag: float = 0.0,
+        max_gap: float | None = None,
+        as_benchmark: bool = False,
     ) -> NDArray[np.float64]:
-        """Signal in the bins of trials, (n_trials, n_bins, n_channels), NaN where unknown."""
-        n_all = int(np.floor(self.end / bin_width + _CLOCK)) + 1
-        values = self.signals[name].in_bins(bin_width, n_all, self.end)
+        """Signal in the bins of trials, (n_trials, n_bins, n_channels), NaN where unknown.
+
+        Behaviour is taken `lag` (s) later than the bins. See `Signal.in_bins` for `max_gap`, and
+        `Signal.in_bins_of_benchmark` for `as_benchmark`.
+        """
+        signal = self.signals[name].without(self.invalid)
         bins = first[:, None] + np.arange(n_bins.max())  # (trials, bins)
-        known = (bins >= 0) & (bins < n_all) & (np.arange(n_bins.max()) < n_bins[:, None])
-        return np.where(known[..., None], values[np.clip(bins, 0, n_all - 1)], np.nan)
-
-
-def _is_observed(
-    bins: NDArray[np.intp], intervals: NDArray, bin_width: float, whole: bool
-) -> NDArray[np.bool_]:
-    """Whether each bin lies within one of the intervals (s)."""
-    if not intervals.size:
-        return np.zeros(bins.shape, dtype=bool)
-    starts, stops = intervals[np.argsort(intervals[:, 0])].T  # (n_intervals,)
-    opens = bins * bin_width
-    closes = opens + (bin_width if whole else 0.001)
-    at = np.searchsorted(starts, opens + _CLOCK, side="right") - 1  # last one that has started
-    return (at >= 0) & (closes <= stops[np.maximum(at, 0)] + _CLOCK)
+        inside = np.arange(n_bins.max()) < n_bins[:, None]
+        out = np.full((*bins.shape, signal.values.shape[1]), np.nan)
+        if as_benchmark:
+            n_all = int(np.floor(self.end / bin_width + CLOCK)) + 1
+            values = signal.in_bins_of_benchmark(bin_width, n_all, self.end)
+            inside &= (bins >= 0) & (bins < n_all)
+            out[inside] = values[bins[inside]]
+            return out
+        wanted, place = np.unique(bins[inside], return_inverse=True)  # trials may overlap
+        values = signal.in_bins(wanted * bin_width + lag, (wanted + 1) * bin_width + lag, max_gap)
+        valid = subtract_intervals(np.array([[-np.inf, np.inf]]), self.invalid) - lag
+        values[~bins_within(wanted, bin_width, bin_width, valid)] = np.nan
+        out[inside] = values[place]
+        return out

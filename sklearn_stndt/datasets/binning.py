@@ -593,7 +593,10 @@ def count_trials(
         inside = (bins >= 0) & (bins < n_bins[trial])
         flat = trial[inside] * longest + bins[inside]
         if flat.size:
-            of_neuron = np.bincount(flat, minlength=len(starts) * longest)
-            _check_fits(of_neuron.max(), dtype)
-            counts[..., neuron] = of_neuron.reshape(len(starts), longest)
+            # In ascending order; only bins with spikes are written, because a neuron's bins are
+            # far apart in memory.
+            opens = np.flatnonzero(np.diff(flat, prepend=-1))
+            in_bin = np.diff(opens, append=flat.size)
+            _check_fits(in_bin.max(), dtype)
+            counts.reshape(-1, len(trains))[flat[opens], neuron] = in_bin
     return counts

@@ -33,6 +33,7 @@ def load_nwb(
     units: str | Mapping[str, Any] | ArrayLike | Callable[[Any], ArrayLike] | None = None,
     on_error: str = "raise",
     verbose: bool | int = False,
+    max_gap: float | None = None,
 ) -> Bunch:
     """Load binned spikes, behaviour and trials from an NWB file.
 
@@ -93,6 +94,11 @@ def load_nwb(
     verbose : bool or int, default=False
         Whether to show the progress of reading.
 
+    max_gap : float, default=None
+        Longest time between two samples of behaviour that is interpolated, in seconds; longer gaps
+        are NaN. None: five times the median sample interval of each channel. Gaps shorter than a
+        bin are always interpolated.
+
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
@@ -100,10 +106,10 @@ def load_nwb(
 
         spikes : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons), float32
             Spike counts per bin. NaN after the end of a trial, and where a unit was not observed
-            for the whole bin (`obs_intervals`).
+            for the whole bin (`obs_intervals`) or a part of the bin is in `invalid_times`.
         behavior : dict of ndarray of shape (n_trials, n_bins, n_channels) or (n_bins, n_channels)
-            Time series by name, in the units declared in the file. NaN where unknown. Booleans are
-            0 and 1.
+            Time series by name, in the units declared in the file. NaN in gaps, beyond the
+            ends of the series, and in `invalid_times`. Booleans are 0 and 1.
         behavior_units : dict of str
             Unit of measurement of each series in `behavior`, as declared in the file.
         sampling_rates : dict of float
@@ -144,14 +150,16 @@ def load_nwb(
     ValueError
         If the file cannot be read, or lacks units, trials, a column or a time series; if `path` is
         a URL; if `units` chooses no unit; if spike times are negative, not sorted or not finite, or
-        a trial ends before it starts, and `on_error` is "raise"; or if `window` does not span a
+        a trial ends before it starts, and `on_error` is "raise"; if an interval in `obs_intervals`
+        or `invalid_times` has a NaN end or stops before it starts; or if `window` does not span a
         whole number of bins.
 
     Warns
     -----
     UserWarning
         If units, trials or time series are left out. If the clocks of spikes and trials seem to
-        differ, or most events lie outside their own trials.
+        differ, or most events lie outside their own trials. If the timestamps of a series are not
+        in order; its samples are then sorted by time.
 
     See Also
     --------
@@ -160,10 +168,11 @@ def load_nwb(
 
     Notes
     -----
-    A regular time series with a whole number of samples per bin is sampled at the start of each
-    bin after a zero-phase anti-aliasing filter, as in the benchmark. A regular series with less
-    than one sample per bin is interpolated linearly to the bin centres. All other series are
-    averaged within each bin.
+    Behaviour in a bin is the mean over the bin of the linear interpolation between samples, at
+    every sampling rate, regular or not. Samples and timestamps that are NaN are left out. A bin is
+    NaN if its centre lies in a gap longer than `max_gap`, or before the first or after the last
+    sample, more than half a sample interval from any sample. `load_nlb` follows the benchmark
+    instead, which takes the value at the start of each bin after an anti-aliasing filter.
 
     Examples
     --------
@@ -191,6 +200,8 @@ def load_nwb(
     check_number(lag, "lag")
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}.')
+    if max_gap is not None and max_gap != np.inf:
+        check_number(max_gap, "max_gap", at_least=0)
     whole = not isinstance(trials, str) and not trials
     if align is not None and window is None and not whole:
         raise ValueError(f"align={align!r} needs a window=(begin, end) around it, in seconds.")
@@ -218,13 +229,11 @@ def load_nwb(
         warnings.warn(f"{recording.name}: {message}.", stacklevel=2)
     _check_clocks(recording, None if whole else align)
     first = recording.first_bins(starts, bin_width)
-    spikes = recording.counts(first, n_bins, bin_width)
-    recording.signals = {name: signal.scaled() for name, signal in recording.signals.items()}
-    later = recording.first_bins(starts + lag, bin_width)
     series = {
-        name: recording.behavior(name, later, n_bins, bin_width)
+        name: recording.behavior(name, first, n_bins, bin_width, lag=lag, max_gap=max_gap)
         for name in tqdm(recording.signals, desc="binning behaviour", disable=not verbose)
     }
+    spikes = recording.counts(first, n_bins, bin_width)  # last, as it takes the most memory
     clock = (first[:, None] + np.arange(n_bins.max())) * bin_width  # (n_trials, n_bins)
     if rows is None:
         spikes, clock = spikes[0], clock[0]
