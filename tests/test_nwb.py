@@ -384,3 +384,24 @@ def test_series_that_end_before_the_recording_are_unknown_after_it(write_nwb):
     assert known[:250].all()
     assert not known[250:].any()
     np.testing.assert_allclose(data.behavior["short"][:250], 1, atol=1e-12)
+
+
+def test_widths_windows_and_lags_keep_their_unit(maze):
+    pq = pytest.importorskip("quantities")
+    plain = load_nwb(maze, bin_width=0.02, align="move_onset_time", window=(-0.2, 0.4), lag=0.1)
+    with_units = load_nwb(
+        maze,
+        bin_width=20 * pq.ms,
+        align="move_onset_time",
+        window=(-200 * pq.ms, 400 * pq.ms),
+        lag=np.timedelta64(100, "ms"),
+    )
+    np.testing.assert_array_equal(with_units.spikes, plain.spikes)
+    np.testing.assert_array_equal(with_units.behavior["hand_vel"], plain.behavior["hand_vel"])
+    assert (with_units.bin_width, with_units.lag) == (0.02, 0.1)
+
+
+def test_a_clock_in_other_units_ends_before_memory_is_taken(write_plain):
+    path = write_plain(lambda file: file.add_unit(spike_times=[1.0, 1e12]))
+    with pytest.raises(ValueError, match=r"would need .* GiB"):
+        load_nwb(path, trials=False, bin_width=0.005)

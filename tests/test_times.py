@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sklearn_stndt.datasets._intervals import are_inside, merge_intervals
 from sklearn_stndt.datasets._times import (
-    are_inside,
     check_size,
     in_seconds,
     intervals_in_seconds,
-    merged,
     scalar_in_seconds,
     support_of,
     warn_of_clocks,
@@ -304,7 +303,7 @@ def test_the_recorded_time_comes_from_the_object():
     ],
 )
 def test_intervals_that_overlap_or_touch_are_joined(intervals, expected):
-    assert merged(intervals).tolist() == expected
+    assert merge_intervals(intervals, "support").tolist() == expected
 
 
 def test_bins_are_inside_if_all_of_them_was_recorded():

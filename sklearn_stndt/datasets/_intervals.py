@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Timestamps in files are rounded to microseconds.
+# Files round times to microseconds, and pynapple leaves one between touching epochs.
 CLOCK = 1e-6  # s
 
 
@@ -33,7 +33,8 @@ def merge_intervals(intervals: ArrayLike, name: str) -> NDArray[np.float64]:
         return rows
     starts, stops = rows[np.argsort(rows[:, 0])].T
     stops = np.maximum.accumulate(stops)
-    opens = np.flatnonzero(np.append(True, starts[1:] > stops[:-1] + CLOCK))
+    # half a microsecond more, as differences of times are rounded
+    opens = np.flatnonzero(np.append(True, starts[1:] > stops[:-1] + 1.5 * CLOCK))
     closes = np.append(opens[1:], len(stops)) - 1
     return np.column_stack([starts[opens], stops[closes]])
 
@@ -62,6 +63,16 @@ def bins_within(
     lows = np.searchsorted(bins, (intervals[:, 0] - CLOCK) / bin_width)
     highs = np.searchsorted(bins, (intervals[:, 1] + CLOCK - length) / bin_width, side="right")
     return _in_slices(len(bins), lows, highs)
+
+
+def are_inside(
+    starts: NDArray[np.float64], stops: NDArray[np.float64], intervals: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Whether each bin, from `starts` to `stops` (s), lies in one of the merged intervals (s)."""
+    if not len(intervals):
+        return np.zeros(starts.shape, dtype=bool)
+    at = np.searchsorted(intervals[:, 0], starts + CLOCK, side="right") - 1
+    return (at >= 0) & (stops <= intervals[np.maximum(at, 0), 1] + CLOCK)
 
 
 def times_within(times: NDArray[np.float64], intervals: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -10,10 +10,10 @@ from numbers import Number
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import DTypeLike, NDArray
 
-# pynapple leaves a microsecond between touching epochs, and files round to microseconds.
-CLOCK = 1e-6  # s
+from sklearn_stndt.datasets._intervals import CLOCK, merge_intervals
+
 LONGEST = 7 * 24 * 3600.0  # s; in a longer recording, times are more likely not in seconds
 _LARGEST = 2**36  # bytes of an array, 64 GiB
 
@@ -139,36 +139,14 @@ def support_of(value: Any) -> NDArray[np.float64] | None:
     requires one, and many set it to that time.
     """
     if "pynapple" in _libraries(value) and hasattr(value, "time_support"):
-        return merged(np.column_stack([value.time_support.start, value.time_support.end]))
+        support = np.column_stack([value.time_support.start, value.time_support.end])
+        return merge_intervals(support, "time_support")
     if _is_neo_train(value):
         start, stop = in_seconds(value.t_start, "t_start"), in_seconds(value.t_stop, "t_stop")
         if isinstance(value, np.ndarray) and value.size and in_seconds(value, "times")[-1] == stop:
             stop = np.array(np.inf)
         return np.array([[start, stop]], dtype=np.float64)
     return None
-
-
-def merged(intervals: ArrayLike) -> NDArray[np.float64]:
-    """Return sorted intervals, (n, 2), with those that overlap or touch joined into one."""
-    ordered = np.asarray(intervals, dtype=np.float64).reshape(-1, 2)
-    ordered = ordered[np.argsort(ordered[:, 0], kind="stable")]
-    if not len(ordered):
-        return ordered
-    ends = np.maximum.accumulate(ordered[:, 1])
-    # half a microsecond more, as differences of times are rounded
-    opens = np.concatenate([[True], ordered[1:, 0] > ends[:-1] + 1.5 * CLOCK])
-    closes = np.concatenate([opens[1:], [True]])
-    return np.column_stack([ordered[opens, 0], ends[closes]])
-
-
-def are_inside(
-    starts: NDArray[np.float64], stops: NDArray[np.float64], intervals: NDArray[np.float64]
-) -> NDArray[np.bool_]:
-    """Whether each bin, from `starts` to `stops` (s), lies in one of the merged intervals (s)."""
-    if not len(intervals):
-        return np.zeros(starts.shape, dtype=bool)
-    at = np.searchsorted(intervals[:, 0], starts + CLOCK, side="right") - 1
-    return (at >= 0) & (stops <= intervals[np.maximum(at, 0), 1] + CLOCK)
 
 
 def declared_supports(

@@ -10,16 +10,14 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sklearn_stndt.datasets._checks import check_number
+from sklearn_stndt.datasets._intervals import CLOCK, are_inside, merge_intervals
 from sklearn_stndt.datasets._times import (
-    CLOCK,
     LONGEST,
-    are_inside,
     check_size,
     declared_supports,
     in_seconds,
     intervals_in_seconds,
     is_train,
-    merged,
     scalar_in_seconds,
     support_of,
     warn_of_clocks,
@@ -379,7 +377,11 @@ class Recorded:
     def union(self) -> NDArray[np.float64] | None:
         """Intervals in which any neuron was recorded; None if a neuron's are not known."""
         known = [support for support in self.supports if support is not None]
-        return merged(np.concatenate(known)) if len(known) == len(self.supports) else None
+        return (
+            merge_intervals(np.concatenate(known), "time support")
+            if len(known) == len(self.supports)
+            else None
+        )
 
 
 def as_trains(spike_times: Any) -> Recorded:

@@ -11,8 +11,13 @@ from tqdm.auto import tqdm
 
 from sklearn_stndt.datasets._checks import check_number
 from sklearn_stndt.datasets._nwb_reading import NWBRecording, read_recording
-from sklearn_stndt.datasets._times import warn_of_clocks, warn_of_events
-from sklearn_stndt.datasets.binning import bins_of_window
+from sklearn_stndt.datasets._times import (
+    check_size,
+    scalar_in_seconds,
+    warn_of_clocks,
+    warn_of_events,
+)
+from sklearn_stndt.datasets.binning import bins_of_window, window_in_seconds
 
 __all__ = ["load_nwb"]
 
@@ -196,6 +201,10 @@ def load_nwb(
            [1., 0.],
            [0., 1.]], dtype=float32)
     """
+    bin_width = scalar_in_seconds(bin_width, "bin_width")
+    lag = scalar_in_seconds(lag, "lag")
+    max_gap = None if max_gap is None else scalar_in_seconds(max_gap, "max_gap")
+    window = None if window is None else window_in_seconds(window)
     check_number(bin_width, "bin_width", above=0)
     check_number(lag, "lag")
     if on_error not in ("raise", "skip"):
@@ -228,6 +237,8 @@ def load_nwb(
     for message in [*recording.left_out, *_doubtful_signals(recording)]:
         warnings.warn(f"{recording.name}: {message}.", stacklevel=2)
     _check_clocks(recording, None if whole else align)
+    n_units, longest = len(recording.spike_times), int(n_bins.max())
+    check_size(len(starts), longest, n_units, np.float32, longest * bin_width)
     first = recording.first_bins(starts, bin_width)
     series = {
         name: recording.behavior(name, first, n_bins, bin_width, lag=lag, max_gap=max_gap)
