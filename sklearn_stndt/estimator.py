@@ -198,6 +198,8 @@ class STNDTEstimator(RateTransformer):
     True
     """
 
+    settings_: Settings  # set by fit
+
     _parameter_constraints: dict = {
         "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "n_heads": [Interval(Integral, 1, None, closed="left")],
@@ -396,13 +398,13 @@ class STNDTEstimator(RateTransformer):
             validation_fraction=self.validation_fraction if self.early_stopping else None,
             seed=seed,
         )
-        self.settings_: Settings = resolve(
+        self.settings_ = resolve(
             self,
             data.size,
             heldout_neurons=tuple(self.heldout_neurons_.tolist()),
             device=self.device_,
             seed=seed,
-            previous=None if previous is None else getattr(self, "settings_", None),
+            previous=None if previous is None else self.settings_,
         )
         self.net_ = train(data, self.settings_, previous)
         self.history_ = self.net_.history

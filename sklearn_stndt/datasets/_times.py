@@ -228,11 +228,12 @@ def warn_of_events(
     stops: NDArray[np.float64],
     *,
     name: str,
+    file: str = "",
     stacklevel: int = 3,
 ) -> None:
     """Warn if most events lie outside of their own trial; all arrays are (n_trials,), in seconds.
 
-    Trials in which one of the three is NaN are ignored.
+    Trials in which one of the three is NaN are ignored. The warning begins with `file`.
     """
     known = np.isfinite(events) & np.isfinite(starts) & np.isfinite(stops)
     events, starts, stops = events[known], starts[known], stops[known]
@@ -240,11 +241,11 @@ def warn_of_events(
     if 2 * n_outside <= len(events):
         return
     warnings.warn(
-        f"{name} and the trials may be on different clocks: {n_outside:,} of {len(events):,} times "
-        f"in {name} lie outside of their own trial. {name} ranges from {_readable(events.min())} "
-        f"to {_readable(events.max())} s, the trials from {_readable(starts.min())} to "
-        f"{_readable(stops.max())} s. If {name} is relative to the start of each trial, add that "
-        "start.",
+        f"{file and file + ': '}{name} and the trials may be on different clocks: {n_outside:,} of "
+        f"{len(events):,} times in {name} lie outside of their own trial. {name} ranges from "
+        f"{_readable(events.min())} to {_readable(events.max())} s, the trials from "
+        f"{_readable(starts.min())} to {_readable(stops.max())} s. If {name} is relative to the "
+        "start of each trial, add that start.",
         UserWarning,
         stacklevel=stacklevel,
     )

@@ -359,7 +359,8 @@ def _check_clocks(recording: NWBRecording, align: str | None) -> None:
                 recording.event_times(align),
                 starts,
                 stops,
-                name=f"{recording.name}: {align}",
+                name=align,
+                file=recording.name,
                 stacklevel=4,
             )
     known = np.isfinite(starts) & np.isfinite(stops) & (starts <= stops)
