@@ -55,8 +55,8 @@ class STNDTEstimator(RateTransformer):
     dim_feedforward : int or None, default=None
         Width inside the feed-forward blocks. None: four times the width of the network.
     dropout : float or "auto", default="auto"
-        Dropout in the layers. "auto": .4 up to 5,000 bins of training data, falling to .1 from
-        113,000.
+        Dropout in the layers. "auto": .2 up to 50,000 spikes of training data, falling to .05 from
+        250,000.
     dropout_embedding, dropout_rates : float or None, default=None
         Dropout of the embedded input, and before the readout. None: 3/4 of `dropout`.
     attention : {"spatiotemporal", "temporal"}, default="spatiotemporal"
@@ -104,30 +104,37 @@ class STNDTEstimator(RateTransformer):
     window : int or None, default=None
         Bins that the network sees at once. None: the longest trial; 128 for a continuous
         recording, or if groups are longer than 512 bins.
-    max_epochs : int or "auto", default="auto"
-        Maximum number of epochs. "auto": enough to see each bin 200 times, fewer (down to 100)
-        where all neurons together have less than two spikes per bin on average; at least 400
-        updates and at most 12,000. An epoch is all windows once, or at most 600 batches of them.
+    max_epochs : int, "auto" or "long", default="auto"
+        Maximum number of epochs. "auto": enough to see each bin 50 times, fewer (down to 25) where
+        all neurons together have less than two spikes per bin on average; at least 150 updates and
+        at most 4,000. "long": three times as many. An epoch is all windows once, or at most 600
+        batches of them.
     batch_size : int or "auto", default="auto"
         Windows per batch. "auto": 16 for up to 500 windows, else 32.
-    lr : float, default=3e-3
+    optimizer : {"muon", "adamw"}, default="muon"
+        Muon [4]_ for the matrices within layers and AdamW for all other parameters, or, as
+        published, AdamW for all. Muon needs about a third of the updates.
+    lr : float or "auto", default="auto"
         Maximum learning rate of AdamW, reached after the warm-up; it then decays to 0 as a cosine.
+        That of Muon is 10/3 of it. "auto": .008 with Muon, .003 without.
     warmup : float, default=0.05
         Fraction of the training during which the learning rate rises.
     weight_decay : float, default=0.01
-        Weight decay of AdamW.
+        Decoupled weight decay.
     early_stopping : bool, default=True
-        Set windows aside, stop when their held-out bits per spike no longer improve, and keep the
-        best weights. Forecast bins are part of that score. With fewer than two windows, training
-        runs for all epochs.
+        Set windows aside and choose weights by their held-out bits per spike, see
+        `n_iter_no_change`. Forecast bins are part of that score. With fewer than two windows,
+        training runs for all epochs and keeps the last weights.
     validation_fraction : float, default=0.1
         Fraction of the windows set aside, at most 2,048 windows.
     n_iter_no_change : int or "auto", default="auto"
-        Epochs without a better score after which training stops. "auto": a third of `max_epochs`,
-        at least 10.
+        Epochs without a better score after which training stops; it then keeps the best weights.
+        "auto": train for all epochs and keep the last weights, unless those of an earlier epoch
+        are better by more than two standard errors over the windows set aside.
     calibration : bool, default=True
-        After early stopping, scale the deviations of log-rates from each neuron's mean by the
-        factor that fits the windows set aside; networks trained on few trials exaggerate them.
+        After training, choose by the windows set aside: a Gaussian by which log-rates are smoothed
+        in time, and a factor by which their deviations from each neuron's mean are scaled, because
+        networks trained on few trials exaggerate them.
     device : str, default="auto"
         Torch device. "auto": a GPU if there is one.
     n_threads : int, default=1
@@ -187,6 +194,7 @@ class STNDTEstimator(RateTransformer):
     .. [2] J. Ye, C. Pandarinath, "Representation learning for neural population activity with
        Neural Data Transformers", 2021, arXiv:2108.01210.
     .. [3] G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
+    .. [4] K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
 
     Examples
     --------
@@ -233,9 +241,10 @@ class STNDTEstimator(RateTransformer):
         "contrastive_random_ratio": [Interval(Real, 0, 1, closed="both"), None],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "window": [Interval(Integral, 1, None, closed="left"), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto", "long"})],
         "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "lr": [Interval(Real, 0, None, closed="neither")],
+        "optimizer": [StrOptions({"muon", "adamw"})],
+        "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "warmup": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "early_stopping": ["boolean"],
@@ -284,7 +293,8 @@ class STNDTEstimator(RateTransformer):
         window=None,
         max_epochs="auto",
         batch_size="auto",
-        lr=3e-3,
+        optimizer="muon",
+        lr="auto",
         warmup=0.05,
         weight_decay=1e-2,
         early_stopping=True,
@@ -329,6 +339,7 @@ class STNDTEstimator(RateTransformer):
         self.window = window
         self.max_epochs = max_epochs
         self.batch_size = batch_size
+        self.optimizer = optimizer
         self.lr = lr
         self.warmup = warmup
         self.weight_decay = weight_decay

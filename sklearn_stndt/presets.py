@@ -201,6 +201,7 @@ def paper(name: str) -> dict[str, Any]:
         "temperature": 0.07,
         "max_epochs": published.max_epochs,
         "batch_size": 64,
+        "optimizer": "adamw",
         "lr": 1e-3,
         "warmup": 5000 / published.max_epochs,
         "weight_decay": 5e-5,

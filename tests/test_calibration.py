@@ -1,19 +1,30 @@
 """Calibration: how far rates deviate from their mean, scaled after training."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter1d
 
 from sklearn_stndt import STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.network import speckled_folds
+from sklearn_stndt.network.likelihood import Poisson
 from sklearn_stndt.training import calibration
 from sklearn_stndt.training.calibration import GAINS, calibrate
 from sklearn_stndt.windows.cutting import cut
 from sklearn_stndt.windows.segments import as_segments
 
-SMALL = {"n_layers": 1, "d_model": 16, "max_epochs": 20, "random_state": 0, "calibration": False}
+SMALL = {
+    "n_layers": 1,
+    "d_model": 16,
+    "optimizer": "adamw",
+    "max_epochs": 20,
+    "random_state": 0,
+    "calibration": False,
+}
 N_BINS = 25
 
 
@@ -54,6 +65,12 @@ def exaggerate(net, factor, neurons=slice(None)):
     module.readout.shift[neurons] = factor * module.readout.shift[neurons] + (1 - factor) * level
 
 
+@pytest.fixture
+def no_smoothing(monkeypatch):
+    monkeypatch.setattr(calibration, "WIDTHS", (0.0,))
+
+
+@pytest.mark.usefixtures("no_smoothing")
 @pytest.mark.parametrize("share_missing", [0.0, 0.3])
 def test_the_gain_is_that_of_a_grid_search(trained, data, share_missing):
     net, validation = trained(), data.spikes[60:].astype(float)
@@ -79,6 +96,7 @@ def test_the_gain_is_that_of_a_grid_search(trained, data, share_missing):
     assert bits_per_spike(validation, after) == pytest.approx(score(gain), abs=1e-3)
 
 
+@pytest.mark.usefixtures("no_smoothing")
 @pytest.mark.parametrize("factor", [1.5, 2.5])
 def test_exaggerated_rates_are_scaled_back(trained, data, factor):
     net, windows = trained(), windows_of(data.spikes[60:])
@@ -90,12 +108,13 @@ def test_exaggerated_rates_are_scaled_back(trained, data, factor):
     np.testing.assert_allclose(*departures, atol=0.1)
 
 
+@pytest.mark.usefixtures("no_smoothing")
 def test_each_neuron_keeps_its_mean_rate(trained, data):
     net, windows = trained(), windows_of(data.spikes[60:])
     exaggerate(net, 3.0)
-    before = calibration._predictions(net, windows)[0].exp().mean((0, 1))
+    before = calibration._predictions(net, windows)[0].log_rates.exp().mean((0, 1))
     assert calibrate(net, windows)["heldin"] < 0.8
-    after = calibration._predictions(net, windows)[0].exp().mean((0, 1))
+    after = calibration._predictions(net, windows)[0].log_rates.exp().mean((0, 1))
     torch.testing.assert_close(after, before, rtol=1e-3, atol=0)
 
 
@@ -112,7 +131,7 @@ def test_heldout_neurons_have_their_own_gain(trained, data):
 @pytest.mark.parametrize("heldout", [None, [2, 5]])
 def test_every_entry_of_a_group_has_the_same_weight(trained, data, heldout):
     net = trained(forecast_bins=5, heldout_neurons=heldout, max_epochs=1)
-    scored = calibration._predictions(net, windows_of(data.spikes[60:])).scored
+    scored = calibration._predictions(net, windows_of(data.spikes[60:]))[0].scored
     times = scored.unflatten(0, (5, -1)).sum(0).sum(0)  # (n_bins, n_neurons)
     n_windows = len(data.spikes[60:])
     heldin = np.setdiff1d(np.arange(12), heldout or [])
@@ -133,6 +152,7 @@ def test_trials_without_counts_do_not_influence_the_gain(trained, data):
     assert gains[0] == pytest.approx(gains[1], abs=2e-3)
 
 
+@pytest.mark.usefixtures("no_smoothing")
 @pytest.mark.parametrize("missing", ["a neuron", "last bins"])
 def test_rates_of_missing_entries_do_not_influence_the_gain(trained, data, missing):
     spikes = data.spikes[60:].astype(float)
@@ -165,8 +185,9 @@ def test_a_recording_without_a_hidden_spike_changes_nothing(trained):
 def test_the_number_of_stored_log_rates_is_bounded(trained, data, monkeypatch):
     net, windows = trained(), windows_of(data.spikes)
     monkeypatch.setattr(calibration, "MAX_ENTRIES", 5 * N_BINS * 12 * 7)
-    log_rates, *_ = calibration._predictions(net, windows)
-    assert log_rates.shape == (5 * 7, N_BINS, 12)
+    predictions, rows = calibration._predictions(net, windows)
+    assert predictions.log_rates.shape == (5 * 7, N_BINS, 12)
+    assert sorted(rows.tolist()) == sorted(5 * list(range(7)))
 
 
 def test_calibration_is_the_default_and_raises_the_score_of_few_trials(data):
@@ -186,3 +207,76 @@ def test_without_validation_rates_are_not_scaled(data):
         for on in (False, True)
     )
     assert np.array_equal(first, second)
+
+
+# ---- smoothing
+
+
+def predictions_of(log_rates, spikes):
+    everywhere = torch.ones(spikes.shape, dtype=torch.bool)
+    return calibration._Predictions(log_rates, spikes, everywhere, everywhere)
+
+
+def rough_predictions(n_windows, roughness, n_spikes=1.0, seed=0):
+    """Log-rates of slow rates plus noise of each bin, and counts drawn from the rates."""
+    generator = torch.Generator().manual_seed(seed)
+    phases = 6.28 * torch.rand(n_windows, 1, 8, generator=generator)
+    rates = torch.sin(torch.arange(40)[None, :, None] / 6 + phases)  # (windows, bins, neurons)
+    spikes = torch.poisson(n_spikes * rates.exp(), generator=generator)
+    noise = roughness * torch.randn(rates.shape, generator=generator)
+    return predictions_of(rates + math.log(n_spikes) + noise, spikes)
+
+
+def test_rough_rates_are_smoothed_and_smooth_ones_are_not():
+    windows = torch.arange(30)
+    width, log_rates = calibration._smoothed(rough_predictions(30, 0.5), windows, Poisson(8))
+    assert 1 <= width <= 3.2
+    predictions = rough_predictions(30, 0.5)
+    expected = gaussian_filter1d(predictions.log_rates.numpy(), width, axis=1, truncate=8)
+    np.testing.assert_allclose(log_rates[:, 15:25], expected[:, 15:25], rtol=1e-4, atol=1e-4)
+    width, _ = calibration._smoothed(rough_predictions(30, 0.0), windows, Poisson(8))
+    assert width < 1
+
+
+def test_a_difference_within_the_noise_does_not_smooth():
+    predictions = rough_predictions(2, 0.05, n_spikes=0.02)
+    assert calibration._smoothed(predictions, torch.arange(2), Poisson(8))[0] == 0
+    assert (
+        calibration._smoothed(rough_predictions(1, 0.5), torch.zeros(1, dtype=int), Poisson(8))[0]
+        == 0
+    ), "one window has no standard error"
+
+
+def test_windows_without_counts_do_not_influence_the_width():
+    predictions = rough_predictions(12, 0.3)
+    expected, _ = calibration._smoothed(predictions, torch.arange(12), Poisson(8))
+    padded = [torch.cat([part, part[:6]]) for part in predictions]
+    padded[3][12:] = False
+    found, _ = calibration._smoothed(
+        calibration._Predictions(*padded), torch.arange(18), Poisson(8)
+    )
+    assert found == expected > 0
+
+
+def test_the_network_smooths_at_inference_only(trained, data):
+    net = trained(max_epochs=1)
+    module, spikes = net.module_, torch.as_tensor(data.spikes[:3], dtype=torch.float32)
+    visible = torch.ones(spikes.shape, dtype=torch.bool)
+    module.eval()
+    with torch.no_grad():
+        rough = module(spikes, visible).log_rates
+        module.smoothing.width.fill_(1.5)
+        smooth = module(spikes, visible).log_rates
+    torch.testing.assert_close(smooth, calibration._smooth(rough, 1.5))
+    assert smooth.diff(dim=1).square().sum() < 0.5 * rough.diff(dim=1).square().sum()
+    assert torch.equal(module.smoothing.train()(rough), rough)
+
+
+def test_a_limited_context_is_not_widened_by_smoothing(data, monkeypatch):
+    monkeypatch.setattr(calibration, "WIDTHS", (1.0,))
+    widths = {}
+    for context in (None, (4, 4)):
+        params = SMALL | {"max_epochs": 1, "calibration": True, "context": context}
+        estimator = STNDTEstimator(**params).fit(data.spikes)
+        widths[context] = float(estimator.net_.module_.smoothing.width)
+    assert widths == {None: 1, (4, 4): 0}

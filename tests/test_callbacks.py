@@ -52,7 +52,7 @@ def net_at_epoch_1():
 def evaluated(spikes, log_rates):
     """Report of a validation step on counts (entries, neurons), NaN where not hidden."""
     hidden = ~spikes.isnan()
-    nll = (log_rates.exp() - spikes * log_rates)[hidden].sum()
+    nll = torch.where(hidden, log_rates.exp() - spikes * log_rates, 0.0).nansum(1)
     return nll, spikes.nansum(0), hidden.sum(0)
 
 
@@ -121,10 +121,12 @@ def test_nothing_is_recorded_without_validation_data():
 # ---- early stopping
 
 
-def run_epochs(callback, scores):
+def run_epochs(callback, scores, window_nlls=None):
     """Run epochs with these scores, their numbers as weights; return the net and if it stopped."""
     net = net_at_epoch_1()
     net.history.clear()
+    held_out = SimpleNamespace()
+    net.callbacks_, net.interrupted_ = [("heldout_bits", held_out)], False
     callback.on_train_begin(net)
     stopped = False
     for epoch, score in enumerate(scores, 1):
@@ -132,6 +134,7 @@ def run_epochs(callback, scores):
         net.history.record("epoch", epoch)
         net.history.record("valid_bits", score)
         torch.nn.init.constant_(net.module_.weight, epoch)
+        held_out.window_nll_ = torch.tensor(window_nlls[epoch - 1] if window_nlls else [score])
         try:
             callback.on_epoch_end(net)
         except KeyboardInterrupt:
@@ -160,6 +163,44 @@ def test_early_stopping_restores_the_best_weights(scores, patience, last, best, 
     assert net.module_.weight.item() == best
 
 
+@pytest.mark.parametrize(
+    ("window_nlls", "kept"),
+    [
+        ([[1.0, 1.0, 1.0], [1.5, 1.0, 1.1]], 2),  # worse, by 1.3 standard errors
+        ([[1.0, 1.0, 1.0], [1.3, 1.2, 1.2]], 1),  # by 7
+        ([[1.0, 1.0, 1.0], [0.9, 0.9, 0.9]], 2),
+        ([[1.0], [1.1]], 1),  # no standard error
+        ([[1.0, 1.0], [math.nan, math.nan]], 1),
+    ],
+)
+def test_the_last_weights_are_kept_unless_clearly_worse(window_nlls, kept):
+    scores = [-sum(nlls) for nlls in window_nlls]
+    net, stopped = run_epochs(BestWeights(), scores, window_nlls)
+    assert not stopped
+    assert net.module_.weight.item() == kept
+    assert [row["epoch"] for row in net.history if row.get("kept")] == [kept]
+
+
+def test_after_an_interruption_the_best_weights_are_kept():
+    callback = BestWeights()
+    net, _ = run_epochs(callback, [0.3, 0.2], [[1.0, 1.0], [1.5, 0.6]])
+    assert net.module_.weight.item() == 2
+    callback = BestWeights()
+    net = net_at_epoch_1()
+    net.interrupted_ = True
+    net.callbacks_ = [("heldout_bits", SimpleNamespace(window_nll_=torch.ones(2)))]
+    callback.on_train_begin(net)
+    for epoch, score in ((1, 0.3), (2, 0.2)):
+        if epoch > 1:
+            net.history.new_epoch()
+            net.history.record("epoch", epoch)
+        net.history.record("valid_bits", score)
+        torch.nn.init.constant_(net.module_.weight, epoch)
+        callback.on_epoch_end(net)
+    callback.on_train_end(net)
+    assert net.module_.weight.item() == 1
+
+
 # ---- progress
 
 
@@ -183,11 +224,15 @@ def test_progress_counts_training_batches_and_shows_scores(capsys):
 
 
 @pytest.mark.parametrize(
-    "callback", [HeldOutBits(), BestWeights(3), Progress(1), WarmupCosine(10, 0.05)], ids=type
+    "callback",
+    [HeldOutBits(), BestWeights(3), BestWeights(), Progress(1), WarmupCosine(10, 0.05)],
+    ids=type,
 )
 def test_callbacks_can_be_pickled_after_training(callback):
     if not isinstance(callback, WarmupCosine):
         net = net_at_epoch_1()
+        net.interrupted_ = False
+        net.callbacks_ = [("heldout_bits", SimpleNamespace(window_nll_=torch.ones(2)))]
         net.history.record("train_loss", 0.5)
         net.history.record("valid_bits", 0.5)
         for hook in ("on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_end"):

@@ -9,7 +9,7 @@ from small_segments import padded_and_not
 from sklearn_stndt import STNDTEstimator
 from sklearn_stndt.inference.rates import infer
 from sklearn_stndt.metrics import bits_per_spike
-from sklearn_stndt.network import N_FOLDS, speckled_folds
+from sklearn_stndt.network import speckled_folds
 from sklearn_stndt.training.callbacks import WarmupCosine
 from sklearn_stndt.training.fitting import prepare, train
 from sklearn_stndt.training.settings import resolve
@@ -84,11 +84,11 @@ def validation_bits(net, X, heldout=(), seed=0, batch_size=8):
     for start in range(0, len(trials), batch_size):
         batch = trials[start : start + batch_size]
         folds = speckled_folds(tuple(batch.shape)).numpy()
-        for fold in range(N_FOLDS):
+        for fold in range(net.n_scored_folds):
             hidden = folds == fold
             shown = np.where(hidden, np.float32("nan"), batch)
             rates[start : start + batch_size][hidden] = rates_of(net, shown)[hidden]
-    return bits_per_spike(trials, rates)
+    return bits_per_spike(np.where(np.isnan(rates), np.nan, trials), rates)
 
 
 class Spoil(Callback):

@@ -17,7 +17,6 @@ from sklearn_stndt.training.settings import (
     auto_dropout,
     auto_max_epochs,
     auto_n_layers,
-    auto_patience,
     auto_stochastic_depth,
     choose_device,
     choose_window,
@@ -33,15 +32,13 @@ def test_batches_are_small_where_windows_are_few(n_windows, batch_size):
 
 
 @pytest.mark.parametrize(
-    ("n_bins", "window"), [(4_000, 25), (8_192, 32), (20_000, 100), (40_000, 50)]
+    ("n_bins", "window"), [(4_000, 16), (8_192, 16), (20_000, 50), (40_000, 50)]
 )
 @pytest.mark.parametrize("overlap", [1, 2])
 @pytest.mark.parametrize(
-    ("spikes_per_bin", "n_passes"), [(0.0, 100), (0.6, 100), (1.5, 150), (2.0, 200), (60.0, 200)]
+    ("spikes_per_bin", "n_passes"), [(0.0, 25), (0.6, 25), (1.5, 37.5), (2.0, 50), (60.0, 50)]
 )
-def test_every_bin_is_trained_on_100_to_200_times(
-    n_bins, window, overlap, spikes_per_bin, n_passes
-):
+def test_every_bin_is_trained_on_25_to_50_times(n_bins, window, overlap, spikes_per_bin, n_passes):
     n_windows = overlap * n_bins // window
     n_epochs = auto_max_epochs(n_bins, window, n_windows, 16, spikes_per_bin)
     n_updates = n_epochs * np.ceil(n_windows / 16)
@@ -52,12 +49,12 @@ def test_every_bin_is_trained_on_100_to_200_times(
 @pytest.mark.parametrize(
     ("n_bins", "window", "n_windows", "batch_size", "expected"),
     [
-        (5, 5, 1, 1, 400),  # never fewer than 400 updates
-        (10**9, 10, 3200, 32, 120),  # never more than 12,000 updates
+        (5, 5, 1, 1, 150),  # never fewer than 150 updates
+        (10**9, 10, 3200, 32, 40),  # never more than 4,000 updates
         (10**9, 10, 10_000_000, 32, 1),  # at least one epoch
-        (2_560, 16, 160, 16, 200),
-        (2_576, 16, 161, 16, 183),  # the last batch of an epoch may be small
-        (10_240, 128, 160, 16, 100),  # windows that overlap by half
+        (2_560, 16, 160, 16, 50),
+        (2_576, 16, 161, 16, 46),  # the last batch of an epoch may be small
+        (10_240, 128, 160, 16, 25),  # windows that overlap by half
     ],
 )
 def test_number_of_epochs(n_bins, window, n_windows, batch_size, expected):
@@ -65,17 +62,17 @@ def test_number_of_epochs(n_bins, window, n_windows, batch_size, expected):
 
 
 @pytest.mark.parametrize(
-    ("n_bins", "dropout"),
-    [(0, 0.4), (1, 0.4), (5_000, 0.4), (40_000, 0.2), (10_000_000, 0.1)],
+    ("n_spikes", "dropout"),
+    [(0, 0.2), (1, 0.2), (50_000, 0.2), (250_000, 0.05), (10_000_000, 0.05)],
 )
-def test_limits_of_dropout(n_bins, dropout):
-    assert auto_dropout(n_bins) == pytest.approx(dropout)
+def test_limits_of_dropout(n_spikes, dropout):
+    assert auto_dropout(n_spikes) == pytest.approx(dropout)
 
 
 def test_dropout_falls_with_the_data():
-    values = np.array([auto_dropout(n) for n in np.geomspace(5_000, 110_000, 30)])
+    values = np.array([auto_dropout(n) for n in np.geomspace(50_000, 250_000, 31)])
     assert (np.diff(values) < 0).all()
-    assert values[15] == pytest.approx(0.25, abs=0.01)
+    assert values[15] == pytest.approx(0.125)
 
 
 @pytest.mark.parametrize(("n_bins", "n_layers"), [(0, 3), (24_999, 3), (25_000, 4), (10**9, 4)])
@@ -91,9 +88,22 @@ def test_spatial_attention_over_many_neurons_is_often_skipped(n_neurons, spatial
     assert auto_stochastic_depth(n_neurons, spatial_layers) == share
 
 
-@pytest.mark.parametrize(("max_epochs", "patience"), [(1, 10), (30, 10), (36, 12), (300, 100)])
-def test_patience_is_a_third_of_the_training(max_epochs, patience):
-    assert auto_patience(max_epochs) == patience
+def test_a_long_training_has_three_times_the_epochs():
+    short, long = (resolved(max_epochs=m).training.max_epochs for m in ("auto", "long"))
+    assert long == 3 * short
+
+
+@pytest.mark.parametrize(
+    ("params", "lr"),
+    [
+        ({}, 8e-3),
+        ({"optimizer": "adamw"}, 3e-3),
+        ({"net_params": {"optimizer": torch.optim.SGD}}, 3e-3),
+        ({"lr": 0.1}, 0.1),
+    ],
+)
+def test_the_learning_rate_follows_the_optimizer(params, lr):
+    assert resolved(**params).training.lr == lr
 
 
 @pytest.mark.parametrize(
@@ -197,6 +207,7 @@ OTHER = {
     "temperature": 0.2,
     "max_epochs": 3,
     "batch_size": 7,
+    "optimizer": "adamw",
     "lr": 0.002,
     "warmup": 0.2,
     "weight_decay": 0.1,

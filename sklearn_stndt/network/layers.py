@@ -16,6 +16,43 @@ def sinusoids(n_positions: int, width: int) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :width]
 
 
+class GaussianSmoothing(nn.Module):
+    """Gaussian smoothing along bins at inference, with a width set after training.
+
+    Attributes
+    ----------
+    width : Tensor, shape ()
+        Standard deviation in bins; 0: no smoothing.
+    """
+
+    width: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("width", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # (batch, n_bins, n_neurons)
+        if self.training or not self.width:
+            return x
+        return smoothing_kernel(x.shape[1], self.width).to(x.dtype) @ x
+
+
+def smoothing_kernel(n_bins: int, width: Tensor) -> Tensor:
+    """Gaussian kernel of each bin, normalised within the window, shape (n_bins, n_bins).
+
+    Parameters
+    ----------
+    n_bins : int
+        Bins of the window.
+    width : Tensor, shape ()
+        Standard deviation in bins, above 0.
+    """
+    bins = torch.arange(n_bins, device=width.device)
+    distance = (bins[:, None] - bins) / width
+    return torch.softmax(-0.5 * distance.square(), dim=1)
+
+
 def feed_forward(d_model: int, width: int, dropout: float) -> nn.Sequential:
     """Pre-norm feed-forward branch of the residual stream, (..., d_model), which starts at zero.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout, StochasticDepth
-from sklearn_stndt.network.layers import feed_forward
+from sklearn_stndt.network.layers import GaussianSmoothing, feed_forward
 from sklearn_stndt.network.likelihood import LIKELIHOODS, Likelihood
 from sklearn_stndt.network.population import InputScaling, ReadOut
 from sklearn_stndt.network.spatial import PublishedSpatialPart, SpatialMixing
@@ -165,6 +165,7 @@ class STNDT(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.drop_rates = Dropout(s.dropout_rates)
         self.readout = ReadOut(width, n_neurons)
+        self.smoothing = GaussianSmoothing()
         self.likelihood: Likelihood = LIKELIHOODS[likelihood](n_neurons)
 
     @torch.no_grad()
@@ -268,7 +269,7 @@ class STNDT(nn.Module):
         seen = bin_visible[:, :, None].to(x.dtype)  # (batch, n_bins, 1)
         encoded = (x * seen).sum(1) / seen.sum(1).clamp(min=1)  # (batch, width)
         log_rates = self.readout(self.drop_rates(self.norm(x)))  # (batch, n_bins, n_neurons)
-        log_rates = self.likelihood.limit(log_rates)
+        log_rates = self.likelihood.limit(self.smoothing(log_rates))
         if not return_attention:
             temporal, spatial = [], []
         return NetworkOutput(log_rates, encoded, temporal, spatial)

@@ -108,7 +108,8 @@ class TrainingHistoryDisplay:
             if "valid_bits" in history[0]:
                 bits = np.array([row.get("valid_bits", np.nan) for row in history])
                 self.axes_[1].plot(epochs, bits, "--", color=ORANGE, lw=thin)
-                best = int(np.nanargmax(bits))
+                marked = [j for j, row in enumerate(history) if row.get("kept")]
+                best = marked[-1] if marked else int(np.nanargmax(bits))
                 self.axes_[1].plot(
                     epochs[best],
                     bits[best],

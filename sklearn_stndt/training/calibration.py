@@ -1,4 +1,4 @@
-"""Calibrate on validation windows how far inferred rates deviate from each neuron's mean."""
+"""Choose on validation windows how much inferred rates are smoothed and scaled."""
 
 from typing import NamedTuple
 
@@ -9,29 +9,36 @@ from torch import Tensor
 
 from sklearn_stndt.network import N_FOLDS, STNDT
 from sklearn_stndt.network.cost import inference_batch_size
+from sklearn_stndt.network.layers import smoothing_kernel
 from sklearn_stndt.network.likelihood import Likelihood
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.windows.cutting import Windows
 
 GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
+WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing, in bins
 MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
 
 
 @torch.no_grad()
 def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
-    r"""Scale the deviations of log-rates from their mean, preserving each neuron's mean rate.
+    r"""Smooth log-rates, and scale their deviations from the mean, preserving each mean rate.
 
-    Log-rates of a network trained on few trials deviate further from the mean than unseen spikes
-    support. One gain g for held-in and one for held-out neurons,
+    A network that reads the counts of a bin passes a part of their noise on to the rates of that
+    bin; a Gaussian along bins removes it. Its width is the smallest in `WIDTHS` whose likelihood of
+    hidden entries is within one standard error, over windows, of the highest. There is no smoothing
+    if `context` limits the bins that influence a rate.
+
+    Log-rates of a network trained on few trials also deviate further from the mean than unseen
+    spikes support. One gain g for held-in and one for held-out neurons,
 
     .. math:: r \leftarrow \bar r + g\,(r - \bar r) + \delta,
 
-    are chosen by the Poisson likelihood of hidden entries; :math:`\delta` preserves the mean rate.
+    are chosen by the likelihood of hidden entries, too; :math:`\delta` preserves the mean rate.
 
     Parameters
     ----------
     net : MaskedModellingNet
-        Trained net; the gain and shift of its network are modified.
+        Trained net; the smoothing, gain and shift of its network are modified.
     validation : Windows
         Windows not used for training.
 
@@ -40,13 +47,18 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     dict
         Gains of the groups that have hidden spikes, under "heldin" and "heldout".
     """
-    predictions = _predictions(net, validation)
+    module: STNDT = net.module_
+    module.smoothing.width.zero_()
+    predictions, windows = _predictions(net, validation)
+    if module.settings.context is None and (predictions.spikes * predictions.scored).any():
+        width, log_rates = _smoothed(predictions, windows, module.likelihood)
+        module.smoothing.width.fill_(width)
+        predictions = predictions._replace(log_rates=log_rates)
     n_neurons = predictions.spikes.shape[-1]
     heldout = torch.zeros(n_neurons, dtype=torch.bool)
     heldout[torch.as_tensor(net.objective.heldout_neurons, dtype=torch.long)] = True
     center = _mean(predictions.log_rates, predictions.known)  # (n_neurons,)
     gains = {}
-    module: STNDT = net.module_
     for name, group in (("heldin", ~heldout), ("heldout", heldout)):
         parts = predictions.of(group)
         if not (parts.spikes * parts.scored).any():
@@ -84,14 +96,14 @@ class _Predictions(NamedTuple):
         return _Predictions(*(part[..., neurons] for part in self))
 
 
-def _predictions(net: MaskedModellingNet, windows: Windows) -> _Predictions:
-    """Log-rates with each fold hidden in turn."""
+def _predictions(net: MaskedModellingNet, windows: Windows) -> tuple[_Predictions, Tensor]:
+    """Log-rates with each fold hidden in turn, and the window of each row."""
     net.module_.eval()
     n_neurons = windows.rows.shape[1]
     a_window = N_FOLDS * windows.window * n_neurons
     n_windows = min(len(windows), max(MAX_ENTRIES // a_window, 1))
     size = inference_batch_size(net.module_, windows.window, n_neurons)
-    collected = []
+    collected, rows = [], []
     for start in range(0, n_windows, size):
         indices = np.arange(start, min(start + size, n_windows))
         batch = net.split_visible(windows.__getitems__(indices)[0])
@@ -99,7 +111,39 @@ def _predictions(net: MaskedModellingNet, windows: Windows) -> _Predictions:
             log_rates = net.module_(batch.spikes, batch.visible & ~scored).log_rates
             parts = (log_rates, batch.spikes, batch.known, scored)
             collected.append([part.cpu() for part in parts])
-    return _Predictions(*(torch.cat(parts) for parts in zip(*collected, strict=True)))
+            rows.append(torch.as_tensor(indices))
+    predictions = _Predictions(*(torch.cat(parts) for parts in zip(*collected, strict=True)))
+    return predictions, torch.cat(rows)
+
+
+def _smoothed(
+    predictions: _Predictions, windows: Tensor, likelihood: Likelihood
+) -> tuple[float, Tensor]:
+    """Width in bins, and the log-rates smoothed by it."""
+    counted = torch.zeros(int(windows.max()) + 1, dtype=torch.bool)
+    counted[windows[predictions.scored.flatten(1).any(1)]] = True
+    n_windows = int(counted.sum())
+    losses = []
+    for width in WIDTHS:
+        nll = likelihood.nll(_smooth(predictions.log_rates, width), predictions.spikes)
+        of_rows = torch.where(predictions.scored, nll, 0.0).sum((1, 2), dtype=torch.float64)
+        of_windows = of_rows.new_zeros(len(counted)).index_add(0, windows, of_rows)
+        losses.append(of_windows[counted])
+    best = min(losses, key=lambda of_windows: float(of_windows.sum()))
+    chosen = 0.0  # with a single window, there is no standard error
+    if n_windows > 1:
+        for width, of_windows in zip(WIDTHS, losses, strict=True):
+            excess = of_windows - best  # (n_windows,)
+            if excess.mean() <= excess.std() / n_windows**0.5:
+                chosen = width
+                break
+    return chosen, _smooth(predictions.log_rates, chosen)
+
+
+def _smooth(log_rates: Tensor, width: float) -> Tensor:
+    if not width:
+        return log_rates
+    return smoothing_kernel(log_rates.shape[1], torch.tensor(width)) @ log_rates
 
 
 def _mean(log_rates: Tensor, known: Tensor) -> Tensor:

@@ -1,10 +1,14 @@
 """Callbacks of the skorch net: held-out bits per spike, learning rate, progress bar."""
 
 import math
+import sys
 
 import torch
 from skorch.callbacks import Callback, EarlyStopping
+from torch import Tensor
 from tqdm.auto import tqdm
+
+N_ERRORS = 2  # standard errors by which weights of an earlier epoch must be better
 
 
 class WarmupCosine:
@@ -32,19 +36,22 @@ class WarmupCosine:
 class HeldOutBits(Callback):
     """Record bits per spike of hidden validation entries as `valid_bits`.
 
+    The losses of each window in the last epoch remain in `window_nll_`.
+
     The reference is each neuron's mean rate over these entries, as in
     :func:`sklearn_stndt.metrics.bits_per_spike`. If they contain no spike, the log-likelihood
     gain is recorded without division, so that models can still be ranked.
     """
 
     def on_epoch_begin(self, net, **kwargs):
-        self.nll_ = self.n_spikes_ = self.n_entries_ = torch.zeros(())
+        self.n_spikes_ = self.n_entries_ = torch.zeros(())
+        self.window_nlls_: list[Tensor] = []
 
     def on_batch_end(self, net, training=False, evaluated=None, **kwargs):
         if training or evaluated is None:
             return
         nll, n_spikes, n_entries = evaluated
-        self.nll_ = self.nll_ + nll
+        self.window_nlls_.append(nll)
         self.n_spikes_ = self.n_spikes_ + n_spikes
         self.n_entries_ = self.n_entries_ + n_entries
 
@@ -53,21 +60,63 @@ class HeldOutBits(Callback):
             return
         null = net.module_.likelihood.null_nll(self.n_spikes_, self.n_entries_).sum()
         total = max(float(self.n_spikes_.sum()), 1.0)
-        net.history.record("valid_bits", float(null - self.nll_) / total / math.log(2))
+        nll = sum(part.sum() for part in self.window_nlls_)
+        net.history.record("valid_bits", float(null - nll) / total / math.log(2))
+
+    @property
+    def window_nll_(self) -> Tensor:
+        """Loss of each validation window in this epoch, (n_windows,)."""
+        return torch.cat(self.window_nlls_)
 
 
 class BestWeights(EarlyStopping):
-    """Early stopping on held-out bits per spike that restores the best weights."""
+    """Choose weights by held-out bits per spike, and mark their epoch as `kept` in the history.
 
-    def __init__(self, patience: int):
+    Parameters
+    ----------
+    patience : int or None
+        Epochs without improvement after which training stops and the best weights are restored.
+        None: train to the end and keep the last weights, unless those of the best epoch are better
+        by more than `N_ERRORS` standard errors over validation windows. In a few windows, the best
+        of many epochs is mostly a matter of chance.
+    """
+
+    def __init__(self, patience: int | None = None):
         super().__init__(
             monitor="valid_bits",
-            patience=patience,
+            patience=sys.maxsize if patience is None else patience,
             lower_is_better=False,
             threshold=0.0,
             threshold_mode="abs",
             load_best=True,
         )
+
+    def on_train_begin(self, net, **kwargs):
+        super().on_train_begin(net, **kwargs)
+        self.best_nll_ = None
+
+    def on_epoch_end(self, net, **kwargs):
+        super().on_epoch_end(net, **kwargs)
+        if self.best_epoch_ == net.history[-1, "epoch"] and self.patience == sys.maxsize:
+            self.best_nll_ = self._window_nll(net)
+
+    def on_train_end(self, net, **kwargs):
+        if not len(net.history):
+            return
+        last = net.history[-1, "epoch"]
+        if self.best_nll_ is not None and not net.interrupted_:
+            excess = self._window_nll(net) - self.best_nll_  # (n_windows,)
+            error = excess.std() / math.sqrt(len(excess)) if len(excess) > 1 else 0.0
+            if excess.mean() <= N_ERRORS * error:  # False if the last weights diverged
+                self.best_epoch_ = last
+        super().on_train_end(net, **kwargs)
+        for row in net.history:
+            if row["epoch"] == self.best_epoch_:
+                row["kept"] = True
+
+    @staticmethod
+    def _window_nll(net) -> Tensor:
+        return dict(net.callbacks_)["heldout_bits"].window_nll_.double()
 
 
 class Progress(Callback):

@@ -31,10 +31,19 @@ from sklearn_stndt.network import (
 from sklearn_stndt.network.cost import training_chunk_size
 from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress, WarmupCosine
 from sklearn_stndt.training.objective import Batch, ObjectiveSettings
+from sklearn_stndt.training.optimizer import Muon
 from sklearn_stndt.training.settings import LONGEST_EPOCH, Settings
 from sklearn_stndt.windows.cutting import Windows
 
-HIDDEN_ENTRIES = 2**17  # scored entries that suffice to choose the best weights
+HIDDEN_ENTRIES = 2**17  # scored entries that suffice to choose weights
+VALIDATION_SHARE = 4  # validate at most about one window for this many training windows
+MUON_LR = 10 / 3  # learning rate of the hidden matrices, relative to that of AdamW
+# matrices from hidden units to hidden units, by their names in the network
+HIDDEN_MATRICES = (
+    "layers.*.query_key_value.weight",
+    "layers.*.out.weight",
+    "*feed_forward*.[14].weight",
+)
 
 _DEFAULT_OBJECTIVE = ObjectiveSettings()
 
@@ -132,7 +141,7 @@ class MaskedModellingNet(NeuralNet):
         split = self.split_visible(batch[0])
         spikes, visible = split.spikes, split.visible
         hidden = self.objective.validation_sets(split, self.n_scored_folds)
-        nll = torch.zeros(())
+        nll = torch.zeros(len(spikes))  # of each window
         n_spikes, n_entries = torch.zeros(2, spikes.shape[2])
         # several folds per forward pass, since few windows would underuse the processor
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
@@ -141,10 +150,10 @@ class MaskedModellingNet(NeuralNet):
             output = self.module_(spikes.repeat(len(part), 1, 1), shown)
             log_rates = output.log_rates.unflatten(0, part.shape[:2])
             entry_nll = self.module_.likelihood.nll(log_rates, spikes)
-            nll += torch.where(part, entry_nll, 0.0).sum().cpu()
+            nll += torch.where(part, entry_nll, 0.0).sum((0, 2, 3)).cpu()
             n_spikes += torch.where(part, spikes, 0.0).sum((0, 1, 2)).cpu()
             n_entries += part.sum((0, 1, 2)).cpu()
-        loss = nll / n_entries.sum().clamp(min=1)
+        loss = nll.sum() / n_entries.sum().clamp(min=1)
         return {"loss": loss, "y_pred": log_rates[-1], "evaluated": (nll, n_spikes, n_entries)}
 
     def fit_loop(self, *args, **kwargs):
@@ -212,7 +221,7 @@ def build_net(
         "objective": objective,
         "max_epochs": training.max_epochs,
         "batch_size": training.batch_size,
-        "optimizer": torch.optim.AdamW,
+        "optimizer": Muon if training.optimizer == "muon" else torch.optim.AdamW,
         "lr": training.lr,
         "optimizer__weight_decay": training.weight_decay,
         "iterator_train": DataLoader,
@@ -227,7 +236,8 @@ def build_net(
         own.append(("early_stopping", BestWeights(training.n_iter_no_change)))
         n_entries = len(validation) * validation.window * n_neurons
         n_folds = math.ceil(N_FOLDS * HIDDEN_ENTRIES / max(n_entries, 1))
-        params["n_scored_folds"] = min(n_folds, N_FOLDS)
+        affordable = math.ceil(len(windows) / (VALIDATION_SHARE * len(validation)))
+        params["n_scored_folds"] = min(n_folds, affordable, N_FOLDS)
     if training.verbose:
         own.append(("progress", Progress(n_updates)))
     params["callbacks"] = own + copy.deepcopy(training.callbacks or [])
@@ -236,6 +246,9 @@ def build_net(
         params |= {"iterator_train__shuffle": False, "iterator_train__sampler": part}
     if "optimizer" not in net_params:
         params["optimizer__fused"] = torch.device(training.device).type in ("cpu", "cuda")
+        if training.optimizer == "muon":
+            matrices = {"lr": MUON_LR * training.lr, "orthogonal": True}
+            params["optimizer__param_groups"] = [(name, matrices) for name in HIDDEN_MATRICES]
     # settings of the objective in net_params have been resolved already
     of_objective = {field.name for field in fields(objective)}
     return MaskedModellingNet(

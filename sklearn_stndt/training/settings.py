@@ -14,7 +14,10 @@ from sklearn_stndt.network import NetworkSettings
 from sklearn_stndt.training.objective import ObjectiveSettings
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
-PASSES = (100, 200)  # times each bin is seen: at one spike per bin or fewer, at two or more
+PASSES = (25, 50)  # times each bin is seen: at one spike per bin or fewer, at two or more
+N_UPDATES = (150, 4_000)  # fewest and most
+LONG = 3  # times the usual number of epochs, with max_epochs="long"
+LEARNING_RATES = {"muon": 8e-3, "adamw": 3e-3}
 LONGEST_EPOCH = 600  # batches: if there are more, an epoch is a random part of them
 MANY_BINS = 25_000  # bins of training data from which the network has a fourth layer
 MANY_NEURONS = 128  # neurons from which most training passes skip spatial attention
@@ -34,12 +37,13 @@ class TrainingSettings:
     window: int
     max_epochs: int
     batch_size: int
+    optimizer: str
     lr: float
     warmup: float
     weight_decay: float
     early_stopping: bool
     validation_fraction: float
-    n_iter_no_change: int
+    n_iter_no_change: int | None
     calibration: bool
     device: str
     n_threads: int
@@ -136,7 +140,7 @@ def resolve(
             n_layers = previous.network.n_layers
     dropout = estimator.dropout
     if dropout == "auto":
-        dropout = auto_dropout(size.n_bins)
+        dropout = auto_dropout(size.n_bins * size.spikes_per_bin)
     stochastic_depth = estimator.stochastic_depth
     if stochastic_depth == "auto":
         stochastic_depth = auto_stochastic_depth(size.n_neurons, estimator.spatial_layers)
@@ -170,7 +174,8 @@ def resolve(
     if batch_size == "auto":
         batch_size = auto_batch_size(size.n_windows)
     max_epochs = estimator.max_epochs
-    if max_epochs == "auto":
+    if max_epochs in ("auto", "long"):
+        factor = LONG if max_epochs == "long" else 1
         max_epochs = auto_max_epochs(
             size.n_bins,
             size.window,
@@ -178,16 +183,19 @@ def resolve(
             batch_size,
             size.spikes_per_bin,
         )
+        max_epochs *= factor
+    lr = estimator.lr
+    if lr == "auto":
+        lr = LEARNING_RATES["adamw" if "optimizer" in given else estimator.optimizer]
     patience = estimator.n_iter_no_change
-    if patience == "auto":
-        patience = auto_patience(max_epochs)
     training = _settings(
         TrainingSettings,
         estimator,
         window=size.window,
         max_epochs=max_epochs,
         batch_size=batch_size,
-        n_iter_no_change=patience,
+        lr=lr,
+        n_iter_no_change=None if patience == "auto" else patience,
         device=device,
         random_state=seed,
         verbose=int(estimator.verbose),
@@ -258,14 +266,14 @@ def auto_batch_size(n_windows: int) -> int:
 def auto_max_epochs(
     n_bins: int, window: int, n_windows: int, batch_size: int, spikes_per_bin: float
 ) -> int:
-    """Enough epochs to see each bin 100 to 200 times, in 400 to 12,000 updates.
+    """Enough epochs to see each bin 25 to 50 times, in 150 to 4,000 updates.
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
     n_updates = n_passes * n_bins / (batch_size * window)
-    n_updates = min(max(n_updates, 400), 12_000)
+    n_updates = min(max(n_updates, N_UPDATES[0]), N_UPDATES[1])
     return max(math.ceil(n_updates / math.ceil(n_windows / batch_size)), 1)
 
 
@@ -279,15 +287,10 @@ def auto_stochastic_depth(n_neurons: int, spatial_layers: str) -> float:
     return 0.75 if n_neurons >= MANY_NEURONS and spatial_layers == "last" else 0.0
 
 
-def auto_dropout(n_bins: int) -> float:
-    """Dropout by bins of training data: .4 up to 5,000, .1 from 113,000."""
-    position = math.log(max(n_bins, 1) / 5_000) / math.log(8)
-    return 0.4 - 0.2 * min(max(position, 0.0), 1.5)
-
-
-def auto_patience(max_epochs: int) -> int:
-    """Epochs without improvement: a third of the training, because scores are noisy."""
-    return max(max_epochs // 3, 10)
+def auto_dropout(n_spikes: float) -> float:
+    """Dropout by spikes of training data: .2 up to 50,000, .05 from 250,000."""
+    position = math.log(max(n_spikes, 1) / 50_000) / math.log(5)
+    return 0.2 - 0.15 * min(max(position, 0.0), 1.0)
 
 
 def choose_window(window: int | None, longest: int, kind: str, forecast_bins: int) -> int:
