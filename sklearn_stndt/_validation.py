@@ -247,6 +247,12 @@ def check_forecast(n_bins: Any, window: int, trained: int) -> None:
         )
 
 
+def warn_of_divergence(net: Any) -> None:
+    """Warn that training has diverged and was continued with a smaller step."""
+    if net.diverged_:
+        warnings.warn(net.diverged_, ConvergenceWarning, stacklevel=5)
+
+
 def warn_of_interruption(net: Any, previous: Any) -> None:
     """Warn that training was interrupted, and say which weights are kept."""
     epoch = len(net.history) - (0 if previous is None else len(previous.history))

@@ -21,6 +21,7 @@ from sklearn_stndt._validation import (
     check_heldout_neurons,
     check_unchanged,
     unchanged_if_failed,
+    warn_of_divergence,
     warn_of_interruption,
 )
 from sklearn_stndt.inference.rates import infer
@@ -369,6 +370,9 @@ class STNDTEstimator(RateTransformer):
         ValueError
             If X holds negative or infinite values, if X or one of its neurons is all NaN, or if
             a parameter does not fit the data.
+        FloatingPointError
+            If training diverges, also with a smaller learning rate. If that helps, there is a
+            ConvergenceWarning.
         """
         with unchanged_if_failed(self):
             self._fit(X, groups)
@@ -409,6 +413,7 @@ class STNDTEstimator(RateTransformer):
         self.net_ = train(data, self.settings_, previous)
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
+        warn_of_divergence(self.net_)
         if self.net_.interrupted_:
             warn_of_interruption(self.net_, previous)
 

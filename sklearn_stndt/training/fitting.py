@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.training.calibration import calibrate
+from sklearn_stndt.training.divergence import check_finite
 from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net
 from sklearn_stndt.training.settings import DataSize, Settings
@@ -135,13 +136,19 @@ def train(
     Returns
     -------
     MaskedModellingNet
-        Trained net, trimmed for prediction.
+        Trained net, trimmed for prediction. `diverged_` says whether and how it has diverged.
+
+    Raises
+    ------
+    FloatingPointError
+        If training diverges, also with smaller learning rates.
     """
     training, size = settings.training, data.size
     with isolated_torch(
         training.n_threads, training.random_state, training.device, training.precision
     ):
-        net = build_net(settings, size.n_neurons, data.windows, data.validation)
+        mean_counts = data.statistics.mean
+        net = build_net(settings, size.n_neurons, data.windows, data.validation, mean_counts)
         net.initialize()
         if torch.device(training.device).type == "cpu" and isinstance(net.module_, STNDT):
             check_memory(net.module_, size.window, size.n_neurons)
@@ -152,6 +159,7 @@ def train(
         net.partial_fit(data.windows)
         if data.validation is not None and training.calibration:
             calibrate(net, data.validation)
+        check_finite(net)
     history = copy.copy(net.history)
     net.trim_for_prediction()  # drops the history, which is small and needed
     if previous is not None:
