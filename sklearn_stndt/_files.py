@@ -54,6 +54,15 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
             os.close(directory)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory, and those above it, unless it exists."""
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(
+            f"checkpoint_dir={str(path)!r} is a file. Pass the path of a directory."
+        )
+    path.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def locked(path: Path, in_use: Callable[[str], Exception]) -> Iterator[None]:
     """Lock out other processes and threads, at most until this process ends.

@@ -14,8 +14,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_stndt._files import PARTIAL, locked, write_atomically
-from sklearn_stndt._fingerprints import versions
+from sklearn_stndt._files import PARTIAL, locked, make_directory, write_atomically
+from sklearn_stndt._fingerprints import changed_versions, versions
 
 try:
     import cloudpickle
@@ -164,11 +164,7 @@ class CheckpointDirectory:
                 f"checkpoint_dir={str(self.path)!r} was written in format {manifest['format']}, "
                 f"and this version reads format {_FORMAT}. Pass another directory."
             )
-        changed = [
-            f"{name} {manifest['versions'].get(name)} (now {number})"
-            for name, number in versions().items()
-            if manifest["versions"].get(name) != number
-        ]
+        changed = changed_versions(manifest["versions"])
         if changed:
             warnings.warn(
                 f"Members in {str(self.path)!r} were trained with {', '.join(changed)}. New ones "
@@ -201,7 +197,7 @@ class CheckpointDirectory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock out other processes and threads, at most until this process ends."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_directory(self.path)
         with locked(self.path / LOCK, self._in_use):
             yield
 

@@ -31,6 +31,7 @@ from sklearn_stndt.network import (
 )
 from sklearn_stndt.network.cost import training_chunk_size
 from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress, WarmupCosine
+from sklearn_stndt.training.checkpointing import Checkpointing, TrainingCheckpoint
 from sklearn_stndt.training.divergence import Diverged, DivergenceGuard
 from sklearn_stndt.training.objective import Batch, ObjectiveSettings
 from sklearn_stndt.training.settings import LONGEST_EPOCH, Settings
@@ -154,6 +155,9 @@ class MaskedModellingNet(NeuralNet):
         self.interrupted_, self.diverged_ = False, ""
         n_epochs = len(self.history) + (self.max_epochs if epochs is None else epochs)
         guard = next((c for _, c in self.callbacks_ if isinstance(c, DivergenceGuard)), None)
+        for _, callback in self.callbacks_:
+            if isinstance(callback, Checkpointing):
+                callback.resume(self)
         try:
             while True:
                 try:
@@ -183,6 +187,7 @@ def build_net(
     windows: Windows,
     validation: Windows | None,
     mean_counts: NDArray | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> MaskedModellingNet:
     """Build the net with learning rate schedule, gradient clipping, early stopping and progress.
 
@@ -198,6 +203,8 @@ def build_net(
         Validation windows for early stopping; None: train for all epochs.
     mean_counts : ndarray of shape (n_neurons,), default=None
         Mean counts, with which a training that diverges is compared.
+    checkpoint : TrainingCheckpoint, default=None
+        File from which to continue, and to write; None: none.
     """
     training, objective = settings.training, settings.objective
     # training modifies callbacks and lists of them
@@ -220,6 +227,8 @@ def build_net(
         terms = ("train_nll", "train_contrast")
         own += [(term, PassthroughScoring(term, on_train=True)) for term in terms]
     own.append(("divergence", DivergenceGuard(mean_counts)))  # before weights are chosen as best
+    if checkpoint is not None:
+        own.append(("checkpoint", Checkpointing(checkpoint)))
     params: dict[str, Any] = {
         "module": STNDT,
         "module__n_neurons": n_neurons,

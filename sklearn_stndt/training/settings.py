@@ -47,6 +47,7 @@ class TrainingSettings:
     random_state: int
     verbose: int
     warm_start: bool
+    checkpoint_dir: str | None
     callbacks: list | None
     net_params: dict | None
 
@@ -191,6 +192,7 @@ def resolve(
         device=device,
         random_state=seed,
         verbose=int(estimator.verbose),
+        checkpoint_dir=None if estimator.checkpoint_dir is None else str(estimator.checkpoint_dir),
     )
     of_module = {
         name.removeprefix("module__"): value

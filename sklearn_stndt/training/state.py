@@ -16,10 +16,13 @@ def plain(value: Any) -> Any:
     Entries of a dict that consist of anything else are left out; other such values give a marker
     that is left out of dicts as well.
     """
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
     if isinstance(value, np.generic):
-        return plain(value.item())
+        value = value.item()
+    if value is None or isinstance(value, bool):
+        return value
+    for kind in (int, float, str):
+        if isinstance(value, kind):
+            return kind(value)  # of a subclass too, which could not be read
     if isinstance(value, Tensor):
         return value.detach().clone()
     if isinstance(value, dict):
@@ -27,7 +30,9 @@ def plain(value: Any) -> Any:
         return {k: v for k, v in copied.items() if v is not _DROPPED}
     if isinstance(value, list | tuple):
         items = [plain(item) for item in value]
-        return _DROPPED if any(item is _DROPPED for item in items) else type(value)(items)
+        if any(item is _DROPPED for item in items):
+            return _DROPPED
+        return items if isinstance(value, list) else tuple(items)
     return _DROPPED
 
 
