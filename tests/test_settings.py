@@ -208,6 +208,7 @@ OTHER = {
     "precision": "bfloat16",
     "verbose": 1,
     "warm_start": True,
+    "checkpoint_dir": "run",
     "callbacks": [],
     "net_params": {},
 }
