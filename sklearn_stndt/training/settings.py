@@ -324,7 +324,7 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # also refuses "meta", whose tensors have no values
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device={device!r} cannot be used here: {str(error).splitlines()[0]}. "
