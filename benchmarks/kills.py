@@ -145,6 +145,7 @@ class Trials:
         self.counts = dict.fromkeys(["kills", "after first", "continued", "same bits"], 0)
         self.left, self.orphans, self.killed, self.moments = [], [], [], []
         self.random = np.random.RandomState()
+        make(None, 1).fit(SPIKES)  # what is computed once is then known to all forks
         begun = time.monotonic()
         assert wait(start(make, self.directory("whole"), n_jobs)) == 0
         self.seconds = time.monotonic() - begun

@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-PARTIAL = ".partial"
+PARTIAL = ".partial"  # end of the name of a file that is being written
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -25,16 +26,16 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     Parameters
     ----------
     path : Path
-        The file, which is replaced if it exists. Its permissions are those of any new file.
+        File to write or to replace.
     write : callable
-        Called with an open binary file.
+        Called with an open temporary file in the same folder.
 
     Raises
     ------
     OSError
-        If the file cannot be written; the error names it.
+        If the file cannot be written; the error names it. A file that was there before is kept.
     """
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    partial = path.with_name(f"{path.name}{secrets.token_hex(4)}{PARTIAL}")
     try:
         with open(partial, "xb") as file:
             write(file)
@@ -44,7 +45,9 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     except BaseException as error:
         partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, f"cannot be written: {error.strerror}", str(path)) from error
+            # the class of the new error follows from the number
+            reason = f"{error.strerror}, so nothing was written"
+            raise OSError(error.errno, reason, str(path)) from error
         raise
     if os.name == "posix":  # write the new file name to disk too
         directory = os.open(path.parent, os.O_RDONLY)
@@ -56,18 +59,19 @@ def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 def make_directory(path: Path) -> None:
     """Make a directory, and those above it, unless it exists."""
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(
-            f"checkpoint_dir={str(path)!r} is a file. Pass the path of a directory."
-        )
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(
+            f"checkpoint_dir={str(path)!r} is a file, or in one. Pass a directory, or a new one."
+        ) from error
 
 
 @contextmanager
-def locked(path: Path, in_use: Callable[[str], Exception]) -> Iterator[None]:
+def locked(
+    path: Path, in_use: Callable[[str], Exception], patience: float = 0.0
+) -> Iterator[OSError | None]:
     """Lock out other processes and threads, at most until this process ends.
-
-    On a disk that cannot be written, nothing is locked: it can only be read.
 
     Parameters
     ----------
@@ -75,31 +79,42 @@ def locked(path: Path, in_use: Callable[[str], Exception]) -> Iterator[None]:
         File to lock; it is created.
     in_use : callable
         Makes the error to raise from a description of the process that holds the lock.
+    patience : float, default=0.0
+        Seconds to wait for another process.
+
+    Yields
+    ------
+    OSError or None
+        Why nothing is locked: the disk cannot be written, and can only be read.
     """
     key = os.path.realpath(path)
     # opening and closing a file that this process has locked would release the lock
     with _held_lock:
         if key in _held:
             raise in_use(f"process {os.getpid()}")
-        file = _open(path)
+        file, refused = _open(path)
         if file is not None:
-            if not _try_lock(file):
+            deadline = time.monotonic() + patience
+            while not (ours := _try_lock(file)) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            if not ours:
                 file.seek(0, os.SEEK_SET)
                 holder = file.read().strip() or "another process"
                 file.close()
                 raise in_use(holder)
             _held.add(key)
+    if file is None:
+        yield refused
+        return
     try:
-        if file is not None:
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-        yield
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield None
     finally:
-        if file is not None:
-            with _held_lock:
-                _held.discard(key)
-                file.close()  # this releases the lock, as does the end of the process
+        with _held_lock:
+            _held.discard(key)
+            file.close()  # this releases the lock, as does the end of the process
 
 
 _held: set[str] = set()  # files that this process has locked
@@ -117,13 +132,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_locks)
 
 
-def _open(path: Path) -> IO[str] | None:
-    """Open a file to lock it; None on a disk that cannot be written."""
+def _open(path: Path) -> tuple[IO[str] | None, OSError | None]:
+    """Open a file to lock it; if the disk cannot be written, return the error."""
     try:
-        return open(path, "a+", encoding="utf-8")
+        return open(path, "a+", encoding="utf-8"), None
     except OSError as error:
         if error.errno in _READ_ONLY:
-            return None
+            return None, error
         raise
 
 

@@ -35,7 +35,7 @@ def test_an_error_of_the_disk_names_the_file(tmp_path):
     def fail(file):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(OSError, match=r"cannot be written: No space left.*file'") as caught:
+    with pytest.raises(OSError, match=r"No space left.*nothing was written.*file'") as caught:
         write_atomically(path, fail)
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(path)
@@ -66,7 +66,8 @@ def test_a_lock_is_held_by_one_thread_at_a_time(tmp_path):
         except RuntimeError as error:
             errors.append(str(error))
 
-    with locked(path, in_use):
+    with locked(path, in_use) as refused:
+        assert refused is None
         thread = threading.Thread(target=enter)
         thread.start()
         thread.join()
@@ -80,8 +81,8 @@ def test_nothing_is_locked_on_a_disk_that_can_only_be_read(tmp_path, monkeypatch
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr("builtins.open", refuse)
-    with locked(tmp_path / "lock", in_use):
-        pass
+    with locked(tmp_path / "lock", in_use) as refused:
+        assert refused.errno == errno.EROFS
 
 
 @posix

@@ -324,7 +324,7 @@ def test_the_home_directory_may_be_abbreviated(dying, spikes, tmp_path, monkeypa
 
 def test_what_cannot_be_a_directory_is_refused(dying, spikes, tmp_path):
     (tmp_path / "run").touch()
-    with pytest.raises(NotADirectoryError, match="is a file"):
+    with pytest.raises(ValueError, match="is a file"):
         dying().fit(spikes)
 
 
@@ -479,7 +479,7 @@ def test_a_disk_that_cannot_be_written_is_an_error_before_training(
     estimator = dying()
     with monkeypatch.context() as patch:
         fail_to_write(patch, 0)
-        with pytest.raises(OSError, match=r"cannot be written: No space left.*training-"):
+        with pytest.raises(OSError, match=r"No space left.*nothing was written.*training-"):
             estimator.fit(spikes)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
@@ -526,7 +526,7 @@ def test_a_folder_in_place_of_the_file_is_an_error(dying, spikes, tmp_path):
     path.mkdir()
     with (
         pytest.warns(UserWarning, match="is damaged"),
-        pytest.raises(OSError, match=r"cannot be written: .*training-.*\.zip"),
+        pytest.raises(OSError, match=r"nothing was written.*training-.*\.zip"),
     ):
         dying().fit(spikes)
 

@@ -30,6 +30,7 @@ from sklearn_stndt.training.state import capture, plain, restore
 
 INTERVAL = 2.0  # seconds from one checkpoint to the next, at least
 WRITING_SHARE = 0.02  # largest share of the time that is spent on writing
+PATIENCE = 5.0  # seconds to wait for another process that may be about to end
 _LARGEST = 10  # size of a checkpoint, at most, in sizes of the network
 _FORMAT = 1
 _RECORD, _STATE = "record.json", "state.pt"
@@ -86,9 +87,9 @@ class TrainingCheckpoint:
         """
         make_directory(self.path.parent)
         lock = self.path.with_suffix(".lock")
-        with locked(lock, self._in_use):
+        with locked(lock, self._in_use, PATIENCE):
             try:
-                for leftover in self.path.parent.glob(f"{self.path.name}.*{PARTIAL}"):
+                for leftover in self.path.parent.glob(f"{self.path.name}*{PARTIAL}"):
                     leftover.unlink(missing_ok=True)
                 self._read()
                 yield self
