@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +10,12 @@ import torch
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning, FitFailedWarning
 from skorch.callbacks import Callback
+from skorch.history import History
 
 from sklearn_stndt import BaggingEnsemble
 from sklearn_stndt.network.likelihood import LIKELIHOODS, Poisson
 from sklearn_stndt.training import divergence
+from sklearn_stndt.training.divergence import Diverged, DivergenceGuard
 
 
 class Harm(Callback):
@@ -118,6 +121,32 @@ def test_a_score_that_collapses_is_divergence(small, spikes, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("scores", "diverges"),
+    [
+        ([0.1, -3.0], False),
+        ([0.1, -150.0], True),
+        ([-0.5, 0.2, -150.0], True),
+        ([-1200.0, -55.0, -1070.0], False),  # few spikes, and a rate that has nearly halved
+        ([-200.0], False),
+        ([np.nan], True),
+        ([-np.inf], True),
+    ],
+)
+def test_which_scores_are_divergence(scores, diverges):
+    guard, net = DivergenceGuard(), SimpleNamespace(history=History())
+    guard.best_bits_, guard.mean_loss_, guard.limit_ = -np.inf, 0.5, 10.0
+    for number, score in enumerate(scores, start=1):
+        net.history.new_epoch()
+        net.history.record("train_loss", 0.5)
+        net.history.record("valid_bits", score)
+        if diverges and number == len(scores):
+            with pytest.raises(Diverged, match="the held-out score was"):
+                guard.on_epoch_end(net)
+        else:
+            guard.on_epoch_end(net)
+
+
+@pytest.mark.parametrize(
     ("harm", "message"),
     [
         (Harm(1, always=True), "epoch 1: the loss was nan in the first update, so lr=0.003 is not"),
@@ -142,7 +171,7 @@ def test_a_loss_that_is_not_a_number_is_an_error(small, spikes, monkeypatch):
             return super().nll(readout, spikes) * torch.nan
 
     monkeypatch.setitem(LIKELIHOODS, "broken", Broken)
-    with pytest.raises(FloatingPointError, match="callbacks and net_params"):
+    with pytest.raises(FloatingPointError, match="net_params and callbacks"):
         small(net_params={"module__likelihood": "broken"}).fit(spikes)
 
 

@@ -14,7 +14,9 @@ from sklearn_stndt.training.state import capture, restore
 REDUCTION = 10  # the learning rate is divided by it
 MOST_RETURNS = 6  # times that training goes back
 WORST_BITS = 10.0  # bits per spike below mean rates at which a training loss has diverged
-COLLAPSE_BITS = 100.0  # bits per spike below the best ones at which a validation score has
+# a validation score falls from at least the one to at most the other; a recording of few spikes
+# may score far below 0 all the time
+USUAL_BITS, COLLAPSED_BITS = -1.0, -100.0
 SMALL_LR = 1e-5  # a learning rate that does not make training diverge
 UPDATES_BETWEEN = 100  # updates after which weights may be kept again
 
@@ -28,7 +30,8 @@ class DivergenceGuard(Callback):
 
     Losses are numbers that the history holds anyway, so a GPU is not synchronised for this.
     Training has diverged if a loss or a score is not finite, or if the loss of an epoch is above
-    that of mean rates by more than 10 bits per spike and 10 times that loss. Kept weights are good
+    that of mean rates by more than 10 bits per spike and 10 times that loss, or if the held-out
+    score collapses. Kept weights are good
     if at least `UPDATES_BETWEEN` updates followed without divergence; until then, training starts
     again, and is bit-identical to one with the smaller step from the start.
 
@@ -85,8 +88,8 @@ class DivergenceGuard(Callback):
         bits = row.get("valid_bits")
         if bits is None:
             return
-        worst = self.best_bits_ - COLLAPSE_BITS - 10 * abs(self.best_bits_)
-        if not math.isfinite(bits) or (math.isfinite(worst) and bits < worst):
+        collapsed = self.best_bits_ > USUAL_BITS and bits < COLLAPSED_BITS
+        if collapsed or not math.isfinite(bits):
             raise Diverged(
                 f"the held-out score was {bits:.3g} bits per spike after {self.best_bits_:.3g}"
             )
@@ -111,8 +114,8 @@ class DivergenceGuard(Callback):
         if state is None or not self.n_since_return_:
             raise FloatingPointError(
                 f"Training failed in epoch {len(net.history)}: {diverged} in the first update, so "
-                f"lr={lr:g} is not the reason. Look at what callbacks and net_params do to weights "
-                "and losses, and with warm_start=True at the weights of the last fit."
+                f"lr={lr:g} is not the reason. Look at what net_params and callbacks do, at "
+                "temperature and contrastive_weight, and with warm_start=True at the last fit."
             ) from diverged
         if len(self.returns_) > MOST_RETURNS:
             raise FloatingPointError(
@@ -124,7 +127,7 @@ class DivergenceGuard(Callback):
         del net.history[state["epoch"] :]
         net.optimizer_.state.clear()
         _set_step(net, [lr / REDUCTION ** len(self.returns_) for lr in self.lrs_])
-        self.candidate_, self.n_since_return_ = None, 0
+        self.candidate_, self.n_since_return_, self.best_bits_ = None, 0, -math.inf
 
     def on_train_end(self, net, **kwargs):
         net.diverged_ = self.warning(net)
