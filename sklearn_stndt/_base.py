@@ -8,7 +8,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._containers import wrapped
 from sklearn_stndt._rates import RateMixin
-from sklearn_stndt._validation import check_counts, check_groups, check_table_output
+from sklearn_stndt._validation import (
+    check_counts,
+    check_groups,
+    check_table_output,
+    refuse_booleans,
+)
 
 
 class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEstimator):
@@ -21,6 +26,10 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEst
     __metadata_request__fit = {"groups": True}
     __metadata_request__transform = {"groups": True}
     __metadata_request__score = {"groups": True}
+
+    def _validate_params(self):
+        super()._validate_params()
+        refuse_booleans(self)
 
     def fit_transform(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> Any:
         """Train on X, then return its rates; see `fit` and `transform`."""

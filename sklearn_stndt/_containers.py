@@ -37,9 +37,16 @@ def is_xarray(X: Any) -> bool:
     return _is(X, "xarray", "DataArray")
 
 
+def is_tensor(X: Any) -> bool:
+    """Whether X is a tensor of torch."""
+    return _is(X, "torch", "Tensor")
+
+
 def _is_trials(X: Any) -> bool:
-    """Whether X is a list of trials, some of them TsdFrames or DataArrays."""
-    return isinstance(X, list | tuple) and any(is_pynapple(x) or is_xarray(x) for x in X)
+    """Whether X is a list of trials, some of them TsdFrames, DataArrays or tensors."""
+    return isinstance(X, list | tuple) and any(
+        is_pynapple(x) or is_xarray(x) or is_tensor(x) for x in X
+    )
 
 
 def as_array(X: Any, name: str = "X") -> Any:
@@ -72,6 +79,9 @@ def as_array(X: Any, name: str = "X") -> Any:
     if is_xarray(X):
         _check_dimensions(X, name)
         return np.asarray(X.data)
+    if is_tensor(X):
+        X = X.detach().cpu()
+        return X.float() if X.dtype.itemsize == 2 and X.is_floating_point() else X
     if _is_trials(X):
         return [as_array(trial, name) for trial in X]
     if _is(X, "pynapple", "TsGroup", "Ts"):

@@ -1,5 +1,6 @@
 """Checks of user input; each error says what was passed, what is expected and what to do."""
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +12,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_array
+from sklearn.utils._param_validation import Interval, InvalidParameterError
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from sklearn_stndt._containers import as_array, divide, neuron_names, runs
 from sklearn_stndt.metrics._checks import check_neurons
+from sklearn_stndt.network.likelihood import MAX_LOG_RATE
 from sklearn_stndt.windows.out_of_core import extremes, mapping_of
 
-_LARGEST_COUNT = float(np.finfo(np.float32).max)
+_LARGEST_COUNT = math.exp(MAX_LOG_RATE)  # rates end there
 
 
 @contextmanager
@@ -31,6 +34,25 @@ def unchanged_if_failed(estimator: Any) -> Iterator[None]:
         vars(estimator).clear()
         vars(estimator).update(before)
         raise
+
+
+def refuse_booleans(estimator: Any) -> None:
+    """Refuse True and False as numbers, which Python and scikit-learn accept.
+
+    Raises
+    ------
+    InvalidParameterError
+        If a parameter that takes a number is a boolean.
+    """
+    for name, constraints in estimator._parameter_constraints.items():
+        value = getattr(estimator, name)
+        numeric = any(isinstance(c, Interval) or c in (Integral, Real) for c in constraints)
+        # what takes arrays too has its own checks
+        if isinstance(value, bool) and numeric and "array-like" not in constraints:
+            raise InvalidParameterError(
+                f"The {name!r} parameter of {type(estimator).__name__} takes a number, got "
+                f"{value!r}. Pass a number."
+            )
 
 
 # parameters that determine the shapes of the network's input and targets
@@ -100,7 +122,7 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
     validate_data(estimator, table, reset=reset, skip_check_array=True)
     if counts.dtype == np.float16:
         counts = counts.astype(np.float32)
-    if counts.dtype.kind not in "ub":
+    if counts.dtype.kind not in "ub" or counts.dtype.itemsize > 2:
         _check_values(counts, name)
     return counts
 
@@ -144,7 +166,8 @@ def _check_values(counts: NDArray, name: str) -> None:
         )
     if largest > _LARGEST_COUNT:
         raise ValueError(
-            f"X holds a value too large for float32: {largest}. Pass spike counts per bin."
+            f"X holds a count of {largest:g} in one bin, and {name} infers rates up to e^15 = "
+            f"{_LARGEST_COUNT:,.0f} spikes per bin. Pass spike counts per bin, NaN for artefacts."
         )
 
 
@@ -245,6 +268,12 @@ def check_forecast(n_bins: Any, window: int, trained: int) -> None:
             f"forecast_bins={n_bins}.",
             stacklevel=3,
         )
+
+
+def warn_of_divergence(net: Any) -> None:
+    """Warn that training has diverged and was continued with a smaller step."""
+    if net.diverged_:
+        warnings.warn(net.diverged_, ConvergenceWarning, stacklevel=5)
 
 
 def warn_of_interruption(net: Any, previous: Any) -> None:

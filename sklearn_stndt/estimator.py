@@ -1,5 +1,7 @@
 """STNDTEstimator: spike counts in, single-trial firing rates out."""
 
+import os
+from contextlib import ExitStack
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -21,9 +23,11 @@ from sklearn_stndt._validation import (
     check_heldout_neurons,
     check_unchanged,
     unchanged_if_failed,
+    warn_of_divergence,
     warn_of_interruption,
 )
 from sklearn_stndt.inference.rates import infer
+from sklearn_stndt.training.checkpointing import open_checkpoint
 from sklearn_stndt.training.fitting import prepare, train
 from sklearn_stndt.training.settings import (
     Settings,
@@ -151,6 +155,15 @@ class STNDTEstimator(RateTransformer):
         1: a progress bar with the time left; 2: also one line per epoch.
     warm_start : bool, default=False
         Continue training from the current weights at the next `fit`.
+    checkpoint_dir : str, PathLike or None, default=None
+        Directory to which training is written after an epoch, at most every two seconds. After a
+        crash or a kill, the same `fit` (parameters, X and groups, device) continues, and ends
+        with the same bits as without it; on a GPU, as far as its operations are deterministic. A
+        finished `fit` is read and not trained again; without a `random_state`, this includes the
+        seed. Each combination of parameters and X has its own file, so searches, folds and
+        ensembles may use one directory. Files hold no counts, and nothing in them is executed. Of
+        `callbacks`, attributes whose names end in an underscore are kept if they are plain values
+        or have a `state_dict`; other state in `callbacks` and `net_params` starts anew.
     callbacks : list of skorch callbacks or None, default=None
         Additional callbacks for training; they are copied.
     net_params : dict or None, default=None
@@ -257,6 +270,7 @@ class STNDTEstimator(RateTransformer):
         "random_state": ["random_state"],
         "verbose": ["verbose"],
         "warm_start": ["boolean"],
+        "checkpoint_dir": [str, os.PathLike, None],
         "callbacks": [list, None],
         "net_params": [dict, None],
     }
@@ -307,6 +321,7 @@ class STNDTEstimator(RateTransformer):
         random_state=None,
         verbose=0,
         warm_start=False,
+        checkpoint_dir=None,
         callbacks=None,
         net_params=None,
     ):
@@ -353,6 +368,7 @@ class STNDTEstimator(RateTransformer):
         self.random_state = random_state
         self.verbose = verbose
         self.warm_start = warm_start
+        self.checkpoint_dir = checkpoint_dir
         self.callbacks = callbacks
         self.net_params = net_params
 
@@ -380,28 +396,40 @@ class STNDTEstimator(RateTransformer):
         ValueError
             If X holds negative or infinite values, if X or one of its neurons is all NaN, or if
             a parameter does not fit the data.
+        FloatingPointError
+            If training diverges, also with a smaller learning rate. If that helps, there is a
+            ConvergenceWarning.
+        OSError
+            If `checkpoint_dir` cannot be written, or has too little space.
+        RuntimeError
+            If another process is at the same training in `checkpoint_dir`.
         """
-        with unchanged_if_failed(self):
-            self._fit(X, groups)
+        with unchanged_if_failed(self), ExitStack() as stack:
+            self._fit(X, groups, stack)
         return self
 
-    def _fit(self, X: ArrayLike, groups: ArrayLike | None) -> None:
+    def _fit(self, X: ArrayLike, groups: ArrayLike | None, stack: ExitStack) -> None:
         previous = getattr(self, "net_", None) if self.warm_start else None
         counts = check_counts(self, X, reset=previous is None)
-        segments = as_segments(counts, check_groups(counts, groups, X))
+        trials = check_groups(counts, groups, X)
+        segments = as_segments(counts, trials)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if previous is None:
             self._fitted_with = {name: getattr(self, name) for name in FIXED_BY_FIT}
+            self.device_ = choose_device(self.device)
+        else:
+            check_unchanged(self, self._fitted_with)
+            self.device_ = keep_device(self.device_, self.settings_.training.device)
+        checkpoint = open_checkpoint(self, counts, trials, self.device_, seed, previous)
+        if checkpoint is not None:
+            seed = stack.enter_context(checkpoint.opened()).seed
+        if previous is None:
             self.heldout_neurons_ = check_heldout_neurons(
                 self.heldout_neurons, counts.shape[-1], np.random.RandomState(seed)
             )
             grouped = groups is not None or n_epochs(X) > 1
             kind = "trials" if counts.ndim == 3 else "groups" if grouped else "recording"
             self.window_ = choose_window(self.window, segments.longest, kind, self.forecast_bins)
-            self.device_ = choose_device(self.device)
-        else:
-            check_unchanged(self, self._fitted_with)
-            self.device_ = keep_device(self.device_, self.settings_.training.device)
         data = prepare(
             segments,
             window=self.window_,
@@ -417,9 +445,10 @@ class STNDTEstimator(RateTransformer):
             seed=seed,
             previous=None if previous is None else self.settings_,
         )
-        self.net_ = train(data, self.settings_, previous)
+        self.net_ = train(data, self.settings_, previous, checkpoint)
         self.history_ = self.net_.history
         self.n_iter_ = len(self.history_)
+        warn_of_divergence(self.net_)
         if self.net_.interrupted_:
             warn_of_interruption(self.net_, previous)
 

@@ -6,13 +6,14 @@ Several fits run one after the other, each in a fork of this process, which save
 their exit codes are printed. Each fit of a member adds a line to the log when it starts. `kill`
 is a pair: after how many members, and at what moment after that, the process kills itself with
 SIGKILL. While a file `<log>.hold` exists, members after the second one start and then wait to be
-killed.
+killed; while a file `<log>.endless` exists, members do not end, whatever happens to the process.
 """
 
 import json
 import os
 import signal
 import sys
+import time
 
 import numpy as np
 from scipy.stats import uniform
@@ -46,6 +47,8 @@ class Log(Callback):
         self.number_ = log_begin(self.path)
 
     def on_epoch_end(self, net, **kwargs):
+        while os.path.exists(f"{self.path}.endless"):
+            time.sleep(0.01)
         if self.number_ > 2 and os.path.exists(f"{self.path}.hold"):
             wait_to_be_killed()
 

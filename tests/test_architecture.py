@@ -20,7 +20,7 @@ LAYERS = [
     {"inference", "_scoring", "_validation", "datasets"},
     {"training", "metrics"},
     {"network", "windows", "_rates"},
-    {"_containers"},
+    {"_containers", "_files", "_fingerprints"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -32,6 +32,8 @@ WITHOUT = {
     "windows": {"sklearn", "skorch", "matplotlib"},
     "inference": {"sklearn", "matplotlib"},
     "training": {"matplotlib"},
+    "_files": {"numpy", "torch", "sklearn", "skorch"},
+    "_fingerprints": {"torch", "skorch"},
     "_rates": {"torch", "skorch"},
     "_containers": {"torch", "sklearn", "skorch", "pandas", "pynapple", "xarray"},
 }

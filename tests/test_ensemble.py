@@ -243,6 +243,9 @@ def test_more_trials_than_there_are_is_an_error(spikes, max_samples):
         ({"max_samples": 0}, "'max_samples' parameter.*Got 0"),
         ({"bootstrap": "yes"}, "'bootstrap' parameter"),
         ({"n_jobs": 1.5}, "'n_jobs' parameter"),
+        ({"n_estimators": True}, "'n_estimators' parameter.*takes a number, got True"),
+        ({"max_samples": True}, "'max_samples' parameter.*takes a number, got True"),
+        ({"n_jobs": True}, "'n_jobs' parameter.*takes a number, got True"),
     ],
 )
 def test_bad_parameters_are_refused(spikes, params, message):

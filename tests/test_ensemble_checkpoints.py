@@ -14,8 +14,8 @@ from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 
 from sklearn_stndt import BaggingEnsemble
-from sklearn_stndt.ensemble import checkpoints, runs
-from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, MemberFile, write_atomically
+from sklearn_stndt.ensemble import runs
+from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, MemberFile
 
 # ---- one process at a time
 
@@ -37,20 +37,6 @@ def test_an_error_releases_the_directory(scaled, spikes):
 
 
 # ---- files
-
-
-def test_files_are_written_atomically(tmp_path):
-    path = tmp_path / "file"
-    write_atomically(path, lambda file: file.write(b"first"))
-
-    def fail(file):
-        file.write(b"sec")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
-    assert path.read_bytes() == b"first"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_partial_files_are_removed(scaled, spikes, tmp_path):
@@ -92,6 +78,14 @@ def test_a_directory_can_be_moved(scaled, spikes, tmp_path):
     assert_array_equal(moved.transform(spikes), rates)
     with pytest.raises(FileNotFoundError, match="put the directory back, or fit again"):
         first.transform(spikes)
+
+
+def test_the_home_directory_may_be_abbreviated(scaled, spikes, tmp_path, monkeypatch):
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    scaled(checkpoint_dir="~/run").fit(spikes)
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_large_counts_are_shared_in_one_file(small, spikes, tmp_path, monkeypatch):
@@ -193,28 +187,3 @@ def test_clones_share_nothing_but_parameters(scaled, spikes):
     twin = clone(ensemble)
     assert not hasattr(twin, "estimators_")
     assert twin.checkpoint_dir == ensemble.checkpoint_dir
-
-
-# ---- Windows
-
-
-def test_the_lock_works_without_posix_locks(tmp_path, monkeypatch):
-    calls = []
-
-    class Msvcrt:
-        LK_NBLCK = 2
-
-        @staticmethod
-        def locking(handle, mode, number):
-            calls.append((mode, number))
-            if len(calls) > 1:
-                raise OSError("in use")
-
-    monkeypatch.setattr(checkpoints, "fcntl", None)
-    monkeypatch.setitem(__import__("sys").modules, "msvcrt", Msvcrt)
-    directory = CheckpointDirectory(tmp_path)
-    with directory.locked():
-        pass
-    with pytest.raises(RuntimeError, match="in use"):
-        directory.locked().__enter__()
-    assert calls == [(2, 1), (2, 1)]

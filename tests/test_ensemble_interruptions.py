@@ -5,6 +5,7 @@ import os
 import runpy
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,28 @@ def test_killing_all_workers_keeps_finished_members(tmp_path, uninterrupted):
     assert written.items() <= finished(directory).items()  # they are not written again
     assert n_begun(log) == 4 + 5
     assert_same_results(out, uninterrupted)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="states of processes of Linux")
+def test_workers_end_with_a_process_that_is_killed(tmp_path):
+    log = tmp_path / "log"
+    options = {"log": str(log), "out": str(tmp_path / "out.npz"), "params": {"n_jobs": 2}}
+
+    def alive(pid):
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return False
+        return state != "Z"
+
+    (tmp_path / "log.endless").touch()
+    with start(options) as process:
+        wait_until(lambda: log.exists() and n_begun(log) == 2, process)
+        workers = [int(line) for line in log.read_text().split()]
+        assert all(alive(pid) for pid in workers)
+        process.kill()  # it alone
+        process.wait(LIMIT)
+        deadline = time.monotonic() + LIMIT
+        while any(alive(pid) for pid in workers):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import scipy.sparse
+import torch
 from numpy.testing import assert_array_equal
 
 SHAPE = (24, 20, 12)
@@ -232,7 +233,7 @@ def test_no_spike_at_all_gets_rates_near_zero(small):
     assert rates.max() < 0.05
 
 
-@pytest.mark.parametrize("scale", [100, 1e6])
+@pytest.mark.parametrize("scale", [100, 4e5])
 def test_large_counts_get_finite_rates(small, spikes, scale):
     counts = scale * spikes
     rates = small().fit_transform(counts)
@@ -245,6 +246,33 @@ def test_the_smallest_data_can_be_fitted(small, shape):
     rates = small().fit_transform(np.ones(shape))
     assert rates.shape == shape
     assert np.isfinite(rates).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint32])
+def test_counts_above_the_largest_rate_are_refused(small, fitted, spikes, dtype):
+    counts = spikes.astype(dtype)
+    counts[3, 4, 5] = 3_269_018
+    for call in (small().fit, fitted.transform):
+        with pytest.raises(ValueError, match=r"a count of 3\.26902e\+06 in one bin.*3,269,017"):
+            call(counts)
+    counts[3, 4, 5] = 3_269_017
+    assert np.isfinite(fitted.transform(counts)).all()
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "lr", "d_model"])
+def test_booleans_are_no_numbers(small, spikes, name):
+    with pytest.raises(ValueError, match=f"'{name}' parameter.*takes a number, got True"):
+        small(**{name: True}).fit(spikes)
+    small(verbose=False, warm_start=True, max_epochs=1).fit(spikes)
+
+
+def test_tensors_are_counts(small, fitted, spikes):
+    tensor = torch.tensor(spikes, requires_grad=True)
+    rates = fitted.transform(spikes)
+    assert_array_equal(small().fit_transform(tensor), rates)
+    assert_array_equal(fitted.transform(list(tensor)), rates)
+    assert tensor.requires_grad
+    assert_array_equal(fitted.transform(tensor.bfloat16()), fitted.transform(spikes))
 
 
 def test_nested_lists_are_counts(small, spikes):

@@ -3,7 +3,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sklearn_stndt.network.masking import N_FOLDS, corrupt, draw_mask, speckled_folds
+from sklearn_stndt.network.masking import (
+    LEVELS,
+    N_FOLDS,
+    below,
+    corrupt,
+    draw_mask,
+    speckled_folds,
+)
 
 SHAPE = (40, 50, 60)  # enough entries for a share to be within 1 % of its expectation
 
@@ -25,6 +32,18 @@ def test_mask_ratio_is_the_share_of_the_visible_entries(ratio):
     visible = torch.rand(SHAPE) < 0.5
     mask = draw_mask(visible, ratio)
     assert mask[visible].float().mean().item() == pytest.approx(ratio, abs=0.01)
+
+
+@pytest.mark.parametrize("in_a_tensor", [False, True])
+@pytest.mark.parametrize(
+    ("share", "n_selected"),
+    [(0.0, 0), (0.4 / LEVELS, 0), (1 / LEVELS, 1), (0.5, LEVELS // 2), (1.0, LEVELS)],
+)
+def test_a_share_selects_exactly_as_many_levels(share, n_selected, in_a_tensor):
+    levels = torch.arange(-LEVELS // 2, LEVELS // 2, dtype=torch.int16)
+    chosen = below(levels, torch.tensor(share) if in_a_tensor else share)
+    assert chosen.sum() == n_selected
+    assert chosen[:n_selected].all()
 
 
 def test_a_number_masks_the_same_share_of_every_trial():

@@ -4,12 +4,9 @@ import io
 import json
 import os
 import pickle
-import socket
-import tempfile
-import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -17,40 +14,17 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_stndt.ensemble.fingerprints import versions
+from sklearn_stndt._files import PARTIAL, locked, make_directory, write_atomically
+from sklearn_stndt._fingerprints import changed_versions, versions
 
 try:
     import cloudpickle
 except ImportError:  # joblib up to 1.5 contains a copy
     from joblib.externals import cloudpickle
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 MANIFEST, LOCK, COUNTS = "manifest.json", "lock", "counts.npy"
-_PARTIAL, _BEGUN = ".partial", ".begun"
+_BEGUN = ".begun"
 _FORMAT = 1
-
-
-def write_atomically(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file so that it is complete on disk, or does not exist."""
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=_PARTIAL)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # write the new file name to disk too
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
 
 
 class MemberFile:
@@ -140,7 +114,7 @@ class CheckpointDirectory:
     """Finished members of one run."""
 
     def __init__(self, path: str | os.PathLike):
-        self.path = Path(path).absolute()
+        self.path = Path(path).expanduser().absolute()
 
     def file(self, index: int) -> MemberFile:
         """File of a member, which need not exist yet."""
@@ -169,7 +143,7 @@ class CheckpointDirectory:
         dict or None
             Description of the run; None if the directory is new.
         """
-        for leftover in [*self.path.glob(f"*{_PARTIAL}"), *self.path.glob(f"*{_BEGUN}")]:
+        for leftover in [*self.path.glob(f"*{PARTIAL}"), *self.path.glob(f"*{_BEGUN}")]:
             leftover.unlink(missing_ok=True)
         try:
             manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
@@ -190,11 +164,7 @@ class CheckpointDirectory:
                 f"checkpoint_dir={str(self.path)!r} was written in format {manifest['format']}, "
                 f"and this version reads format {_FORMAT}. Pass another directory."
             )
-        changed = [
-            f"{name} {manifest['versions'].get(name)} (now {number})"
-            for name, number in versions().items()
-            if manifest["versions"].get(name) != number
-        ]
+        changed = changed_versions(manifest["versions"])
         if changed:
             warnings.warn(
                 f"Members in {str(self.path)!r} were trained with {', '.join(changed)}. New ones "
@@ -227,52 +197,12 @@ class CheckpointDirectory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock out other processes and threads, at most until this process ends."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = self.path / LOCK
-        key = os.path.realpath(lock)
-        # opening and closing a file that this process has locked would release the lock
-        with _HELD_LOCK:
-            if key in _HELD:
-                raise self._in_use(f"process {os.getpid()}")
-            file = open(lock, "a+", encoding="utf-8")  # noqa: SIM115
-            if not _try_lock(file):
-                file.seek(0, os.SEEK_SET)
-                holder = file.read().strip() or "another process"
-                file.close()
-                raise self._in_use(holder)
-            _HELD.add(key)
-        try:
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+        make_directory(self.path)
+        with locked(self.path / LOCK, self._in_use):
             yield
-        finally:
-            with _HELD_LOCK:
-                _HELD.discard(key)
-                file.close()  # this releases the lock, as does the end of the process
 
     def _in_use(self, holder: str) -> RuntimeError:
         return RuntimeError(
             f"checkpoint_dir={str(self.path)!r} is in use by {holder}. Wait for it, or pass "
             "another directory."
         )
-
-
-_HELD: set[str] = set()  # lock files that this process holds
-_HELD_LOCK = threading.Lock()
-
-
-def _try_lock(file: IO[str]) -> bool:
-    """Lock a file without waiting; the system releases it when the process ends or crashes."""
-    try:
-        if fcntl is not None:
-            # a lock of the process, not of the open file: children do not inherit it
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            file.seek(1 << 30)  # past the text, because Windows makes locked bytes unreadable
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    except OSError:
-        return False
-    return True

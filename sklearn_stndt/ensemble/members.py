@@ -19,6 +19,7 @@ from sklearn_stndt.ensemble.checkpoints import (
 )
 from sklearn_stndt.ensemble.plans import Plan
 from sklearn_stndt.ensemble.trials import Recording
+from sklearn_stndt.ensemble.workers import end_with_parent
 from sklearn_stndt.metrics import bits_per_spike
 
 # Dask gives up a task when it has lost four workers to it, and joblib then waits forever
@@ -69,6 +70,7 @@ class Work:
 
 def fit_member(work: Work, plan: Plan) -> Outcome:
     """Train and score one member, and save it if there is a directory."""
+    end_with_parent()
     directory = work.directory
     if directory is None:
         return _fit_member(work, plan)

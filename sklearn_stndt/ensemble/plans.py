@@ -11,8 +11,8 @@ from sklearn.model_selection import ParameterSampler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import has_fit_parameter
 
+from sklearn_stndt._fingerprints import describe, describe_estimator
 from sklearn_stndt._validation import check_heldout_neurons
-from sklearn_stndt.ensemble.fingerprints import describe, describe_estimator
 from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.training.settings import DEFAULT_WINDOW

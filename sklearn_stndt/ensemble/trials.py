@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sklearn_stndt._containers import divide
-from sklearn_stndt.ensemble.checkpoints import COUNTS, CheckpointDirectory, write_atomically
-from sklearn_stndt.ensemble.fingerprints import fingerprint
+from sklearn_stndt._files import write_atomically
+from sklearn_stndt._fingerprints import fingerprint
+from sklearn_stndt.ensemble.checkpoints import COUNTS, CheckpointDirectory
 
 N_BLOCKS = 20  # blocks of a continuous recording, which are drawn like trials
 

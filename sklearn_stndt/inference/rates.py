@@ -88,6 +88,11 @@ def iterate_rates(net: MaskedModellingNet, windows: Windows) -> Iterator[tuple[N
     ------
     indices : ndarray of int, shape (batch,)
     rates : ndarray of float32, shape (batch, window, n_neurons)
+
+    Raises
+    ------
+    FloatingPointError
+        If a rate is not finite.
     """
     if net.module_.training:  # a repeated call takes as long as a layer
         net.module_.eval()
@@ -96,4 +101,10 @@ def iterate_rates(net: MaskedModellingNet, windows: Windows) -> Iterator[tuple[N
         indices = np.arange(start, min(start + size, len(windows)))
         spikes, _, visible = net.split_visible(windows.__getitems__(indices)[0])
         log_rates = net.module_(spikes, visible).log_rates
-        yield indices, net.module_.likelihood.mean(log_rates).cpu().numpy()
+        rates = net.module_.likelihood.mean(log_rates).cpu().numpy()
+        if not np.isfinite(rates.sum()):
+            raise FloatingPointError(
+                "The network infers rates that are NaN or infinite: its weights were changed after "
+                "training, or its file is damaged. Fit again."
+            )
+        yield indices, rates

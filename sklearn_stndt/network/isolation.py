@@ -1,13 +1,19 @@
 """Repeatable results from torch, with its global state restored afterwards."""
 
+import os
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
 # torch has one default generator and thread count per process: one Python thread at a time
-_TORCH_STATE = threading.RLock()
+_torch_state = threading.RLock()
+_holder: int | None = None  # Python thread that has the lock
+_most_threads = 1  # largest number of torch's threads in this process so far
+_child_of_busy = False  # forked while another Python thread was inside `isolated_torch`
+_child_of_threaded = False  # forked from a process with several of torch's threads
 
 
 @contextmanager
@@ -22,7 +28,8 @@ def isolated_torch(
     Parameters
     ----------
     n_threads : int
-        Threads of torch on the CPU inside the block.
+        Threads of torch on the CPU inside the block. In a process that was forked from one with
+        several threads, it is 1, with a warning.
     seed : int or None, default=None
         Seed of torch's default generators inside the block; None: no seeding.
     device : str, default="cpu"
@@ -30,10 +37,19 @@ def isolated_torch(
     precision : {"float32", "bfloat16"}, default="float32"
         Precision of the factors in matrix products; sums and all else stay in float32. No effect
         without hardware support for bfloat16.
+
+    Raises
+    ------
+    RuntimeError
+        If this process was forked while another Python thread was inside the block.
     """
-    with _TORCH_STATE:
+    global _holder, _most_threads
+    n_threads = _usable_threads(n_threads)
+    with _torch_state:
+        holder_before, _holder = _holder, threading.get_ident()
         threads_before = torch.get_num_threads()
         precision_before = torch.get_float32_matmul_precision()
+        _most_threads = max(_most_threads, n_threads)
         torch.set_num_threads(n_threads)
         torch.set_float32_matmul_precision("medium" if precision == "bfloat16" else "highest")
         kind = torch.device(device).type
@@ -50,3 +66,38 @@ def isolated_torch(
         finally:
             torch.set_num_threads(threads_before)
             torch.set_float32_matmul_precision(precision_before)
+            _holder = holder_before
+
+
+def _usable_threads(n_threads: int) -> int:
+    """Return the number of threads that does not hang after a fork."""
+    if _child_of_busy:
+        raise RuntimeError(
+            "This process was forked while another thread of its parent was fitting or inferring "
+            "rates, so torch may wait here for ever. Fork before, or start processes by "
+            "multiprocessing.get_context('spawn') or joblib's default backend."
+        )
+    if n_threads > 1 and _child_of_threaded:
+        warnings.warn(
+            f"n_threads={n_threads}: 1 is used, because this process was forked from one with "
+            "several threads of torch, which do not exist here. The last bits of results may "
+            "differ. Start processes by multiprocessing.get_context('spawn') or joblib's default "
+            "backend to use more.",
+            stacklevel=3,
+        )
+        return 1
+    return n_threads
+
+
+def _after_fork() -> None:
+    """Record in a forked process what it lacks: the other threads of its parent."""
+    global _torch_state, _holder, _child_of_busy, _child_of_threaded
+    if _holder != threading.get_ident():
+        _child_of_busy |= _holder is not None
+        _torch_state, _holder = threading.RLock(), None  # nobody would release the old one
+    # operations outside of `isolated_torch` may have started threads, too
+    _child_of_threaded |= max(_most_threads, torch.get_num_threads()) > 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

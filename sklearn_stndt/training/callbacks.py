@@ -128,6 +128,10 @@ class Progress(Callback):
     def on_train_begin(self, net, **kwargs):
         self.bar_ = tqdm(total=self.n_updates, unit=" updates", desc="fit")
 
+    def on_epoch_begin(self, net, **kwargs):
+        # training may have gone back to an earlier epoch
+        self.bar_.n = sum(row["train_batch_count"] for row in net.history.to_list()[:-1])
+
     def on_batch_end(self, net, training=False, **kwargs):
         if training:
             self.bar_.update()

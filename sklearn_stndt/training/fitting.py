@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.training.calibration import calibrate
+from sklearn_stndt.training.checkpointing import DamagedCheckpointError, TrainingCheckpoint
+from sklearn_stndt.training.divergence import check_finite
 from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net
 from sklearn_stndt.training.settings import DataSize, Settings
@@ -119,7 +121,10 @@ def prepare(
 
 
 def train(
-    data: TrainingData, settings: Settings, previous: MaskedModellingNet | None = None
+    data: TrainingData,
+    settings: Settings,
+    previous: MaskedModellingNet | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> MaskedModellingNet:
     """Train a net.
 
@@ -131,17 +136,45 @@ def train(
         Settings of network, objective and training.
     previous : MaskedModellingNet, default=None
         Net whose weights and history to continue from.
+    checkpoint : TrainingCheckpoint, default=None
+        File of this training, from which it continues.
 
     Returns
     -------
     MaskedModellingNet
-        Trained net, trimmed for prediction.
+        Trained net, trimmed for prediction. `diverged_` says whether and how it has diverged.
+
+    Raises
+    ------
+    FloatingPointError
+        If training diverges, also with smaller learning rates.
     """
+    if checkpoint is not None and checkpoint.state is not None:
+        try:
+            return _train(data, settings, previous, checkpoint)
+        except DamagedCheckpointError as error:
+            checkpoint.discard(error)
+    return _train(data, settings, previous, checkpoint)
+
+
+def _train(
+    data: TrainingData,
+    settings: Settings,
+    previous: MaskedModellingNet | None,
+    checkpoint: TrainingCheckpoint | None,
+) -> MaskedModellingNet:
     training, size = settings.training, data.size
     with isolated_torch(
         training.n_threads, training.random_state, training.device, training.precision
     ):
-        net = build_net(settings, size.n_neurons, data.windows, data.validation)
+        net = build_net(
+            settings,
+            size.n_neurons,
+            data.windows,
+            data.validation,
+            data.statistics.mean,
+            checkpoint,
+        )
         net.initialize()
         if torch.device(training.device).type == "cpu" and isinstance(net.module_, STNDT):
             check_memory(net.module_, size.window, size.n_neurons)
@@ -149,9 +182,15 @@ def train(
         net.module_.set_statistics(*(torch.as_tensor(s) for s in data.statistics))
         if previous is not None:
             _take_weights(net, previous)
-        net.partial_fit(data.windows)
-        if data.validation is not None and training.calibration:
-            calibrate(net, data.validation)
+        if checkpoint is not None and checkpoint.finished:
+            checkpoint.restore_finished(net)
+        else:
+            net.partial_fit(data.windows)
+            if data.validation is not None and training.calibration:
+                calibrate(net, data.validation)
+            check_finite(net)
+            if checkpoint is not None and not net.interrupted_:
+                checkpoint.finish(net)
     history = copy.copy(net.history)
     net.trim_for_prediction()  # drops the history, which is small and needed
     if previous is not None:

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from skorch import NeuralNet
 from skorch.callbacks import (
     Callback,
@@ -30,6 +31,8 @@ from sklearn_stndt.network import (
 )
 from sklearn_stndt.network.cost import training_chunk_size
 from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress, WarmupCosine
+from sklearn_stndt.training.checkpointing import Checkpointing, TrainingCheckpoint
+from sklearn_stndt.training.divergence import Diverged, DivergenceGuard
 from sklearn_stndt.training.objective import Batch, ObjectiveSettings
 from sklearn_stndt.training.optimizer import Muon
 from sklearn_stndt.training.settings import LONGEST_EPOCH, Settings
@@ -156,11 +159,24 @@ class MaskedModellingNet(NeuralNet):
         loss = nll.sum() / n_entries.sum().clamp(min=1)
         return {"loss": loss, "y_pred": log_rates[-1], "evaluated": (nll, n_spikes, n_entries)}
 
-    def fit_loop(self, *args, **kwargs):
+    def fit_loop(self, X, y=None, epochs=None, **kwargs):
         """Train; record whether a KeyboardInterrupt not due to early stopping ended it."""
-        self.interrupted_ = False
+        self.interrupted_, self.diverged_ = False, ""
+        n_epochs = len(self.history) + (self.max_epochs if epochs is None else epochs)
+        guard = next((c for _, c in self.callbacks_ if isinstance(c, DivergenceGuard)), None)
+        for _, callback in self.callbacks_:
+            if isinstance(callback, Checkpointing):
+                callback.resume(self)
         try:
-            return super().fit_loop(*args, **kwargs)
+            while True:
+                try:
+                    super().fit_loop(X, y, n_epochs - len(self.history), **kwargs)
+                    if guard is not None:
+                        guard.check_weights(self)
+                    return self
+                except Diverged as diverged:
+                    assert guard is not None
+                    guard.go_back(self, diverged)
         except KeyboardInterrupt:
             by_itself = any(
                 isinstance(c, EarlyStopping) and c.misses_ >= c.patience for _, c in self.callbacks_
@@ -179,6 +195,8 @@ def build_net(
     n_neurons: int,
     windows: Windows,
     validation: Windows | None,
+    mean_counts: NDArray | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
 ) -> MaskedModellingNet:
     """Build the net with learning rate schedule, gradient clipping, early stopping and progress.
 
@@ -192,6 +210,10 @@ def build_net(
         Training windows.
     validation : Windows or None
         Validation windows for early stopping; None: train for all epochs.
+    mean_counts : ndarray of shape (n_neurons,), default=None
+        Mean counts, with which a training that diverges is compared.
+    checkpoint : TrainingCheckpoint, default=None
+        File from which to continue, and to write; None: none.
     """
     training, objective = settings.training, settings.objective
     # training modifies callbacks and lists of them
@@ -213,6 +235,9 @@ def build_net(
     if objective.contrastive_weight:
         terms = ("train_nll", "train_contrast")
         own += [(term, PassthroughScoring(term, on_train=True)) for term in terms]
+    own.append(("divergence", DivergenceGuard(mean_counts)))  # before weights are chosen as best
+    if checkpoint is not None:
+        own.append(("checkpoint", Checkpointing(checkpoint)))
     params: dict[str, Any] = {
         "module": STNDT,
         "module__n_neurons": n_neurons,

@@ -51,6 +51,7 @@ class TrainingSettings:
     random_state: int
     verbose: int
     warm_start: bool
+    checkpoint_dir: str | None
     callbacks: list | None
     net_params: dict | None
 
@@ -199,6 +200,7 @@ def resolve(
         device=device,
         random_state=seed,
         verbose=int(estimator.verbose),
+        checkpoint_dir=None if estimator.checkpoint_dir is None else str(estimator.checkpoint_dir),
     )
     of_module = {
         name.removeprefix("module__"): value
@@ -325,7 +327,7 @@ def choose_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # also refuses "meta", whose tensors have no values
     except (RuntimeError, AssertionError) as error:
         raise ValueError(
             f"device={device!r} cannot be used here: {str(error).splitlines()[0]}. "

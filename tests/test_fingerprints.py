@@ -8,7 +8,7 @@ from scipy.stats import uniform
 from sklearn.base import BaseEstimator
 
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator
-from sklearn_stndt.ensemble.fingerprints import describe, describe_estimator, fingerprint
+from sklearn_stndt._fingerprints import describe, describe_estimator, fingerprint
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 
 # parameters that do not change the trained member
-_WITHOUT_INFLUENCE = ("n_jobs", "verbose", "memory")
+_WITHOUT_INFLUENCE = ("n_jobs", "verbose", "memory", "checkpoint_dir")
 _PACKAGES = ("sklearn_stndt", "torch", "skorch", "scikit-learn", "numpy")
 
 
@@ -73,3 +73,12 @@ def versions() -> dict[str, str]:
 
     found = {name: version(name) for name in _PACKAGES[1:]}
     return {_PACKAGES[0]: __version__} | found | {"python": platform.python_version()}
+
+
+def changed_versions(then: dict[str, str]) -> list[str]:
+    """Say which of these versions are others now."""
+    return [
+        f"{name} {then.get(name)} (now {number})"
+        for name, number in versions().items()
+        if then.get(name) != number
+    ]

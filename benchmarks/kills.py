@@ -1,0 +1,253 @@
+"""Kill fits at random moments, fit again, and compare with fits that were not killed.
+
+    python benchmarks/kills.py [--fits single ensemble] [--kills 200] [--n-jobs 1]
+
+Each fit runs in a fork of this process, so that imports take no part. Moments are spread evenly
+over the time that an uninterrupted fit takes; every second one comes after the first finished epoch
+(or member of an ensemble). Checkpoints are written after every epoch, not every few seconds, so
+that kills hit writing as well. After each kill the same fit runs again to its end.
+
+Columns: kills; those after the first finished epoch or member; fits that continued from a file of
+the killed one; fits with the same bits (weights, history, rates); fits that left files behind, in
+their directory (other names than without a kill), the temporary directory or shared memory; kills
+after which a process of the fit was alive ten seconds later.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sklearn_stndt import BaggingEnsemble, STNDTEstimator
+from sklearn_stndt.datasets import make_reaches
+from sklearn_stndt.training import checkpointing
+
+SPIKES = make_reaches(n_trials=24, n_bins=20, n_neurons=12, random_state=0).spikes
+ORPHANED = 10  # seconds after a kill
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def single(directory, n_jobs):
+    """One network."""
+    return STNDTEstimator(
+        d_model=8,
+        n_heads=2,
+        max_epochs=30,
+        n_iter_no_change=30,
+        random_state=0,
+        checkpoint_dir=directory,
+    )
+
+
+def ensemble(directory, n_jobs):
+    """An ensemble of four, whose members also continue."""
+    member = STNDTEstimator(d_model=8, n_heads=2, max_epochs=15, checkpoint_dir=directory)
+    return BaggingEnsemble(
+        member, 4, n_best=2, n_jobs=n_jobs, random_state=0, checkpoint_dir=directory
+    )
+
+
+def networks(estimator):
+    """All networks of a fitted estimator."""
+    return [estimator] if isinstance(estimator, STNDTEstimator) else list(estimator)
+
+
+def digest(estimator):
+    """Hash of the weights, the history without times, and the rates."""
+    parts = hashlib.sha256()
+    for network in networks(estimator):
+        for values in network.net_.module_.state_dict().values():
+            parts.update(np.ascontiguousarray(values.numpy()))
+        rows = [{k: v for k, v in row.items() if k != "dur"} for row in network.history_]
+        parts.update(json.dumps(rows).encode())
+    parts.update(np.ascontiguousarray(estimator.transform(SPIKES)))
+    return parts.hexdigest()
+
+
+def start(make, directory, n_jobs):
+    """Fit in a fork, the first process of a new session; its digest is written beside."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.setsid()
+        estimator = make(directory / "run", n_jobs).fit(SPIKES)
+        (directory / "digest").write_text(digest(estimator))
+        code = 0
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)
+
+
+def wait(child):
+    """Wait for the end of a fit; return its exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def has_ended(child):
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def n_finished(make, directory):
+    """Finished epochs of the training, or finished members of the ensemble."""
+    run = directory / "run"
+    if make is ensemble:
+        return len(list(run.glob("member-*.zip")))
+    for path in run.glob("training-*.zip"):
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("record.json"))["n_epochs"]
+    return 0
+
+
+def names(directory):
+    return sorted(path.name for path in (directory / "run").iterdir())
+
+
+def session(leader):
+    """Processes of a session that are alive."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue  # it has ended
+        if int(of) == leader and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def in_shared_memory(pids):
+    """Names in shared memory that processes of these ids have left."""
+    if not SHARED_MEMORY.exists():
+        return []
+    return [p.name for p in SHARED_MEMORY.iterdir() if any(f"-{i}-" in p.name for i in pids)]
+
+
+class Trials:
+    """Kills and what came of them."""
+
+    def __init__(self, make, n_jobs, folder):
+        self.make = make
+        self.n_jobs = n_jobs
+        self.folder = folder
+        self.counts = dict.fromkeys(["kills", "after first", "continued", "same bits"], 0)
+        self.left, self.orphans, self.killed, self.moments = [], [], [], []
+        self.random = np.random.RandomState()
+        make(None, 1).fit(SPIKES)  # what is computed once is then known to all forks
+        begun = time.monotonic()
+        assert wait(start(make, self.directory("whole"), n_jobs)) == 0
+        self.seconds = time.monotonic() - begun
+        self.expected = (folder / "whole" / "digest").read_text()
+        self.names = names(folder / "whole")
+
+    def directory(self, name):
+        path = self.folder / name
+        path.mkdir()
+        return path
+
+    def kill(self, number, share):
+        """Kill a fit after a share of its time, and fit again; repeat if it has ended before."""
+        while True:
+            directory = self.directory(f"{number}-{time.monotonic_ns()}")
+            child = start(self.make, directory, self.n_jobs)
+            if number % 2:
+                while not n_finished(self.make, directory) and not has_ended(child):
+                    time.sleep(0.002)
+            deadline = time.monotonic() + share * self.seconds
+            while time.monotonic() < deadline and not has_ended(child):
+                time.sleep(0.001)
+            if not has_ended(child):
+                break
+            wait(child)
+            share *= self.random.uniform()
+        os.kill(child, signal.SIGKILL)
+        code = wait(child)
+        self.killed.append((child, time.monotonic()))
+        finished = n_finished(self.make, directory)
+        self.moments.append(finished)
+        self.counts["kills"] += code == -signal.SIGKILL
+        self.counts["after first"] += finished > 0
+        self.counts["continued"] += any((directory / "run").glob("*.zip"))
+        again = start(self.make, directory, self.n_jobs)
+        code = wait(again)
+        same = code == 0 and (directory / "digest").read_text() == self.expected
+        self.counts["same bits"] += same
+        left = set(names(directory)) ^ set(self.names)
+        left |= set(in_shared_memory([child, again]))
+        temporary = os.listdir(tempfile.gettempdir())
+        left |= {name for name in temporary if not name.startswith("torchinductor_")}  # of torch
+        if left:
+            self.left.append(sorted(left))
+        self.check_orphans()
+
+    def check_orphans(self):
+        """Look for processes of fits that were killed long enough ago."""
+        while self.killed and time.monotonic() > self.killed[0][1] + ORPHANED:
+            leader, _ = self.killed.pop(0)
+            alive = session(leader)
+            if alive:
+                self.orphans.append(leader)
+                for pid in alive:
+                    os.kill(pid, signal.SIGKILL)
+
+    def end(self):
+        while self.killed:
+            time.sleep(1)
+            self.check_orphans()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--fits", nargs="+", default=["single", "ensemble"])
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--n-jobs", type=int, default=1, help="of the ensemble")
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # threads do not survive a fork
+    warnings.simplefilter("ignore")
+    checkpointing.INTERVAL, checkpointing.WRITING_SHARE = 0.0, np.inf
+    with tempfile.TemporaryDirectory(prefix="kills-") as folder:
+        temporary = Path(folder, "tmp")
+        temporary.mkdir()
+        os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)  # of the fits
+        print(f"{'fits':<10}{'seconds':>9}{'kills':>7}{'after first':>13}{'continued':>11}", end="")
+        print(f"{'same bits':>11}{'left files':>12}{'orphans':>9}")
+        for name in options.fits:
+            trials = Trials(
+                {"single": single, "ensemble": ensemble}[name],
+                options.n_jobs,
+                Path(tempfile.mkdtemp(dir=folder)),
+            )
+            shares = (trials.random.permutation(options.kills) + 0.5) / options.kills
+            for number, share in enumerate(shares):
+                trials.kill(number, share)
+            trials.end()
+            counts = trials.counts
+            print(
+                f"{name:<10}{trials.seconds:>9.1f}{counts['kills']:>7}{counts['after first']:>13}",
+                end="",
+            )
+            print(
+                f"{counts['continued']:>11}{counts['same bits']:>11}{len(trials.left):>12}"
+                f"{len(trials.orphans):>9}"
+            )
+            what = "epochs" if name == "single" else "members"
+            edges = np.percentile(trials.moments, [0, 25, 50, 75, 100]).round(1).tolist()
+            print(f"  finished {what} at the kill: minimum, quartiles, maximum {edges}")
+            for left in trials.left[:3]:
+                print(f"  left: {left}")
+
+
+if __name__ == "__main__":
+    main()
