@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.dropped_attention import DroppedAttention, of_block, query_blocks
-from sklearn_stndt.network.layers import sinusoids
+from sklearn_stndt.network.layers import HIDDEN_SCORE, sinusoids
 
 LONGEST_WHOLE = 256  # bins up to which one call is faster than several within the band
 
@@ -159,6 +159,39 @@ class TemporalAttention(nn.Module):
             weights = None if weights is None else weights * has_key
         return self.out(attended), weights
 
+    def advance(
+        self, x: Tensor, extend: Callable[[str, Tensor], Tensor], key_visible: Tensor
+    ) -> Tensor:
+        """Attend to the bins before, which are remembered, and to the present one.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_bins, d_model)
+            Residual stream of the next bins, normalised.
+        extend : callable
+            Takes "keys" or "values" of these bins, (batch, n_heads, n_bins, head_width), and
+            returns them after those of the bins before, (batch, n_heads, n_keys, head_width).
+        key_visible : Tensor, shape (batch, at least n_keys, 1)
+            1 for bins with a visible entry, else 0; the last ones are those of the keys.
+
+        Returns
+        -------
+        Tensor, shape (batch, n_bins, d_model)
+        """
+        qkv = self.query_key_value(x).unflatten(2, (3, self.n_heads, self.head_width))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (batch, n_heads, n_bins, head_width)
+        key, value = extend("keys", key), extend("values", value)
+        n_bins, n_keys = query.shape[2], key.shape[2]
+        distance, blocked = look_back(n_bins, n_keys - n_bins, x.device)
+        hidden = (1 - key_visible[:, -n_keys:, 0]) * -HIDDEN_SCORE  # (batch, n_keys)
+        bias = blocked + hidden[:, None, None]  # (batch, 1, n_bins, n_keys)
+        has_key = bias.amax(-1, keepdim=True) > -HIDDEN_SCORE / 2  # (batch, 1, n_bins, 1)
+        if self.log_length is not None:
+            bias = bias - distance * torch.exp(-self.log_length)[:, None, None]
+        scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width) + bias
+        attended = scores.softmax(-1) @ value * has_key  # queries without keys get zeros
+        return self.out(attended.transpose(1, 2).flatten(2))
+
     def _attend(
         self,
         qkv: Tensor,
@@ -224,15 +257,50 @@ def distances(n_bins: int, device: torch.device) -> Tensor:
         return (bins[:, None] - bins).abs()
 
 
+@functools.lru_cache(maxsize=8)
+def look_back(n_bins: int, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Distances from each of `n_bins` bins to these and to the `reach` bins before; cached.
+
+    Returns
+    -------
+    distance : Tensor, shape (n_bins, reach + n_bins)
+        Bins from a key (column) to a query (row); 0 where the key is out of reach.
+    blocked : Tensor, same shape
+        `-HIDDEN_SCORE` where the key is later than the query, or out of reach; else 0.
+    """
+    with torch.inference_mode(False):
+        bins = torch.arange(reach + n_bins, device=device)
+        distance = reach + bins[:n_bins, None] - bins
+        within = (distance >= 0) & (distance <= reach)
+        return (distance * within).float(), (~within).float() * -HIDDEN_SCORE
+
+
 class Positions(nn.Module):
-    """Learned position encoding of each bin of the window, added to the residual stream."""
+    """Learned position encoding of the first `n_bins` bins, added to the residual stream.
+
+    Later bins have the position of the last of them.
+    """
 
     def __init__(self, n_bins: int, width: int):
         super().__init__()
         self.weight = nn.Parameter(0.5 * sinusoids(n_bins, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.weight  # (batch, n_bins, width)
+    def forward(self, x: Tensor, age: Tensor | None = None) -> Tensor:
+        """Add the encoding.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_bins, width)
+            Residual stream.
+        age : Tensor of int, shape (batch,), default=None
+            Position of the first bin of each stream; None: 0.
+        """
+        if age is None and x.shape[1] == len(self.weight):
+            return x + self.weight
+        position = torch.arange(x.shape[1], device=x.device)
+        if age is not None:
+            position = age[:, None] + position  # (batch, n_bins)
+        return x + self.weight[position.clamp(max=len(self.weight) - 1)]
 
 
 class TemporalLayer(nn.Module):
@@ -262,3 +330,10 @@ class TemporalLayer(nn.Module):
         attended, weights = self.attention(self.norm(x), allowed, return_weights, band)
         x = x + self.drop(attended)  # (batch, n_bins, d_model)
         return x + self.feed_forward(x), weights
+
+    def advance(
+        self, x: Tensor, extend: Callable[[str, Tensor], Tensor], key_visible: Tensor
+    ) -> Tensor:
+        """Update the residual stream of the next bins; parameters as in the attention."""
+        x = x + self.attention.advance(self.norm(x), extend, key_visible)
+        return x + self.feed_forward(x)  # (batch, n_bins, d_model)

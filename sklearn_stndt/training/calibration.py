@@ -94,8 +94,10 @@ def _predictions(net: MaskedModellingNet, windows: Windows) -> _Predictions:
     collected = []
     for start in range(0, n_windows, size):
         indices = np.arange(start, min(start + size, n_windows))
-        batch = net.split_visible(windows.__getitems__(indices)[0])
-        for scored in net.objective.calibration_sets(batch):
+        counts = windows.__getitems__(indices)[0]
+        starts = net.forecast_starts(counts, spread=True)
+        batch = net.split_visible(counts, starts)
+        for scored in net.objective.calibration_sets(batch, starts):
             log_rates = net.module_(batch.spikes, batch.visible & ~scored).log_rates
             parts = (log_rates, batch.spikes, batch.known, scored)
             collected.append([part.cpu() for part in parts])

@@ -53,12 +53,16 @@ class TrainingData:
         Bins of training data.
     statistics : Statistics
         Statistics of all data.
+    whole_trials : bool
+        Whether the data are several trials, none longer than a window, so that each window begins
+        with a trial.
     """
 
     windows: Windows
     validation: Windows | None
     n_bins: int
     statistics: Statistics
+    whole_trials: bool = False
 
     @property
     def size(self) -> DataSize:
@@ -89,7 +93,7 @@ def prepare(
     window : int
         Bins of a window.
     forecast_bins : int
-        Bins at the end of a window that are always hidden.
+        Bins at the end of a window that are always hidden; 0 for a causal network.
     validation_fraction : float or None
         Share to set aside; None: no validation.
     seed : int
@@ -106,6 +110,7 @@ def prepare(
     """
     statistics = known_statistics(segments.rows)
     segments = segments.without_padding(window)
+    whole_trials = len(segments.starts) > 1 and segments.longest <= window
     training, validation = segments, None
     if validation_fraction is not None:
         parts = split(segments, window, validation_fraction, np.random.RandomState(seed))
@@ -115,6 +120,7 @@ def prepare(
         validation=None if validation is None else cut(validation, window, window - forecast_bins),
         n_bins=training.n_bins,
         statistics=statistics,
+        whole_trials=whole_trials,
     )
 
 
@@ -141,7 +147,12 @@ def train(
     with isolated_torch(
         training.n_threads, training.random_state, training.device, training.precision
     ):
-        net = build_net(settings, size.n_neurons, data.windows, data.validation)
+        n_positions = None
+        if settings.network.causal and not data.whole_trials:
+            n_positions = 1  # windows of a recording begin anywhere, so positions mean nothing
+        if settings.network.causal and previous is not None:
+            n_positions = len(previous.module_.positions.weight)
+        net = build_net(settings, size.n_neurons, data.windows, data.validation, n_positions)
         net.initialize()
         if torch.device(training.device).type == "cpu" and isinstance(net.module_, STNDT):
             check_memory(net.module_, size.window, size.n_neurons)
