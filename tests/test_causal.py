@@ -100,16 +100,20 @@ def test_trials_have_the_same_rates_with_padding_and_as_rows(network, ragged):
         assert_allclose(network.transform(trial[known]), of_trial[known], rtol=2e-5)
 
 
-def test_a_recording_is_reached_back_over_several_layers(of_recording, spikes):
+def test_attention_reaches_back_over_several_layers(small, perturbed, spikes):
     """The past has an influence, also from beyond one window, but not without end."""
     X = spikes.reshape(-1, N_NEURONS).astype(float)
+    of_recording = perturbed(
+        small(causal=True, attention="temporal", window=16, max_epochs=1).fit(X)
+    )
     reach = sum(of_recording.net_.module_.back)
+    assert reach == 3 * 15
     rates = of_recording.transform(X)
     changed = X.copy()
     changed[100] += 4
     moved = np.flatnonzero((np.abs(of_recording.transform(changed) / rates - 1) > 1e-4).any(axis=1))
     assert moved[0] == 100
-    assert moved[-1] <= 100 + reach
+    assert 116 < moved[-1] <= 100 + reach
 
 
 def test_context_limits_the_past(small, perturbed, spikes):

@@ -1,5 +1,6 @@
 """Parts of the causal network: spatial attention that changes from bin to bin, and its memory."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import cast
@@ -52,7 +53,7 @@ class Memory:
         self.age = torch.zeros(n_streams, dtype=torch.long, device=device)
 
     def extend(self, name: str, new: Tensor, n_kept: int) -> Tensor:
-        """Add bins to an entry.
+        """Add bins to an entry; with none, only return the bins before.
 
         Parameters
         ----------
@@ -74,103 +75,86 @@ class Memory:
             buffer[..., :reach, :] = buffer[..., at - reach : at, :].clone()
             at = reach
         buffer[..., at : at + n_bins, :] = new
-        self.next[name] = at + n_kept
+        self.next[name] = at + min(n_kept, n_bins)
         return buffer[..., at - reach : at + n_bins, :]
 
-    def forget(self, streams: Tensor | None = None) -> None:
-        """Return to the state before the first bin, of all streams or of those of a mask."""
-        chosen = slice(None) if streams is None else streams
+    def forget(self, streams: Tensor) -> None:
+        """Return to the state before the first bin, for streams of a mask, (n_streams,)."""
         for buffer in self.buffers.values():
-            buffer[chosen] = 0
-        self.age[chosen] = 0
+            buffer[streams] = 0
+        self.age[streams] = 0
+        if streams.all():
+            self.next = dict(self.reach)  # results are then the same to the last bit
 
 
 class CourseFilters(nn.Module):
     r"""Time course of each neuron up to each bin: sums that weigh the past exponentially.
 
-    .. math:: f_{tjn} = \sum_{s=0}^{L-1} w_j(s)\,v_{t-s,n},\quad w_j(s) \propto e^{-s/\tau_j}
+    .. math:: f_{tjn} = \sum_{s \ge 0} w_j\,a_j^s\,v_{t-s,n},\quad a_j = e^{-1/\tau_j}
 
-    with fixed time constants from half a bin to a third of the window L, and weights whose squares
-    sum to 1.
+    with fixed time constants :math:`\tau_j` from half a bin to a third of the window, and weights
+    whose squares sum to 1 over a window. The courses of a bin are all that later ones need.
 
     Parameters
     ----------
     n_bins : int
-        Bins that a filter reaches back, the present one included.
+        Bins of the window.
     """
 
     weight: Tensor
 
     def __init__(self, n_bins: int):
         super().__init__()
-        constants = torch.logspace(
-            math.log10(SHORTEST), math.log10(max(n_bins / 3, SHORTEST)), N_FILTERS
-        )
+        longest = max(n_bins / 3, SHORTEST)
+        constants = torch.logspace(math.log10(SHORTEST), math.log10(longest), N_FILTERS)
+        self.log_decay = (-1 / constants).tolist()
         weight = torch.exp(-torch.arange(n_bins) / constants[:, None])
-        self.register_buffer("weight", weight / weight.norm(dim=1, keepdim=True), persistent=False)
-        self._rows: dict[tuple[int, int], Tensor] = {}
+        # (N_FILTERS, 1)
+        self.register_buffer("weight", 1 / weight.norm(dim=1, keepdim=True), persistent=False)
 
-    def forward(self, values: Tensor, n_bins: int) -> Tensor:
-        """Filter the last bins.
+    def forward(self, values: Tensor, before: Tensor | None = None) -> Tensor:
+        """Filter bins.
 
         Parameters
         ----------
-        values : Tensor, shape (batch, n_before + n_bins, n_neurons)
+        values : Tensor, shape (batch, n_bins, n_neurons)
             Scaled counts, 0 where hidden.
-        n_bins : int
-            Bins at the end whose courses are returned.
+        before : Tensor, shape (batch, N_FILTERS, 1, n_neurons), default=None
+            Courses of the bin before; None: there is none.
 
         Returns
         -------
         Tensor, shape (batch, N_FILTERS, n_bins, n_neurons)
         """
-        rows = self._toeplitz(n_bins, values.shape[1]).to(values)
-        return (rows @ values).unflatten(1, (N_FILTERS, n_bins))
-
-    def _toeplitz(self, n_bins: int, n_values: int) -> Tensor:
-        """Weights of all values for each filter and bin, (N_FILTERS * n_bins, n_values); cached."""
-        key = (n_bins, n_values)
-        if key not in self._rows:
-            with torch.inference_mode(False), torch.no_grad():
-                self._rows = dict(list(self._rows.items())[-3:])
-                bins = torch.arange(n_values, device=self.weight.device)
-                back = bins[n_values - n_bins :, None] - bins  # (n_bins, n_values)
-                reach = self.weight.shape[1]
-                inside = (back >= 0) & (back < reach)
-                rows = self.weight[:, back.clamp(0, reach - 1)] * inside
-                self._rows[key] = rows.flatten(0, 1)
-        return self._rows[key]
-
-    def __getstate__(self) -> dict:
-        return self.__dict__ | {"_rows": {}}
+        n_bins = values.shape[1]
+        past, fading = decays(n_bins, tuple(self.log_decay), values.device)
+        rows = (self.weight[:, :, None] * past).flatten(0, 1)  # (N_FILTERS * n_bins, n_bins)
+        if n_bins == 1:
+            courses = values[:, None] * self.weight[:, :, None]
+        else:
+            courses = (rows @ values).unflatten(1, (N_FILTERS, n_bins))
+        return courses if before is None else torch.addcmul(courses, before, fading)
 
 
-def ever_seen(shown: Tensor, n_bins: int, reach: int) -> Tensor:
-    """Whether a neuron was visible in any of the last `reach` bins.
-
-    Parameters
-    ----------
-    shown : Tensor, shape (batch, n_before + n_bins, n_neurons)
-        1 where visible, else 0.
-    n_bins : int
-        Bins at the end to return.
-    reach : int
-        Bins to look at, the present one included.
+@functools.lru_cache(maxsize=8)
+def decays(
+    n_bins: int, log_decay: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Decay of values and of earlier courses until each bin; cached.
 
     Returns
     -------
-    Tensor, shape (batch, n_bins, n_neurons)
-        1 where it was, else 0.
+    past : Tensor, shape (n_filters, n_bins, n_bins)
+        From the bin of a value (last axis) to later ones; 0 to earlier ones.
+    fading : Tensor, shape (n_filters, n_bins, 1)
+        From the bin before the first one.
     """
-    if n_bins == 1:
-        return shown[:, -reach:].amax(1, keepdim=True)
-    total = shown.cumsum(1)
-    seen = total[:, -n_bins:].clone()
-    first = shown.shape[1] - n_bins  # of the bins to return
-    before = max(reach - first, 0)  # of these, bins all of whose past is within reach
-    if before < n_bins:
-        seen[:, before:] -= total[:, first + before - reach : first + n_bins - reach]
-    return (seen > 0.5).to(shown.dtype)
+    with torch.inference_mode(False):
+        bins = torch.arange(n_bins, device=device)
+        back = bins[:, None] - bins
+        rate = torch.tensor(log_decay, device=device)[:, None, None]
+        past = torch.exp(rate * back.clamp(min=0)) * (back >= 0)
+        return past, torch.exp(rate * (bins[:, None] + 1))
 
 
 class CausalSpatialAttention(nn.Module):

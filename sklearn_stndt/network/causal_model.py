@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from sklearn_stndt.network.causal import (
+    N_FILTERS,
     CausalMixing,
     CausalSpatialPart,
     CourseFilters,
     Memory,
-    ever_seen,
 )
 from sklearn_stndt.network.model import STNDT, NetworkOutput, NetworkSettings
-from sklearn_stndt.network.temporal import allowed_keys
+from sklearn_stndt.network.temporal import allowed_keys, visible_keys
 
 
 class CausalSTNDT(STNDT):
@@ -24,7 +24,7 @@ class CausalSTNDT(STNDT):
     It can be given a whole window, as in training, or the bins of a stream in parts of any length,
     with a `Memory` of the bins before; the log-rates are the same, except for rounding. Each layer
     attends to at most ``n_bins - 1`` bins back, or to its share of `context`. Spatial attention has
-    other weights in each bin, from the time courses of the last `n_bins` bins.
+    other weights in each bin, from time courses that weigh the past exponentially.
 
     Parameters
     ----------
@@ -80,10 +80,10 @@ class CausalSTNDT(STNDT):
                 shapes[f"{name} {i}"] = ((attention.n_heads,), back, attention.head_width)
         n_neurons = self.readout.out_features
         if self.settings.attention == "spatiotemporal":
-            names = ["shown", "courses"]
-            if self.mix_every is not None:
-                names += [f"courses {i}" for i in range(1, len(self.layers))]
-            shapes |= {name: ((), self.n_bins - 1, n_neurons) for name in names}
+            shapes["seen"] = ((), 1, n_neurons)
+            n_courses = 1 if self.mix_every is None else len(self.layers)
+            for i in range(n_courses):
+                shapes[f"courses {i}"] = ((N_FILTERS,), 1, n_neurons)
         return Memory(shapes, n_streams, longest, self.readout.weight.device)
 
     def advance(
@@ -112,7 +112,7 @@ class CausalSTNDT(STNDT):
         def extend(name: str, new: Tensor) -> Tensor:
             return memory.extend(name, new, n_kept)
 
-        output = self._run(entering, values, shown, False, memory.age, extend)
+        output = self._run(entering, values, shown, False, (memory.age, extend))
         memory.age += n_kept
         return output.log_rates
 
@@ -120,38 +120,39 @@ class CausalSTNDT(STNDT):
         entering, values = self.scaling(spikes, visible.to(spikes.dtype))
         embedded = [self.embed(entering).flatten(1)]  # (batch, n_bins * width)
         if self.mix_every is not None:
-            last = self.filters(values, 1)  # (batch, filters, 1, n_neurons)
+            last = self.filters(values)[:, :, -1:]  # (batch, filters, 1, n_neurons)
             embedded.append(self.mix_every.embed(last).flatten(1))
         return embedded
 
     def from_scaled(
         self, entering: Tensor, values: Tensor, shown: Tensor, return_attention: bool = False
     ) -> NetworkOutput:
-        return self._run(entering, values, shown, return_attention, None, lambda _, new: new)
+        return self._run(entering, values, shown, return_attention)
 
     def _run(
         self,
         entering: Tensor,
         values: Tensor,
         shown: Tensor,
-        return_attention: bool,
-        age: Tensor | None,
-        extend: Callable[[str, Tensor], Tensor],
+        return_attention: bool = False,
+        past: tuple[Tensor, Callable[[str, Tensor], Tensor]] | None = None,
     ) -> NetworkOutput:
-        """Output for a window, or, if `age` is given, for the next bins of streams of that age."""
-        n_bins = shown.shape[1]
+        """Output for a window, or for the next bins of streams.
+
+        `past` is the age of each stream and `Memory.extend`, for streams; None: a window.
+        """
         bin_visible = shown.amax(2, keepdim=True)  # (batch, n_bins, 1)
-        x = self.positions(self.embed(entering), age)  # (batch, n_bins, width)
-        x = self.drop_embedding(x)
+        x = self.positions(self.embed(entering), None if past is None else past[0])
+        x = self.drop_embedding(x)  # (batch, n_bins, width)
         temporal: list[Tensor] = []
         spatial: list[Tensor] = []
         readout, every, last = self.readout.weight, self.mix_every, self.mix_last
         factor = 0.0 if last is None else self.depth.draw_factor()
-        if every is not None or factor or (last is not None and age is not None):
-            all_shown, all_values = extend("shown", shown), extend("courses", values)
-            seen = ever_seen(all_shown, n_bins, self.n_bins)  # (batch, n_bins, n_neurons)
-            courses = self.filters(all_values, n_bins)  # (batch, filters, n_bins, n_neurons)
-        key_visible = extend("visible", bin_visible)  # (batch, n_keys, 1)
+        if every is not None or factor:
+            seen = self._seen(shown, past)
+            courses = self._courses(0, values, past)
+        if past is not None:
+            keys = visible_keys(past[1]("visible", bin_visible), shown.shape[1])
         layers: Any = zip(self.layers, self.bands, strict=True)
         for i, (layer, band) in enumerate(layers):
             of_layer = 0.0 if every is None else self.depth.draw_factor()
@@ -159,15 +160,14 @@ class CausalSTNDT(STNDT):
                 if i == 0:
                     tokens = every.embed(courses)
                 else:
-                    stream = every.input_of(i, x, bin_visible, readout)
-                    tokens = self.filters(extend(f"courses {i}", stream), n_bins)
+                    tokens = self._courses(i, every.input_of(i, x, bin_visible, readout), past)
                 tokens = every.normed(i, tokens)  # (batch, filters, n_bins, n_neurons)
-            if age is None:
+            if past is None:
                 allowed = allowed_keys(bin_visible[..., 0] > 0, band)
                 x, weights = layer(x, allowed, return_attention, band)
                 temporal.append(weights)
             else:
-                x = layer.advance(x, lambda name, new, i=i: extend(f"{name} {i}", new), key_visible)
+                x = layer.advance(x, lambda name, new, i=i: past[1](f"{name} {i}", new), keys)
             if of_layer:
                 x, weights = every(i, x, tokens, seen, readout, of_layer, return_attention)
                 spatial.append(weights)
@@ -178,3 +178,20 @@ class CausalSTNDT(STNDT):
         if not return_attention:
             temporal, spatial = [], []
         return self.read_out(x, bin_visible, temporal, spatial)
+
+    def _seen(self, shown: Tensor, past: Any) -> Tensor:
+        """1 for neurons that have been visible in a bin or before, (batch, n_bins, n_neurons)."""
+        seen = shown if shown.shape[1] == 1 else shown.cummax(1).values
+        if past is None:
+            return seen
+        seen = torch.maximum(seen, past[1]("seen", shown[:, :0]))
+        return past[1]("seen", seen)[:, 1:]
+
+    def _courses(self, i: int, values: Tensor, past: Any) -> Tensor:
+        """Time courses for layer i, (batch, filters, n_bins, n_neurons)."""
+        if past is None:
+            return self.filters(values)
+        name = f"courses {i}"
+        nothing = values[:, None, :0].expand(-1, N_FILTERS, -1, -1)
+        courses = self.filters(values, past[1](name, nothing))
+        return past[1](name, courses)[:, :, 1:]

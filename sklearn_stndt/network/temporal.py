@@ -160,7 +160,7 @@ class TemporalAttention(nn.Module):
         return self.out(attended), weights
 
     def advance(
-        self, x: Tensor, extend: Callable[[str, Tensor], Tensor], key_visible: Tensor
+        self, x: Tensor, extend: Callable[[str, Tensor], Tensor], keys: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Attend to the bins before, which are remembered, and to the present one.
 
@@ -171,8 +171,8 @@ class TemporalAttention(nn.Module):
         extend : callable
             Takes "keys" or "values" of these bins, (batch, n_heads, n_bins, head_width), and
             returns them after those of the bins before, (batch, n_heads, n_keys, head_width).
-        key_visible : Tensor, shape (batch, at least n_keys, 1)
-            1 for bins with a visible entry, else 0; the last ones are those of the keys.
+        keys : (Tensor, Tensor)
+            From `visible_keys`.
 
         Returns
         -------
@@ -183,14 +183,15 @@ class TemporalAttention(nn.Module):
         key, value = extend("keys", key), extend("values", value)
         n_bins, n_keys = query.shape[2], key.shape[2]
         distance, blocked = look_back(n_bins, n_keys - n_bins, x.device)
-        hidden = (1 - key_visible[:, -n_keys:, 0]) * -HIDDEN_SCORE  # (batch, n_keys)
-        bias = blocked + hidden[:, None, None]  # (batch, 1, n_bins, n_keys)
-        has_key = bias.amax(-1, keepdim=True) > -HIDDEN_SCORE / 2  # (batch, 1, n_bins, 1)
+        bias = keys[0][..., -n_keys:] + blocked  # (batch, 1, n_bins, n_keys)
+        has_key = keys[1]
+        if n_keys < keys[0].shape[-1]:  # a layer with a shorter reach
+            has_key = (bias.amax(-1) > -HIDDEN_SCORE / 2)[:, 0, :, None].to(x.dtype)
         if self.log_length is not None:
             bias = bias - distance * torch.exp(-self.log_length)[:, None, None]
-        scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width) + bias
-        attended = scores.softmax(-1) @ value * has_key  # queries without keys get zeros
-        return self.out(attended.transpose(1, 2).flatten(2))
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        # (batch, n_bins, inner); queries without keys get zeros
+        return self.out(attended.transpose(1, 2).flatten(2) * has_key)
 
     def _attend(
         self,
@@ -275,6 +276,31 @@ def look_back(n_bins: int, reach: int, device: torch.device) -> tuple[Tensor, Te
         return (distance * within).float(), (~within).float() * -HIDDEN_SCORE
 
 
+def visible_keys(visible: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
+    """Bias of keys, and whether a query has any, for `TemporalAttention.advance`.
+
+    Parameters
+    ----------
+    visible : Tensor, shape (batch, n_keys, 1)
+        1 for bins with a visible entry, else 0; the last `n_bins` are also queries.
+    n_bins : int
+        Number of queries.
+
+    Returns
+    -------
+    bias : Tensor, shape (batch, 1, 1, n_keys)
+        `-HIDDEN_SCORE` for hidden keys, else 0.
+    has_key : Tensor, shape (batch, n_bins, 1)
+        1 for queries with a visible key in reach, else 0.
+    """
+    bias = ((visible - 1) * HIDDEN_SCORE).mT[:, None]
+    n_keys = visible.shape[1]
+    if n_bins == 1:
+        return bias, visible.amax(1, keepdim=True)
+    reachable = (look_back(n_bins, n_keys - n_bins, visible.device)[1] == 0).to(visible.dtype)
+    return bias, (reachable @ visible).clamp(max=1)
+
+
 class Positions(nn.Module):
     """Learned position encoding of the first `n_bins` bins, added to the residual stream.
 
@@ -332,8 +358,8 @@ class TemporalLayer(nn.Module):
         return x + self.feed_forward(x), weights
 
     def advance(
-        self, x: Tensor, extend: Callable[[str, Tensor], Tensor], key_visible: Tensor
+        self, x: Tensor, extend: Callable[[str, Tensor], Tensor], keys: tuple[Tensor, Tensor]
     ) -> Tensor:
         """Update the residual stream of the next bins; parameters as in the attention."""
-        x = x + self.attention.advance(self.norm(x), extend, key_visible)
+        x = x + self.attention.advance(self.norm(x), extend, keys)
         return x + self.feed_forward(x)  # (batch, n_bins, d_model)
