@@ -75,11 +75,11 @@ class MaskedModellingNet(NeuralNet):
         causal network, nothing is.
         """
         if starts is None and self.module_.settings.causal:
-            starts = torch.full((len(windows),), windows.shape[1])
+            starts = torch.full((len(windows), 1), windows.shape[1])
         return self.objective.split(windows.to(self.device), starts)
 
     def forecast_starts(self, windows: Tensor, *, spread: bool) -> Tensor | None:
-        """First bins of the forecasts of a causal network; None: at the end of each window."""
+        """First bins of the forecasts of a causal network; None: of another one."""
         if not (self.module_.settings.causal and self.objective.forecast_bins):
             return None
         return self.objective.forecast_starts(len(windows), windows.shape[1], spread)

@@ -40,8 +40,8 @@ class ObjectiveSettings:
     heldout_neurons : tuple of int
         Indices of neurons that are always hidden.
     forecast_bins : int
-        Bins at the end of a window that are always hidden; of a causal network, bins anywhere in a
-        window, and hidden in training only.
+        Bins at the end of a window that are always hidden; of a causal network, in training only,
+        and as many anywhere in a window.
     contrastive_weight, temperature : float
         Weight of the contrastive loss between two further corrupted views, and its temperature.
     contrastive_at : {"encoder", "embedding"}
@@ -63,32 +63,38 @@ class ObjectiveSettings:
     temperature: float = 0.07
 
     def forecast_starts(self, n_windows: int, n_bins: int, spread: bool) -> Tensor:
-        """First bin of the forecast in each window of a causal network, shape (n_windows,).
+        """First bins of the forecasts in each window of a causal network, (n_windows, 2).
 
-        A causal network forecasts from any bin, so that the forecast is not at the end of each
-        window, but anywhere after its first bin: at random, or, if `spread`, at fixed bins that
-        are spread evenly.
+        A causal network forecasts from any bin. One forecast is at the end of the window, the other
+        anywhere after its first bin: at random, or, if `spread`, at fixed bins that are spread
+        evenly. Both are at the end if there is no room for two.
         """
-        n_choices = max(n_bins - self.forecast_bins, 1)
+        end = n_bins - self.forecast_bins
+        n_choices = end - self.forecast_bins
+        if n_choices < 1:
+            return torch.full((n_windows, 2), end)
         if spread:
             golden = 0.5 * (5**0.5 - 1)  # multiples of it, modulo 1, are spread evenly
             share = (torch.arange(1, n_windows + 1) * golden) % 1
         else:
             share = torch.rand(n_windows)
-        return 1 + (share * n_choices).long().clamp(max=n_choices - 1)
+        first = 1 + (share * n_choices).long().clamp(max=n_choices - 1)
+        return torch.stack([first, torch.full_like(first, end)], dim=1)
 
     def _in_forecast(self, n_bins: int, starts: Tensor | None) -> Tensor:
         """Whether a bin is to be forecast, (batch or 1, n_bins, 1)."""
         if starts is None:
-            starts = torch.tensor([n_bins - self.forecast_bins])
-        after = torch.arange(n_bins) - starts.cpu()[:, None]  # (batch or 1, n_bins)
-        return ((after >= 0) & (after < self.forecast_bins))[:, :, None]
+            starts = torch.tensor([[n_bins - self.forecast_bins]])
+        after = (
+            torch.arange(n_bins)[:, None] - starts.cpu()[:, None]
+        )  # (batch or 1, n_bins, 1 or 2)
+        return ((after >= 0) & (after < self.forecast_bins)).any(2, keepdim=True)
 
     def split(self, windows: Tensor, starts: Tensor | None = None) -> Batch:
         """Split windows, NaN where missing, into counts and masks of known and visible entries.
 
-        `starts`, of shape (batch,), are the first bins of the forecast; None: it is at the end of
-        each window.
+        `starts`, of shape (batch, n_forecasts), are the first bins of forecasts; None: there is one
+        at the end of each window.
         """
         known = ~torch.isnan(windows)  # (batch, n_bins, n_neurons)
         visible = known.clone()
