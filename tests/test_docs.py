@@ -10,7 +10,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 API = (ROOT / "docs" / "api" / "index.rst").read_text()
-PUBLIC = ("", ".datasets", ".inspection", ".metrics", ".plotting", ".presets", ".streaming")
+PUBLIC = (
+    "",
+    ".datasets",
+    ".export",
+    ".inspection",
+    ".metrics",
+    ".plotting",
+    ".presets",
+    ".streaming",
+)
 
 
 def public_names(module):

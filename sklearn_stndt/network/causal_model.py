@@ -181,7 +181,7 @@ class CausalSTNDT(STNDT):
 
     def _seen(self, shown: Tensor, past: Any) -> Tensor:
         """1 for neurons that have been visible in a bin or before, (batch, n_bins, n_neurons)."""
-        seen = shown if shown.shape[1] == 1 else shown.cummax(1).values
+        seen = shown if shown.shape[1] == 1 else shown.cumsum(1).clamp(max=1)
         if past is None:
             return seen
         seen = torch.maximum(seen, past[1]("seen", shown[:, :0]))

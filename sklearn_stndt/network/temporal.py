@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.dropped_attention import DroppedAttention, of_block, query_blocks
-from sklearn_stndt.network.layers import HIDDEN_SCORE, sinusoids
+from sklearn_stndt.network.layers import HIDDEN_SCORE, certainly, sinusoids
 
 LONGEST_WHOLE = 256  # bins up to which one call is faster than several within the band
 
@@ -56,8 +56,8 @@ def allowed_keys(bin_visible: Tensor, band: tuple[int, int] | None) -> Tensor | 
     Tensor of bool, shape (batch or 1, 1, n_bins or 1, n_bins), or None
         True where a query (row) may attend to a key (column); None: no restriction.
     """
-    everything_visible = bool(bin_visible.all())
-    if bool((bin_visible == bin_visible[:1]).all()):
+    everything_visible = certainly(bin_visible.all())
+    if certainly((bin_visible == bin_visible[:1]).all()):
         bin_visible = bin_visible[:1]  # one mask for all trials, as for forecast bins
     if band is None:
         return None if everything_visible else bin_visible[:, None, None, :]
@@ -136,7 +136,7 @@ class TemporalAttention(nn.Module):
         n_bins = n_keys = x.shape[1]
         has_key = bias = None
         if not return_weights and allowed is not None and allowed.shape[:3] == (1, 1, 1):
-            n_first = int(allowed.sum())
+            n_first = 0 if torch.compiler.is_compiling() else int(allowed.sum())
             if n_first and allowed[..., :n_first].all():
                 n_keys, allowed = n_first, None  # the usual case: only forecast bins are excluded
         if allowed is not None:
@@ -154,7 +154,7 @@ class TemporalAttention(nn.Module):
             weights = None
         else:
             attended, weights = self._attend(qkv, bias, band, n_keys, return_weights)
-        if has_key is not None and not has_key.all():  # queries without keys get zeros
+        if has_key is not None and not certainly(has_key.all()):  # queries without keys get zeros
             attended = attended * has_key[:, 0].to(x.dtype)  # (batch, n_bins, inner)
             weights = None if weights is None else weights * has_key
         return self.out(attended), weights
