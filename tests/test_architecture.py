@@ -13,6 +13,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 # from the top: a part imports from lower lines, or from itself
 LAYERS = [
     {"__init__"},
+    {"live"},
     {"export", "plotting", "streaming"},
     {"ensemble", "inspection"},
     {"estimator"},

@@ -15,6 +15,7 @@ PUBLIC = (
     ".datasets",
     ".export",
     ".inspection",
+    ".live",
     ".metrics",
     ".plotting",
     ".presets",
