@@ -53,7 +53,7 @@ def find_rates(estimator: Any) -> tuple[list[Any], Any]:
     """
     found = _find(estimator)
     if found is not None:
-        return found
+        return found[:2]
     foreign = estimator
     while not hasattr(foreign, "transform"):
         inner = _inside(foreign)
@@ -89,6 +89,25 @@ def rate_estimator(estimator: Any) -> tuple[list[Any], Any]:
         If there is no such estimator.
     sklearn.exceptions.NotFittedError
         Before fit.
+    """
+    return rate_steps(estimator)[:2]
+
+
+def rate_steps(estimator: Any) -> tuple[list[Any], Any, list[Any]]:
+    """Find the estimator of this package that infers rates, and the steps before and after it.
+
+    Parameters
+    ----------
+    estimator
+        As for `rate_estimator`, with the same errors.
+
+    Returns
+    -------
+    before : list of transformers
+        Transformers that X passes through first.
+    source : STNDTEstimator or BaggingEnsemble
+    after : list of estimators
+        Steps that rates pass through, such as a decoder.
     """
     found = _find(estimator)
     if found is None:
@@ -134,9 +153,9 @@ def infer_rates(estimator: Any, X: Any, groups: ArrayLike | None = None) -> NDAr
         return np.asarray(as_array(source.transform(X, **groups_keyword(X, groups))))
 
 
-def _find(estimator: Any) -> tuple[list[Any], Any] | None:
+def _find(estimator: Any) -> tuple[list[Any], Any, list[Any]] | None:
     if isinstance(estimator, RateMixin):
-        return [], estimator
+        return [], estimator, []
     inner = _inside(estimator)
     if inner is not None:
         return _find(inner)
@@ -145,7 +164,7 @@ def _find(estimator: Any) -> tuple[list[Any], Any] | None:
         for i, step in reversed(list(enumerate(steps))):
             found = _find(step)
             if found is not None:
-                return steps[:i] + found[0], found[1]
+                return steps[:i] + found[0], found[1], found[2] + steps[i + 1 :]
     return None
 
 

@@ -26,6 +26,7 @@ from sklearn_stndt._validation import (
     warn_of_divergence,
     warn_of_interruption,
 )
+from sklearn_stndt.inference.causal import infer_causal
 from sklearn_stndt.inference.rates import infer
 from sklearn_stndt.training.checkpointing import open_checkpoint
 from sklearn_stndt.training.fitting import prepare, train
@@ -37,7 +38,7 @@ from sklearn_stndt.training.settings import (
     resolve,
 )
 from sklearn_stndt.windows.out_of_core import empty_rates
-from sklearn_stndt.windows.segments import as_segments, before_forecast
+from sklearn_stndt.windows.segments import as_segments, before_forecast, before_hidden
 
 
 class STNDTEstimator(RateTransformer):
@@ -67,8 +68,11 @@ class STNDTEstimator(RateTransformer):
         STNDT, or NDT, which has no attention over neurons and is faster.
     context : (int, int) or None, default=None
         Bins back and ahead that may influence a bin by temporal attention, through all layers
-        together, within a window. None: the whole window. ``(back, 0)`` is not causal across
-        windows, because they overlap and are blended.
+        together, within a window. None: the whole window. ``(back, 0)`` does not make rates causal,
+        see `causal`.
+    causal : bool, default=False
+        Infer the rate of each bin from this bin and earlier ones alone, as in a closed loop
+        (:class:`~sklearn_stndt.streaming.RateStream`). Bins ahead in `context` are not used.
     local_attention : bool, default=True
         Penalise attention between distant bins, with learned length scales, so that each temporal
         head starts as a smoothing kernel. False: as published.
@@ -95,7 +99,9 @@ class STNDTEstimator(RateTransformer):
         Neurons that are always hidden from the input and always predicted (co-smoothing): a number
         or a fraction to be drawn at random, indices, or a boolean mask.
     forecast_bins : int, default=0
-        Bins at the end of each window that are always hidden and always predicted.
+        Bins at the end of each window that are always hidden and always predicted. With `causal`,
+        this holds in training only, and as many bins anywhere in a window are hidden and predicted
+        too, so that the network forecasts from any bin.
     contrastive_weight : float, default=0.0
         Weight of a contrastive loss between two additional corrupted views of each window.
     contrastive_at : {"encoder", "embedding"}, default="encoder"
@@ -200,6 +206,12 @@ class STNDTEstimator(RateTransformer):
     Every entry of X (one neuron in one bin) that is NaN is hidden from the network: neurons, bins,
     the padding of short trials, artefacts. Rates are inferred for hidden entries too.
 
+    With ``causal=True``, each trial, and each run of rows of one group, is a stream that begins
+    with its first bin. Every layer reaches back by up to one window, or by its share of `context`,
+    and rates do not depend on any division of a recording into windows. If the data of fit are
+    several trials, none longer than the window, the network knows how long ago a trial began, up to
+    the length of the window; otherwise it does not.
+
     References
     ----------
     .. [1] T. Le, E. Shlizerman, "STNDT: Modeling neural population activity with a spatiotemporal
@@ -231,6 +243,7 @@ class STNDTEstimator(RateTransformer):
         "dropout_rates": [Interval(Real, 0, 1, closed="left"), None],
         "attention": [StrOptions({"spatiotemporal", "temporal"})],
         "context": ["array-like", None],
+        "causal": ["boolean"],
         "local_attention": ["boolean"],
         "spatial_layers": [StrOptions({"last", "all"})],
         "stochastic_depth": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
@@ -287,6 +300,7 @@ class STNDTEstimator(RateTransformer):
         dropout_rates=None,
         attention="spatiotemporal",
         context=None,
+        causal=False,
         local_attention=True,
         spatial_layers="last",
         stochastic_depth="auto",
@@ -334,6 +348,7 @@ class STNDTEstimator(RateTransformer):
         self.dropout_rates = dropout_rates
         self.attention = attention
         self.context = context
+        self.causal = causal
         self.local_attention = local_attention
         self.spatial_layers = spatial_layers
         self.stochastic_depth = stochastic_depth
@@ -433,7 +448,7 @@ class STNDTEstimator(RateTransformer):
         data = prepare(
             segments,
             window=self.window_,
-            forecast_bins=self.forecast_bins,
+            forecast_bins=0 if self.causal else self.forecast_bins,
             validation_fraction=self.validation_fraction if self.early_stopping else None,
             seed=seed,
         )
@@ -489,8 +504,8 @@ class STNDTEstimator(RateTransformer):
         Parameters
         ----------
         X : array-like of shape (n_trials, n_bins_before, n_neurons) or (n_bins_before, n_neurons)
-            Spikes per bin; only the last bins that fit into the window are used, and none before
-            a gap in the clock of X.
+            Spikes per bin; only the last bins that fit into the window are used, or, with
+            `causal`, those that the network reaches, and none before a gap in the clock of X.
         n_bins : int
             Bins to forecast, fewer than the window has. Fit with ``forecast_bins=n_bins``; bins
             beyond those trained are unreliable, and raise a warning.
@@ -507,6 +522,9 @@ class STNDTEstimator(RateTransformer):
             counts = counts[parts == parts[-1]]
         trained = self.settings_.objective.forecast_bins
         check_forecast(n_bins, self.window_, trained)
+        if self.settings_.network.causal:
+            rates = self._infer(before_hidden(counts, n_bins), None)
+            return continued(X, rates[..., -n_bins:, :])
         n_tail = max(n_bins, trained)
         rates = self._infer(before_forecast(counts, self.window_, n_tail), None)
         start = self.window_ - n_tail
@@ -516,5 +534,6 @@ class STNDTEstimator(RateTransformer):
         segments = as_segments(X, check_groups(X, groups))
         rates = empty_rates(X)
         out = rates.reshape(segments.rows.shape)
-        infer(self.net_, segments, self.window_, self.n_threads, self.precision, out)
+        infer_any = infer_causal if self.settings_.network.causal else infer
+        infer_any(self.net_, segments, self.window_, self.n_threads, self.precision, out)
         return rates

@@ -13,7 +13,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 # from the top: a part imports from lower lines, or from itself
 LAYERS = [
     {"__init__"},
-    {"plotting"},
+    {"live"},
+    {"export", "plotting", "streaming"},
     {"ensemble", "inspection"},
     {"estimator"},
     {"_base", "decoding", "presets"},

@@ -10,7 +10,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 API = (ROOT / "docs" / "api" / "index.rst").read_text()
-PUBLIC = ("", ".datasets", ".inspection", ".metrics", ".plotting", ".presets")
+PUBLIC = (
+    "",
+    ".datasets",
+    ".export",
+    ".inspection",
+    ".live",
+    ".metrics",
+    ".plotting",
+    ".presets",
+    ".streaming",
+)
 
 
 def public_names(module):

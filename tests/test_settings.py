@@ -189,6 +189,7 @@ OTHER = {
     "dropout_rates": 0.13,
     "attention": "temporal",
     "context": np.array([3, 2]),
+    "causal": True,
     "local_attention": False,
     "spatial_layers": "all",
     "stochastic_depth": 0.2,

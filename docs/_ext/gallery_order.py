@@ -7,6 +7,7 @@ EXAMPLES = [
     "plot_rates_and_psths.py",
     "plot_decode_velocity.py",
     "plot_decode_position.py",
+    "plot_live.py",
     "plot_demo.py",
     "plot_ensemble.py",
     "plot_neuron_importance.py",

@@ -1,5 +1,6 @@
 """The network in pure torch: model, temporal, spatial and population parts, likelihood, losses."""
 
+from sklearn_stndt.network.causal_model import CausalSTNDT
 from sklearn_stndt.network.losses import (
     group_sizes,
     info_nce,
@@ -12,6 +13,7 @@ from sklearn_stndt.network.model import STNDT, NetworkOutput, NetworkSettings
 __all__ = [
     "N_FOLDS",
     "STNDT",
+    "CausalSTNDT",
     "NetworkOutput",
     "NetworkSettings",
     "corrupt",

@@ -7,6 +7,16 @@ from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
 
+HIDDEN_SCORE = 1e6  # subtracted from scores of hidden bins and neurons: exp(-1e6) is 0
+
+
+def certainly(condition: Tensor) -> bool:
+    """Whether a condition holds that merely allows a faster way.
+
+    False while the network is exported, when there are no values yet.
+    """
+    return not torch.compiler.is_compiling() and bool(condition)
+
 
 def sinusoids(n_positions: int, width: int) -> Tensor:
     """Sinusoidal position encoding, shape (n_positions, width), for any width."""

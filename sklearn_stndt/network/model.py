@@ -51,6 +51,9 @@ class NetworkSettings:
         Square roots of counts, centred per neuron and scaled by a common factor or by each
         neuron's standard deviation; or, as published, counts times sqrt(n_neurons), with hidden
         entries 0.
+    causal : bool
+        Whether log-rates of a bin depend on this bin and earlier ones alone; then the network is
+        a `CausalSTNDT`.
     """
 
     n_layers: int = 3
@@ -68,6 +71,7 @@ class NetworkSettings:
     n_spatial_heads: int = 1
     d_spatial: int | None = 16
     input_scaling: str = "sqrt"
+    causal: bool = False
 
 
 class NetworkOutput(NamedTuple):
@@ -108,6 +112,8 @@ class STNDT(nn.Module):
         All other settings; None: the defaults of NetworkSettings.
     likelihood : str, default="poisson"
         Distribution of the counts, a name in `LIKELIHOODS`.
+    n_positions : int or None, default=None
+        Bins that have a position of their own, later ones have that of the last; None: all.
     **changes
         Settings that override those in `settings`.
 
@@ -118,6 +124,9 @@ class STNDT(nn.Module):
     population activity with Neural Data Transformers", 2021.
     """
 
+    mixing: type[nn.Module] = SpatialMixing  # spatial attention after the last layer
+    spatial_part: type[nn.Module] = PublishedSpatialPart  # and in every layer
+
     def __init__(
         self,
         n_neurons: int,
@@ -125,6 +134,7 @@ class STNDT(nn.Module):
         settings: NetworkSettings | None = None,
         *,
         likelihood: str = "poisson",
+        n_positions: int | None = None,
         **changes: Any,
     ):
         super().__init__()
@@ -133,7 +143,7 @@ class STNDT(nn.Module):
         self.bands = layer_bands(s.context, s.n_layers)
         self.scaling = InputScaling(n_neurons, s.input_scaling)
         # the order of parameters affects the rounding of the gradient norm used for clipping
-        self.positions = Positions(n_bins, width)
+        self.positions = Positions(n_positions or n_bins, width)
         self.embed = nn.Linear(n_neurons, width)
         self.drop_embedding = Dropout(s.dropout_embedding)
         local_bins = n_bins if s.local_attention else None
@@ -143,8 +153,8 @@ class STNDT(nn.Module):
             for _ in range(s.n_layers)
         )
         self.depth = StochasticDepth(s.stochastic_depth)
-        self.mix_last: SpatialMixing | None = None
-        self.mix_every: PublishedSpatialPart | None = None
+        self.mix_last: Any = None
+        self.mix_every: Any = None
         if s.attention == "spatiotemporal":
             spatial: dict[str, Any] = {
                 "d_model": s.d_model,
@@ -153,9 +163,9 @@ class STNDT(nn.Module):
                 "dropout": s.dropout,
             }
             if s.spatial_layers == "last":
-                self.mix_last = SpatialMixing(n_neurons, n_bins, **spatial)
+                self.mix_last = self.mixing(n_neurons, n_bins, **spatial)
             else:
-                self.mix_every = PublishedSpatialPart(
+                self.mix_every = self.spatial_part(
                     n_neurons,
                     n_bins,
                     n_layers=s.n_layers,
@@ -266,10 +276,26 @@ class STNDT(nn.Module):
             mixed, weights = self.mix_last(x, values.transpose(1, 2), neuron_visible, readout)
             x = torch.add(x, mixed, alpha=factor)
             spatial.append(weights)
-        seen = bin_visible[:, :, None].to(x.dtype)  # (batch, n_bins, 1)
+        if not return_attention:
+            temporal, spatial = [], []
+        return self.read_out(x, bin_visible[:, :, None], temporal, spatial)
+
+    def read_out(
+        self, x: Tensor, bin_visible: Tensor, temporal: list[Tensor], spatial: list[Tensor]
+    ) -> NetworkOutput:
+        """Output of the network from its residual stream and its attention weights.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_bins, width)
+            Residual stream.
+        bin_visible : Tensor, shape (batch, n_bins, 1)
+            Whether a bin has a visible entry.
+        temporal, spatial : list of Tensor
+            As in `NetworkOutput`.
+        """
+        seen = bin_visible.to(x.dtype)
         encoded = (x * seen).sum(1) / seen.sum(1).clamp(min=1)  # (batch, width)
         log_rates = self.readout(self.drop_rates(self.norm(x)))  # (batch, n_bins, n_neurons)
         log_rates = self.likelihood.limit(self.smoothing(log_rates))
-        if not return_attention:
-            temporal, spatial = [], []
         return NetworkOutput(log_rates, encoded, temporal, spatial)

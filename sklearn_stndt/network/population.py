@@ -65,7 +65,8 @@ class InputScaling(nn.Module):
             values = spikes / self.scale
             return values, values
         # square roots in a form that is ten times as fast on a CPU where counts are 0
-        roots = spikes * (spikes + 1e-30).rsqrt()
+        exported = torch.compiler.is_compiling()  # other software may round 1e-30 to 0
+        roots = spikes.sqrt() if exported else spikes * (spikes + 1e-30).rsqrt()
         values = (roots - self.center) / self.scale * shown
         return torch.addcmul(values, 1 - shown, self.token), values
 

@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
-from sklearn_stndt.network.layers import sinusoids
+from sklearn_stndt.network.layers import HIDDEN_SCORE, sinusoids
 from sklearn_stndt.network.population import FromNeurons
-
-HIDDEN_SCORE = 1e6  # subtracted from scores of hidden neurons: exp(-1e6) is 0
 
 
 class SpatialAttention(nn.Module):
@@ -82,7 +80,7 @@ class CourseNorm(nn.Module):
 
     def forward(self, courses: Tensor, bin_visible: Tensor) -> Tensor:
         # courses (batch, n_neurons, n_bins), bin_visible (batch, n_bins)
-        n_first = int(bin_visible[0].sum())
+        n_first = 0 if torch.compiler.is_compiling() else int(bin_visible[0].sum())
         if n_first and bin_visible[:, :n_first].all() and not bin_visible[:, n_first:].any():
             # the usual case: only forecast bins are hidden, so a single kernel suffices
             gain, shift = self.gain[:n_first], self.shift[:n_first]
@@ -95,8 +93,8 @@ class CourseNorm(nn.Module):
         return (centred * torch.rsqrt(variance + 1e-5) * self.gain + self.shift) * seen
 
 
-class SpatialMixing(nn.Module):
-    r"""Spatial attention weights, applied to the residual stream: :math:`A_S Z_T^T`.
+class Mixing(nn.Module):
+    """Base class of parts that apply spatial attention weights to the residual stream.
 
     With one channel per neuron, the stream is mixed directly. With any other width, it is mapped to
     neuron space by the weights of the readout, so that deviations of log-rates are mixed, and back
@@ -114,15 +112,29 @@ class SpatialMixing(nn.Module):
         dropout: float,
     ):
         super().__init__()
-        width = n_bins if d_spatial is None else d_spatial
         self.norm = nn.LayerNorm(n_neurons if d_model is None else d_model)
-        self.attention = SpatialAttention(n_bins, n_heads, width, dropout)
+        self.attention = self.make_attention(n_bins, n_heads, d_spatial, dropout)
         self.drop = Dropout(dropout)
         self.from_neurons = None if d_model is None else FromNeurons(n_neurons, d_model)
+
+    def make_attention(
+        self, n_bins: int, n_heads: int, width: int | None, dropout: float
+    ) -> nn.Module:
+        """Attention between neurons, whose weights are applied."""
+        raise NotImplementedError
 
     def to_neurons(self, x: Tensor, readout: Tensor) -> Tensor:
         """Residual stream in neuron space, (batch, n_bins, n_neurons)."""
         return x if self.from_neurons is None else F.linear(x, readout)
+
+
+class SpatialMixing(Mixing):
+    r"""Spatial attention weights, applied to the residual stream: :math:`A_S Z_T^T`."""
+
+    def make_attention(
+        self, n_bins: int, n_heads: int, width: int | None, dropout: float
+    ) -> nn.Module:
+        return SpatialAttention(n_bins, n_heads, n_bins if width is None else width, dropout)
 
     def forward(
         self, x: Tensor, courses: Tensor, neuron_visible: Tensor, readout: Tensor

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.dropped_attention import DroppedAttention, of_block, query_blocks
-from sklearn_stndt.network.layers import sinusoids
+from sklearn_stndt.network.layers import HIDDEN_SCORE, certainly, sinusoids
 
 LONGEST_WHOLE = 256  # bins up to which one call is faster than several within the band
 
@@ -56,8 +56,8 @@ def allowed_keys(bin_visible: Tensor, band: tuple[int, int] | None) -> Tensor | 
     Tensor of bool, shape (batch or 1, 1, n_bins or 1, n_bins), or None
         True where a query (row) may attend to a key (column); None: no restriction.
     """
-    everything_visible = bool(bin_visible.all())
-    if bool((bin_visible == bin_visible[:1]).all()):
+    everything_visible = certainly(bin_visible.all())
+    if certainly((bin_visible == bin_visible[:1]).all()):
         bin_visible = bin_visible[:1]  # one mask for all trials, as for forecast bins
     if band is None:
         return None if everything_visible else bin_visible[:, None, None, :]
@@ -136,7 +136,7 @@ class TemporalAttention(nn.Module):
         n_bins = n_keys = x.shape[1]
         has_key = bias = None
         if not return_weights and allowed is not None and allowed.shape[:3] == (1, 1, 1):
-            n_first = int(allowed.sum())
+            n_first = 0 if torch.compiler.is_compiling() else int(allowed.sum())
             if n_first and allowed[..., :n_first].all():
                 n_keys, allowed = n_first, None  # the usual case: only forecast bins are excluded
         if allowed is not None:
@@ -154,10 +154,44 @@ class TemporalAttention(nn.Module):
             weights = None
         else:
             attended, weights = self._attend(qkv, bias, band, n_keys, return_weights)
-        if has_key is not None and not has_key.all():  # queries without keys get zeros
+        if has_key is not None and not certainly(has_key.all()):  # queries without keys get zeros
             attended = attended * has_key[:, 0].to(x.dtype)  # (batch, n_bins, inner)
             weights = None if weights is None else weights * has_key
         return self.out(attended), weights
+
+    def advance(
+        self, x: Tensor, extend: Callable[[str, Tensor], Tensor], keys: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Attend to the bins before, which are remembered, and to the present one.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_bins, d_model)
+            Residual stream of the next bins, normalised.
+        extend : callable
+            Takes "keys" or "values" of these bins, (batch, n_heads, n_bins, head_width), and
+            returns them after those of the bins before, (batch, n_heads, n_keys, head_width).
+        keys : (Tensor, Tensor)
+            From `visible_keys`.
+
+        Returns
+        -------
+        Tensor, shape (batch, n_bins, d_model)
+        """
+        qkv = self.query_key_value(x).unflatten(2, (3, self.n_heads, self.head_width))
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (batch, n_heads, n_bins, head_width)
+        key, value = extend("keys", key), extend("values", value)
+        n_bins, n_keys = query.shape[2], key.shape[2]
+        distance, blocked = look_back(n_bins, n_keys - n_bins, x.device)
+        bias = keys[0][..., -n_keys:] + blocked  # (batch, 1, n_bins, n_keys)
+        has_key = keys[1]
+        if n_keys < keys[0].shape[-1]:  # a layer with a shorter reach
+            has_key = (bias.amax(-1) > -HIDDEN_SCORE / 2)[:, 0, :, None].to(x.dtype)
+        if self.log_length is not None:
+            bias = bias - distance * torch.exp(-self.log_length)[:, None, None]
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        # (batch, n_bins, inner); queries without keys get zeros
+        return self.out(attended.transpose(1, 2).flatten(2) * has_key)
 
     def _attend(
         self,
@@ -224,15 +258,75 @@ def distances(n_bins: int, device: torch.device) -> Tensor:
         return (bins[:, None] - bins).abs()
 
 
+@functools.lru_cache(maxsize=8)
+def look_back(n_bins: int, reach: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Distances from each of `n_bins` bins to these and to the `reach` bins before; cached.
+
+    Returns
+    -------
+    distance : Tensor, shape (n_bins, reach + n_bins)
+        Bins from a key (column) to a query (row); 0 where the key is out of reach.
+    blocked : Tensor, same shape
+        `-HIDDEN_SCORE` where the key is later than the query, or out of reach; else 0.
+    """
+    with torch.inference_mode(False):
+        bins = torch.arange(reach + n_bins, device=device)
+        distance = reach + bins[:n_bins, None] - bins
+        within = (distance >= 0) & (distance <= reach)
+        return (distance * within).float(), (~within).float() * -HIDDEN_SCORE
+
+
+def visible_keys(visible: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
+    """Bias of keys, and whether a query has any, for `TemporalAttention.advance`.
+
+    Parameters
+    ----------
+    visible : Tensor, shape (batch, n_keys, 1)
+        1 for bins with a visible entry, else 0; the last `n_bins` are also queries.
+    n_bins : int
+        Number of queries.
+
+    Returns
+    -------
+    bias : Tensor, shape (batch, 1, 1, n_keys)
+        `-HIDDEN_SCORE` for hidden keys, else 0.
+    has_key : Tensor, shape (batch, n_bins, 1)
+        1 for queries with a visible key in reach, else 0.
+    """
+    bias = ((visible - 1) * HIDDEN_SCORE).mT[:, None]
+    n_keys = visible.shape[1]
+    if n_bins == 1:
+        return bias, visible.amax(1, keepdim=True)
+    reachable = (look_back(n_bins, n_keys - n_bins, visible.device)[1] == 0).to(visible.dtype)
+    return bias, (reachable @ visible).clamp(max=1)
+
+
 class Positions(nn.Module):
-    """Learned position encoding of each bin of the window, added to the residual stream."""
+    """Learned position encoding of the first `n_bins` bins, added to the residual stream.
+
+    Later bins have the position of the last of them.
+    """
 
     def __init__(self, n_bins: int, width: int):
         super().__init__()
         self.weight = nn.Parameter(0.5 * sinusoids(n_bins, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.weight  # (batch, n_bins, width)
+    def forward(self, x: Tensor, age: Tensor | None = None) -> Tensor:
+        """Add the encoding.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_bins, width)
+            Residual stream.
+        age : Tensor of int, shape (batch,), default=None
+            Position of the first bin of each stream; None: 0.
+        """
+        if age is None and x.shape[1] == len(self.weight):
+            return x + self.weight
+        position = torch.arange(x.shape[1], device=x.device)
+        if age is not None:
+            position = age[:, None] + position  # (batch, n_bins)
+        return x + self.weight[position.clamp(max=len(self.weight) - 1)]
 
 
 class TemporalLayer(nn.Module):
@@ -262,3 +356,10 @@ class TemporalLayer(nn.Module):
         attended, weights = self.attention(self.norm(x), allowed, return_weights, band)
         x = x + self.drop(attended)  # (batch, n_bins, d_model)
         return x + self.feed_forward(x), weights
+
+    def advance(
+        self, x: Tensor, extend: Callable[[str, Tensor], Tensor], keys: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Update the residual stream of the next bins; parameters as in the attention."""
+        x = x + self.attention.advance(self.norm(x), extend, keys)
+        return x + self.feed_forward(x)  # (batch, n_bins, d_model)

@@ -26,7 +26,7 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     A network that reads the counts of a bin passes a part of their noise on to the rates of that
     bin; a Gaussian along bins removes it. Its width is the smallest in `WIDTHS` whose likelihood of
     hidden entries is within one standard error, over windows, of the highest. There is no smoothing
-    if `context` limits the bins that influence a rate.
+    if `context` or `causal` limits the bins that influence a rate.
 
     Log-rates of a network trained on few trials also deviate further from the mean than unseen
     spikes support. One gain g for held-in and one for held-out neurons,
@@ -50,7 +50,8 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     module: STNDT = net.module_
     module.smoothing.width.zero_()
     predictions, windows = _predictions(net, validation)
-    if module.settings.context is None and (predictions.spikes * predictions.scored).any():
+    free = module.settings.context is None and not module.settings.causal
+    if free and (predictions.spikes * predictions.scored).any():
         width, log_rates = _smoothed(predictions, windows, module.likelihood)
         module.smoothing.width.fill_(width)
         predictions = predictions._replace(log_rates=log_rates)
@@ -106,8 +107,10 @@ def _predictions(net: MaskedModellingNet, windows: Windows) -> tuple[_Prediction
     collected, rows = [], []
     for start in range(0, n_windows, size):
         indices = np.arange(start, min(start + size, n_windows))
-        batch = net.split_visible(windows.__getitems__(indices)[0])
-        for scored in net.objective.calibration_sets(batch):
+        counts = windows.__getitems__(indices)[0]
+        starts = net.forecast_starts(counts, spread=True)
+        batch = net.split_visible(counts, starts)
+        for scored in net.objective.calibration_sets(batch, starts):
             log_rates = net.module_(batch.spikes, batch.visible & ~scored).log_rates
             parts = (log_rates, batch.spikes, batch.known, scored)
             collected.append([part.cpu() for part in parts])

@@ -55,12 +55,16 @@ class TrainingData:
         Bins of training data.
     statistics : Statistics
         Statistics of all data.
+    whole_trials : bool
+        Whether the data are several trials, none longer than a window, so that each window begins
+        with a trial.
     """
 
     windows: Windows
     validation: Windows | None
     n_bins: int
     statistics: Statistics
+    whole_trials: bool = False
 
     @property
     def size(self) -> DataSize:
@@ -91,7 +95,7 @@ def prepare(
     window : int
         Bins of a window.
     forecast_bins : int
-        Bins at the end of a window that are always hidden.
+        Bins at the end of a window that are always hidden; 0 for a causal network.
     validation_fraction : float or None
         Share to set aside; None: no validation.
     seed : int
@@ -108,6 +112,7 @@ def prepare(
     """
     statistics = known_statistics(segments.rows)
     segments = segments.without_padding(window)
+    whole_trials = len(segments.starts) > 1 and segments.longest <= window
     training, validation = segments, None
     if validation_fraction is not None:
         parts = split(segments, window, validation_fraction, np.random.RandomState(seed))
@@ -117,6 +122,7 @@ def prepare(
         validation=None if validation is None else cut(validation, window, window - forecast_bins),
         n_bins=training.n_bins,
         statistics=statistics,
+        whole_trials=whole_trials,
     )
 
 
@@ -167,13 +173,19 @@ def _train(
     with isolated_torch(
         training.n_threads, training.random_state, training.device, training.precision
     ):
+        n_positions = None
+        if settings.network.causal and not data.whole_trials:
+            n_positions = 1  # windows of a recording begin anywhere, so positions mean nothing
+        if settings.network.causal and previous is not None:
+            n_positions = len(previous.module_.positions.weight)
         net = build_net(
             settings,
             size.n_neurons,
             data.windows,
             data.validation,
-            data.statistics.mean,
-            checkpoint,
+            mean_counts=data.statistics.mean,
+            checkpoint=checkpoint,
+            n_positions=n_positions,
         )
         net.initialize()
         if torch.device(training.device).type == "cpu" and isinstance(net.module_, STNDT):

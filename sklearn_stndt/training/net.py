@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, RandomSampler
 from sklearn_stndt.network import (
     N_FOLDS,
     STNDT,
+    CausalSTNDT,
     corrupt,
     draw_mask,
     group_sizes,
@@ -79,9 +80,21 @@ class MaskedModellingNet(NeuralNet):
         self.objective = objective
         self.n_scored_folds = n_scored_folds
 
-    def split_visible(self, windows: Tensor) -> Batch:
-        """Split windows, NaN where missing, into counts and masks of known and visible entries."""
-        return self.objective.split(windows.to(self.device))
+    def split_visible(self, windows: Tensor, starts: Tensor | None = None) -> Batch:
+        """Split windows, NaN where missing, into counts and masks of known and visible entries.
+
+        `starts` as in `ObjectiveSettings.split`; None: the end of a window is hidden, or, in a
+        causal network, nothing is.
+        """
+        if starts is None and self.module_.settings.causal:
+            starts = torch.full((len(windows), 1), windows.shape[1])
+        return self.objective.split(windows.to(self.device), starts)
+
+    def forecast_starts(self, windows: Tensor, *, spread: bool) -> Tensor | None:
+        """First bins of the forecasts of a causal network; None: of another one."""
+        if not (self.module_.settings.causal and self.objective.forecast_bins):
+            return None
+        return self.objective.forecast_starts(len(windows), windows.shape[1], spread)
 
     def contrast(self, spikes: Tensor, visible: Tensor) -> Tensor:
         """Contrastive loss between two corrupted views of (batch, n_bins, n_neurons), shape ()."""
@@ -108,14 +121,16 @@ class MaskedModellingNet(NeuralNet):
         """Mask entries, run the forward pass, and backpropagate the loss of the hidden entries."""
         self._set_training(True)
         objective = self.objective
-        spikes, known, visible = self.split_visible(batch[0])
+        starts = self.forecast_starts(batch[0], spread=False)
+        spikes, known, visible = self.split_visible(batch[0], starts)
         # in micro-batches: activations of one are freed before those of the next are computed
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
         ratios, largest = (objective.token_ratio, objective.random_ratio), spikes.max()
         masks = [draw_mask(part, objective.mask_ratio) for part in visible.split(size)]
+        of_parts = [None] * len(masks) if starts is None else starts.split(size)
         groups: list[tuple[Tensor, Tensor | None, Tensor | None]] = [
-            (masked, *objective.always_hidden(part))
-            for masked, part in zip(masks, known.split(size), strict=True)
+            (masked, *objective.always_hidden(part, first))
+            for masked, part, first in zip(masks, known.split(size), of_parts, strict=True)
         ]
         totals = torch.stack([group_sizes(*group) for group in groups]).sum(0)
         nll, log_rates = torch.zeros((), device=spikes.device), []
@@ -141,9 +156,10 @@ class MaskedModellingNet(NeuralNet):
     def validation_step(self, batch, **fit_params) -> dict[str, Any]:
         """Score held-out neurons and forecast, or, without held-out neurons, each fold in turn."""
         self._set_training(False)
-        split = self.split_visible(batch[0])
+        starts = self.forecast_starts(batch[0], spread=True)
+        split = self.split_visible(batch[0], starts)
         spikes, visible = split.spikes, split.visible
-        hidden = self.objective.validation_sets(split, self.n_scored_folds)
+        hidden = self.objective.validation_sets(split, self.n_scored_folds, starts)
         nll = torch.zeros(len(spikes))  # of each window
         n_spikes, n_entries = torch.zeros(2, spikes.shape[2])
         # several folds per forward pass, since few windows would underuse the processor
@@ -197,6 +213,7 @@ def build_net(
     validation: Windows | None,
     mean_counts: NDArray | None = None,
     checkpoint: TrainingCheckpoint | None = None,
+    n_positions: int | None = None,
 ) -> MaskedModellingNet:
     """Build the net with learning rate schedule, gradient clipping, early stopping and progress.
 
@@ -214,6 +231,8 @@ def build_net(
         Mean counts, with which a training that diverges is compared.
     checkpoint : TrainingCheckpoint, default=None
         File from which to continue, and to write; None: none.
+    n_positions : int or None, default=None
+        Bins of a window that have a position of their own; None: all.
     """
     training, objective = settings.training, settings.objective
     # training modifies callbacks and lists of them
@@ -239,10 +258,11 @@ def build_net(
     if checkpoint is not None:
         own.append(("checkpoint", Checkpointing(checkpoint)))
     params: dict[str, Any] = {
-        "module": STNDT,
+        "module": CausalSTNDT if settings.network.causal else STNDT,
         "module__n_neurons": n_neurons,
         "module__n_bins": training.window,
         "module__settings": settings.network,
+        "module__n_positions": n_positions,
         "objective": objective,
         "max_epochs": training.max_epochs,
         "batch_size": training.batch_size,

@@ -40,7 +40,8 @@ class ObjectiveSettings:
     heldout_neurons : tuple of int
         Indices of neurons that are always hidden.
     forecast_bins : int
-        Bins at the end of a window that are always hidden.
+        Bins at the end of a window that are always hidden; of a causal network, in training only,
+        and as many anywhere in a window.
     contrastive_weight, temperature : float
         Weight of the contrastive loss between two further corrupted views, and its temperature.
     contrastive_at : {"encoder", "embedding"}
@@ -61,56 +62,95 @@ class ObjectiveSettings:
     contrastive_random_ratio: float = 0.0
     temperature: float = 0.07
 
-    def split(self, windows: Tensor) -> Batch:
-        """Split windows, NaN where missing, into counts and masks of known and visible entries."""
+    def forecast_starts(self, n_windows: int, n_bins: int, spread: bool) -> Tensor:
+        """First bins of the forecasts in each window of a causal network, (n_windows, 2).
+
+        A causal network forecasts from any bin. One forecast is at the end of the window, the other
+        anywhere after its first bin: at random, or, if `spread`, at fixed bins that are spread
+        evenly. Both are at the end if there is no room for two.
+        """
+        end = n_bins - self.forecast_bins
+        n_choices = end - self.forecast_bins
+        if n_choices < 1:
+            return torch.full((n_windows, 2), end)
+        if spread:
+            golden = 0.5 * (5**0.5 - 1)  # multiples of it, modulo 1, are spread evenly
+            share = (torch.arange(1, n_windows + 1) * golden) % 1
+        else:
+            share = torch.rand(n_windows)
+        first = 1 + (share * n_choices).long().clamp(max=n_choices - 1)
+        return torch.stack([first, torch.full_like(first, end)], dim=1)
+
+    def _in_forecast(self, n_bins: int, starts: Tensor | None) -> Tensor:
+        """Whether a bin is to be forecast, (batch or 1, n_bins, 1)."""
+        if starts is None:
+            starts = torch.tensor([[n_bins - self.forecast_bins]])
+        after = (
+            torch.arange(n_bins)[:, None] - starts.cpu()[:, None]
+        )  # (batch or 1, n_bins, 1 or 2)
+        return ((after >= 0) & (after < self.forecast_bins)).any(2, keepdim=True)
+
+    def split(self, windows: Tensor, starts: Tensor | None = None) -> Batch:
+        """Split windows, NaN where missing, into counts and masks of known and visible entries.
+
+        `starts`, of shape (batch, n_forecasts), are the first bins of forecasts; None: there is one
+        at the end of each window.
+        """
         known = ~torch.isnan(windows)  # (batch, n_bins, n_neurons)
         visible = known.clone()
         visible[:, :, list(self.heldout_neurons)] = False
-        visible[:, windows.shape[1] - self.forecast_bins :] = False
+        if starts is None:
+            visible[:, windows.shape[1] - self.forecast_bins :] = False
+        else:
+            visible &= ~self._in_forecast(windows.shape[1], starts).to(visible.device)
         return Batch(windows.masked_fill(~known, 0.0), known, visible)
 
-    def always_hidden(self, known: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def always_hidden(
+        self, known: Tensor, starts: Tensor | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Masks of known entries of held-out neurons and of forecast bins; None if there are none.
 
-        All of shape (batch, n_bins, n_neurons).
+        All of shape (batch, n_bins, n_neurons); `starts` as in `split`.
         """
         heldout = forecast = None
-        observed = known.shape[1] - self.forecast_bins
+        to_forecast = self._in_forecast(known.shape[1], starts).to(known.device)
         if self.heldout_neurons:
             neurons = list(self.heldout_neurons)
             heldout = torch.zeros_like(known)
-            heldout[:, :observed, neurons] = known[:, :observed, neurons]
+            heldout[:, :, neurons] = known[:, :, neurons] & ~to_forecast
         if self.forecast_bins:
-            forecast = known.clone()
-            forecast[:, :observed] = False
+            forecast = known & to_forecast
         return heldout, forecast
 
-    def validation_sets(self, batch: Batch, n_folds: int = N_FOLDS) -> Tensor:
+    def validation_sets(
+        self, batch: Batch, n_folds: int = N_FOLDS, starts: Tensor | None = None
+    ) -> Tensor:
         """Sets of entries that are hidden and scored together, to choose the best weights.
 
         Held-out neurons and forecast bins form one set. Without held-out neurons, all entries,
         including forecast bins, are assigned to the speckled folds; the first `n_folds` are scored.
+        `starts` as in `split`.
 
         Returns
         -------
         Tensor of bool, shape (n_sets, batch, n_bins, n_neurons)
         """
-        heldout, forecast = self.always_hidden(batch.known)
+        heldout, forecast = self.always_hidden(batch.known, starts)
         if heldout is not None:
             return (heldout if forecast is None else heldout | forecast)[None]
         return self._folds(batch, forecast)[:n_folds]
 
-    def calibration_sets(self, batch: Batch) -> Tensor:
+    def calibration_sets(self, batch: Batch, starts: Tensor | None = None) -> Tensor:
         """Sets of entries that are hidden and scored together, to choose gains.
 
         Every entry of a held-in neuron is in one set. Entries of held-out neurons, which have a
-        separate gain, are in every set.
+        separate gain, are in every set. `starts` as in `split`.
 
         Returns
         -------
         Tensor of bool, shape (N_FOLDS, batch, n_bins, n_neurons)
         """
-        _, forecast = self.always_hidden(batch.known)
+        _, forecast = self.always_hidden(batch.known, starts)
         sets = self._folds(batch, forecast)
         neurons = list(self.heldout_neurons)
         sets[..., neurons] = batch.known[..., neurons]

@@ -153,7 +153,7 @@ def resolve(
         dropout=dropout,
         dropout_embedding=_or(estimator.dropout_embedding, DROPOUT_SHARE * dropout),
         dropout_rates=_or(estimator.dropout_rates, DROPOUT_SHARE * dropout),
-        context=check_context(estimator.context),
+        context=_context(estimator),
         stochastic_depth=stochastic_depth,
     )
     mask_ratio = check_mask_ratio(estimator.mask_ratio, "mask_ratio")
@@ -222,6 +222,11 @@ def _settings(kind: Any, estimator: Any, **resolved: Any) -> Any:
 def _override(settings: Any, given: Mapping[str, Any]) -> Any:
     """Replace the settings that `given` names."""
     return replace(settings, **{f.name: given[f.name] for f in fields(settings) if f.name in given})
+
+
+def _context(estimator: Any) -> tuple[int, int] | None:
+    context = check_context(estimator.context)
+    return (context[0], 0) if context is not None and estimator.causal else context
 
 
 def _or(value: Any, default: Any) -> Any:

@@ -101,6 +101,14 @@ def before_forecast(X: NDArray, window: int, n_tail: int) -> NDArray:
     return np.pad(before, padding, constant_values=np.nan)  # (..., window, n_neurons)
 
 
+def before_hidden(X: NDArray, n_tail: int) -> NDArray:
+    """Append `n_tail` hidden bins to X, (..., n_bins, n_neurons)."""
+    X = X if X.dtype.kind == "f" else X.astype(np.float64)
+    padding = [(0, 0)] * X.ndim
+    padding[-2] = (0, n_tail)
+    return np.pad(X, padding, constant_values=np.nan)  # (..., n_bins + n_tail, n_neurons)
+
+
 def shows_anything(rows: NDArray) -> bool:
     """Whether any entry is not NaN."""
     return rows.dtype.kind != "f" or not bool(np.isnan(rows).all())

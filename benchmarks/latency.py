@@ -1,0 +1,154 @@
+"""Time of a step of `RateStream`, bin by bin.
+
+    python benchmarks/latency.py [--neurons 182] [--window 100] [--steps 10000] [--streams 10]
+
+Fits causal networks with default settings to Poisson counts for one epoch, since the time of a step
+does not depend on the weights, and prints quantiles of the time of a step in milliseconds, for one
+stream, for several, with bins ahead and with a decoder. The first row for comparison is the same
+loop without a memory: `transform` of the last window in every step. Also printed: how much the
+process grew during the steps, and the largest difference from the rates of `transform`.
+
+    python benchmarks/latency.py --hz 200 --minutes 10
+
+plays bins at a fixed rate instead, as a rig does, and prints how many were late by a bin or more,
+and how far the end is from where the clock should be.
+
+Run it on an idle core (`taskset -c 1`), with OMP_NUM_THREADS=1.
+"""
+
+import argparse
+import resource
+import time
+import warnings
+
+import numpy as np
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+
+from sklearn_stndt import BaggingEnsemble, BinwiseRegressor, STNDTEstimator, presets
+from sklearn_stndt.streaming import RateStream
+
+QUANTILES = {"median": 0.5, "99 %": 0.99, "99.9 %": 0.999, "longest": 1.0}
+
+
+class WindowAgain:
+    """The loop that needs no memory: infer the last window again in every step."""
+
+    def __init__(self, estimator, window):
+        self.estimator = estimator
+        self.bins = np.zeros((window, estimator.n_features_in_), dtype=np.float32)
+
+    def step(self, counts):
+        self.bins = np.concatenate([self.bins[1:], counts[None]])
+        return self.estimator.transform(self.bins)[-1]
+
+
+def milliseconds(stream, bins, n_steps):
+    """Time of each step."""
+    times = np.empty(n_steps)
+    for i in range(n_steps):
+        counts = bins[i % len(bins)]
+        begin = time.perf_counter()
+        stream.step(counts)
+        times[i] = time.perf_counter() - begin
+    return 1000 * times
+
+
+def resident_kib():
+    """Largest memory of this process so far, KiB on Linux."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def report(name, stream, bins, n_steps):
+    """Print a row of the table."""
+    milliseconds(stream, bins, 200)
+    before = resident_kib()
+    times = milliseconds(stream, bins, n_steps)
+    row = "".join(f"{np.quantile(times, q):10.3f}" for q in QUANTILES.values())
+    print(f"{name:34}{row}{resident_kib() - before:10d}", flush=True)
+
+
+def play(stream, bins, hz, minutes):
+    """Run steps at a fixed rate, and print what was late."""
+    n_steps = int(60 * minutes * hz)
+    late, times = np.empty(n_steps), np.empty(n_steps)
+    start = time.perf_counter()
+    for i in range(n_steps):
+        due = start + i / hz
+        while (left := due - time.perf_counter()) > 0:
+            time.sleep(left)
+        begin = time.perf_counter()
+        stream.step(bins[i % len(bins)])
+        late[i], times[i] = begin - due, time.perf_counter() - begin
+    print(f"{n_steps} bins at {hz:g} Hz")
+    print(f"began at least a bin late: {np.count_nonzero(late >= 1 / hz)}")
+    print(f"delay of the begin: 99.9 % within {1000 * np.quantile(late, 0.999):.2f} ms")
+    print(f"time of a step: 99.9 % within {1000 * np.quantile(times, 0.999):.2f} ms")
+    drift = time.perf_counter() - start - (n_steps - 1) / hz - times[-1]
+    print(f"the last bin was {1000 * drift:.2f} ms after its time")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--neurons", type=int, default=182)
+    parser.add_argument("--window", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--streams", type=int, default=10)
+    parser.add_argument("--ahead", type=int, default=10)
+    parser.add_argument("--hz", type=float, help="play bins at this rate instead")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+
+    rng = np.random.default_rng(0)
+    X = rng.poisson(0.1, (40, args.window, args.neurons)).astype(np.float32)
+    bins = X.reshape(-1, args.neurons)
+    settings = {"max_epochs": 1, "early_stopping": False, "random_state": 0}
+    causal = STNDTEstimator(causal=True, **settings).fit(X)
+    if args.hz:
+        play(RateStream(causal), bins, args.hz, args.minutes)
+        return
+
+    print(f"{args.neurons} neurons, window of {args.window} bins, {args.steps} steps; ms, KiB")
+    print(f"{'':34}{''.join(f'{name:>10}' for name in QUANTILES)}{'growth':>10}")
+    report("RateStream", RateStream(causal), bins, args.steps)
+    several = np.stack([np.roll(bins, i, axis=0) for i in range(args.streams)], axis=1)
+    streams = RateStream(causal, n_streams=args.streams)
+    report(f"{args.streams} streams at once", streams, several, args.steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # not trained to forecast
+        ahead = RateStream(causal, ahead=args.ahead)
+    report(f"{args.ahead} bins ahead", ahead, bins, args.steps)
+    temporal = STNDTEstimator(causal=True, attention="temporal", **settings).fit(X)
+    report('attention="temporal"', RateStream(temporal), bins, args.steps)
+    decoder = BinwiseRegressor(Ridge(), lag=2, history=3)
+    rates = causal.transform(bins)
+    decoder.fit(rates, rates[:, :2])
+    report(
+        "with a decoder of behaviour", RateStream(make_pipeline(causal, decoder)), bins, args.steps
+    )
+    member = STNDTEstimator(causal=True, **settings)
+    ensemble = BaggingEnsemble(member, 5, random_state=0).fit(X)
+    report("ensemble of 5", RateStream(ensemble), bins, args.steps // 5)
+    two_sided = STNDTEstimator(**settings).fit(X)
+    report(
+        "the window again, two-sided", WindowAgain(two_sided, args.window), bins, args.steps // 10
+    )
+    published = presets.paper("mc_maze") | settings
+    published = STNDTEstimator(**published | {"contrastive_weight": 0.0}).fit(X)
+    report(
+        "the window again, published form",
+        WindowAgain(published, args.window),
+        bins,
+        args.steps // 10,
+    )
+
+    stream = RateStream(causal)
+    inferred = np.array([stream.step(counts) for counts in bins[:1000]])
+    difference = np.abs(inferred / causal.transform(bins[:1000]) - 1).max()
+    print(f"largest relative difference from transform, 1,000 steps: {difference:.1e}")
+
+
+if __name__ == "__main__":
+    main()
