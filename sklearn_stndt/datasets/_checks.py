@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from numbers import Integral, Real
@@ -13,32 +14,51 @@ from numpy.typing import NDArray
 
 def check_count(value, name, *, minimum=1):
     """Raise an error unless `value` is an integer of at least `minimum`."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
+    if isinstance(value, bool | np.timedelta64) or not isinstance(value, Integral):
         raise TypeError(
             f"{name} must be an integer, got {value!r} of type {type(value).__name__}. "
             f"Pass a whole number of at least {minimum}."
         )
     if value < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {value}.")
+    if int(value) > sys.maxsize:
+        raise ValueError(f"{name} must be a number of things that fit into memory, got {value}.")
 
 
 def check_number(value, name, *, above=None, at_least=None, at_most=None):
     """Raise an error unless `value` is a finite number in the given range."""
     limits = {"above": above, "at least": at_least, "at most": at_most}
     wanted = "finite, " + " and ".join(f"{k} {v:g}" for k, v in limits.items() if v is not None)
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool | np.timedelta64) or not isinstance(value, Real):
         raise TypeError(
             f"{name} must be a number, got {value!r} of type {type(value).__name__}. "
             f"Pass a number that is {wanted}."
         )
     inside = (
-        math.isfinite(value)
+        _is_finite(value)
         and (above is None or value > above)
         and (at_least is None or value >= at_least)
         and (at_most is None or value <= at_most)
     )
     if not inside:
         raise ValueError(f"{name} must be {wanted}, got {value!r}.")
+
+
+def _is_finite(value):
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
+def check_rates(rates, params):
+    """Raise an error unless numbers of spikes can be drawn at these rates."""
+    largest = np.max(rates)
+    if not largest < 2**53:
+        raise ValueError(
+            f"The rates reach {largest:g} spikes per bin, which cannot be drawn. Lower one of "
+            f"{params}."
+        )
 
 
 # -- arrays of a file, or of a dictionary in its place ----------

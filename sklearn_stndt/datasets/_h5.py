@@ -318,13 +318,28 @@ def _bytes_of(row: Any) -> int:
 
 
 def write_h5(content: Mapping[str, Mapping[str, Any]], path: str | os.PathLike) -> None:
-    """Write a dictionary of dictionaries of arrays; floats are written as float32."""
+    """Write a dictionary of dictionaries of arrays; floats are written as float32.
+
+    If that fails, a file of that name stays as it was.
+    """
     h5py = import_h5py()
-    with h5py.File(Path(path).expanduser(), "w") as file:
-        for name, arrays in content.items():
-            group = file.create_group(name)
-            for key, array in arrays.items():
-                array = np.asarray(array)
-                if array.dtype.kind == "f":
-                    array = array.astype(np.float32)
-                group.create_dataset(key, data=array, compression="gzip")
+    path = Path(path).expanduser()
+    part = path.with_name(path.name + ".part")
+    try:
+        with h5py.File(part, "w") as file:
+            for name, arrays in content.items():
+                group = file.create_group(name)
+                for key, array in arrays.items():
+                    array = np.asarray(array)
+                    if array.dtype.kind == "f":
+                        array = array.astype(np.float32)
+                    group.create_dataset(
+                        key, data=array, compression="gzip" if array.ndim else None
+                    )
+        part.replace(path)
+    except OSError as error:
+        raise OSError(
+            f"{path} cannot be written ({error}). Is the disk full, or is there no such folder?"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)

@@ -74,34 +74,35 @@ def assemble(
         X_eval[:, X_eval.shape[1] - n_forward :] = np.nan
     n_trials = {prefix: len(part.heldin) for prefix, part in parts.items()}
 
-    def of(prefix: str, key: str) -> tuple[Any, str]:
-        """Return an array for all trials, and its name in messages."""
+    def of(prefix: str, key: str, meaning: str) -> tuple[NDArray | None, str]:
+        """Return an array with an entry for each trial, and its name in messages."""
         key = f"{prefix}_{key}"
-        value = target.get(key, inputs.get(key))
         where = f"{target_name}/{key}" if key in target else _where(sources, key)
+        value = target.get(key, inputs.get(key))
         if value is None:
             return None, where
-        if not np.ndim(value) or (prefix in n_trials and len(value) != n_trials[prefix]):
+        array = as_numbers(value, where, meaning=meaning)
+        if not array.ndim or (prefix in n_trials and len(array) != n_trials[prefix]):
             raise ValueError(
-                f"{where} has {len(value) if np.ndim(value) else 'no'} trials, but "
+                f"{where} has {len(array) if array.ndim else 'no'} trials, but "
                 f"{prefix}_spikes_heldin has {n_trials.get(prefix)}. {_TOGETHER}"
             )
-        return value, where
+        return array, where
 
-    bunch = {}
+    bunch: dict[str, Any] = {}
     for prefix in _PARTS:
-        value, where = of(prefix, "behavior")
+        value, where = of(prefix, "behavior", "behaviour")
         if value is not None:
-            value = as_numbers(value, where, meaning="behaviour").astype(np.float64)
             if value.ndim not in (2, 3) or (value.ndim == 3 and value.shape[1] != n_bins):
                 raise ValueError(
                     f"{where} has shape {value.shape}; expected one row per trial, or the "
                     f"{n_bins} bins of each. {_TOGETHER}"
                 )
+            value = value.astype(np.float64)
         bunch[f"y_{prefix}"] = value
-        value, where = of(prefix, "decode_mask")
+        value, where = of(prefix, "decode_mask", "True and False")
         bunch[f"decode_mask_{prefix}"] = None if value is None else as_flags(value, where)
-        value, where = of(prefix, "jitter")
+        value, where = of(prefix, "jitter", "numbers of bins")
         if value is not None:
             as_numbers(value, where, ("n_trials",), meaning="numbers of bins", finite=True)
         bunch[f"jitter_{prefix}"] = value
@@ -279,10 +280,17 @@ def check_conditions(trials: Any, n_trials: int, where: str) -> list[NDArray[np.
             f"{where} is {trials!r}; expected the trials of each condition. Write the file again."
         )
     remedy = "Number the trials of a condition from 0."
-    return [
+    conditions = [
         as_indices(of_one, f"{where}[{condition}]", n_trials, remedy=remedy)
         for condition, of_one in enumerate(trials)
     ]
+    number = np.bincount(np.concatenate([np.empty(0, np.intp), *conditions]), minlength=1)
+    if number.max() > 1:
+        raise ValueError(
+            f"{where}: trial {number.argmax()} is named {number.max()} times, but a trial has one "
+            "condition. Name each trial once."
+        )
+    return conditions
 
 
 def _where(sources: Mapping[str, str], key: str) -> str:

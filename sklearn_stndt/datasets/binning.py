@@ -104,6 +104,7 @@ def bin_spikes(
            [0, 1],
            [2, 0]], dtype=uint8)
     """
+    dtype = _as_dtype(dtype)
     recorded = as_trains(spike_times)
     trains = recorded.times
     bin_width = _check_bin_width(bin_width)
@@ -229,6 +230,7 @@ def align_to_events(
             [1, 0],
             [0, 1]]], dtype=uint8)
     """
+    dtype = _as_dtype(dtype)
     recorded = as_trains(spike_times)
     bin_width = _check_bin_width(bin_width)
     events = check_times(events, "events")
@@ -314,7 +316,7 @@ def bin_trials(
             f"Trial {trial} lasts {stops[trial] - starts[trial]:g} s, less than a bin of "
             f"{bin_width:g} s. Leave it out, or use narrower bins."
         )
-    counts = _count_recorded(recorded, starts, n_bins, bin_width, np.float32, "trials")
+    counts = _count_recorded(recorded, starts, n_bins, bin_width, np.dtype(np.float32), "trials")
     counts[np.arange(n_bins.max()) >= n_bins[:, None]] = np.nan
     return counts
 
@@ -340,6 +342,11 @@ def bins_of_window(window: Any, bin_width: float) -> int:
             f"window={window!r} lasts {high - low:g} s, which is not a whole number of bins of "
             f"{bin_width:g} s. Change one of them."
         )
+    if round(n_bins) < 1:
+        raise ValueError(
+            f"window={window!r} lasts {high - low:g} s, less than a bin of {bin_width:g} s. Change "
+            "one of them."
+        )
     return round(n_bins)
 
 
@@ -362,7 +369,21 @@ def check_times(times: Any, name: str) -> NDArray[np.float64]:
 def _check_bin_width(bin_width: Any) -> float:
     bin_width = scalar_in_seconds(bin_width, "bin_width")
     check_number(bin_width, "bin_width", above=0)
-    return bin_width
+    return float(bin_width)
+
+
+def _as_dtype(dtype: DTypeLike | None) -> np.dtype | None:
+    """Return the data type of counts after checking that it is one of numbers."""
+    if dtype is None:
+        return None
+    wanted = "pass one of numbers, such as numpy.uint16 or numpy.float32."
+    try:
+        known = np.dtype(dtype)
+    except Exception as error:
+        raise TypeError(f"dtype={dtype!r} is no data type; {wanted}") from error
+    if known.kind not in "iuf":
+        raise TypeError(f"dtype={dtype!r} cannot hold counts; {wanted}")
+    return known
 
 
 def _unknown_bins(
@@ -400,11 +421,10 @@ def _hide(counts: NDArray, unknown: list[tuple[list[int], NDArray[np.intp]]]) ->
             rows[bins[:, None], neurons] = np.nan
 
 
-def _check_dtype(dtype: DTypeLike | None, unknown: list) -> np.dtype:
+def _check_dtype(dtype: np.dtype | None, unknown: list) -> np.dtype:
     """Return the data type of counts; raise an error if it cannot hold NaN but has to."""
     if dtype is None:
         return np.dtype(np.float32 if unknown else np.uint8)
-    dtype = np.dtype(dtype)
     if unknown and dtype.kind != "f":
         neurons, bins = unknown[0]
         raise ValueError(
@@ -420,7 +440,7 @@ def _count_recorded(
     starts: NDArray[np.float64],
     n_bins: NDArray[np.intp],
     bin_width: float,
-    dtype: DTypeLike | None,
+    dtype: np.dtype | None,
     name: str,
 ) -> NDArray:
     """Count the spikes of each trial after checking clocks and size; NaN where not recorded."""
@@ -439,7 +459,13 @@ def _count_recorded(
 def _tolerance(start: float, stop: float, bin_width: float) -> float:
     """Tolerance for rounding errors of times, as a fraction of a bin."""
     largest = max(abs(start), abs(stop), bin_width)
-    return min(4 * np.finfo(np.float64).eps * largest / bin_width, 0.25)
+    error = np.finfo(np.float64).eps * largest / bin_width
+    if error > 0.5:
+        raise ValueError(
+            f"A time of {largest:g} s cannot be told from the next bin of {bin_width:g} s: both "
+            "are rounded to 16 digits. Check that all times and bin_width are in seconds."
+        )
+    return min(4 * error, 0.25)
 
 
 def _check_fits(largest: int, dtype: DTypeLike) -> None:

@@ -221,10 +221,16 @@ def _read_inputs(
             if key in sources:
                 raise ValueError(f"{key} is in {sources[key]} and in {source}; pass one of them.")
             sources[key] = source
-            if key in INPUTS or not isinstance(content, H5Group) or key in content.groups():
+            is_file = isinstance(content, H5Group)
+            if not is_file or key in INPUTS or is_key(key) or key in content.groups():
                 value = content[key]
                 if isinstance(value, Mapping):
                     groups[key] = value
+                elif is_key(key):
+                    raise ValueError(
+                        f"{source}: {key} is an array, but the target of a data set is a group of "
+                        "arrays. Write it as one."
+                    )
                 else:
                     inputs[key] = value
     return inputs, groups, sources

@@ -216,10 +216,14 @@ def load_nwb(
     window = None if window is None else window_in_seconds(window)
     check_number(bin_width, "bin_width", above=0)
     check_number(lag, "lag")
-    if on_error not in ("raise", "skip"):
+    if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
         raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}.')
-    if max_gap is not None and max_gap != np.inf:
+    if max_gap is not None and not (isinstance(max_gap, float) and max_gap == np.inf):
         check_number(max_gap, "max_gap", at_least=0)
+    if not isinstance(trials, str | bool | np.bool_):
+        raise TypeError(f"trials must be True, False or the name of a table, got {trials!r}.")
+    if not isinstance(verbose, int | np.integer | np.bool_):
+        raise TypeError(f"verbose must be True, False or a number, got {verbose!r}.")
     whole = not isinstance(trials, str) and not trials
     if not isinstance(align, str | None):
         raise TypeError(f"align must be the name of a column, got {align!r}.")

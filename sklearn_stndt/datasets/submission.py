@@ -127,8 +127,21 @@ def save_submission(
     ...     sorted(load_submission(Path(folder) / "submission.h5")["mc_rtt"])
     ['eval_rates_heldin', 'eval_rates_heldout']
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path is a {type(path).__name__}; pass the path of the file to write.")
     path = Path(path).expanduser()
+    if not isinstance(submission, Mapping):
+        raise TypeError(
+            f"submission is a {type(submission).__name__}; pass a dictionary of make_submission."
+        )
     _check_submission(submission, "the submission")
+    submission = {
+        key: {
+            inner: as_numbers(array, f"the submission: {key}/{inner}", remedy="Leave it out.")
+            for inner, array in _arrays_of(arrays, f"the submission: {key}").items()
+        }
+        for key, arrays in submission.items()
+    }
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists. Pass overwrite=True to replace it.")
     write_h5(submission, path)
@@ -177,13 +190,10 @@ def _arrays_of(group: Mapping[str, Any], name: str) -> dict[str, NDArray]:
     for key in arrays:
         if isinstance(arrays[key], Mapping):
             raise ValueError(f"{name}/{key} is a group, but an array is expected. Leave it out.")
-        if "_rates_" in key:
-            as_numbers(
-                arrays[key],
-                f"{name}/{key}",
-                ("n_trials", "n_bins", "n_neurons"),
-                meaning="rates",
-            )
+        if "_rates_" not in key:
+            continue
+        shape = ("n_trials", "n_bins", "n_neurons")
+        arrays[key] = as_numbers(arrays[key], f"{name}/{key}", shape, remedy="Leave it out.")
     return arrays
 
 
