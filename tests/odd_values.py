@@ -1,11 +1,13 @@
-"""Values that no loader or metric expects, and what may happen to them."""
+"""For tests with random input: odd values, what may happen to them, and how many to try."""
 
 import datetime
 import decimal
+import os
 import traceback
 
 import numpy as np
 import pandas as pd
+from hypothesis import settings
 
 ODD_VALUES = {
     "None": None,
@@ -79,3 +81,9 @@ def outcome(function, *args, **kwargs):
         if is_in_words(error):
             return error
         raise
+
+
+def examples(n):
+    """Settings of a test with `n` examples, and fifty times as many in the profile "long"."""
+    is_long = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+    return settings(max_examples=50 * n if is_long else n)
