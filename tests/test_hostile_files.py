@@ -3,7 +3,10 @@
 import contextlib
 import functools
 import io
+import json
+import sys
 import tracemalloc
+import types
 import zlib
 from datetime import UTC, datetime
 
@@ -226,6 +229,55 @@ def test_a_circle_of_links_ends(tmp_path, loader, kind):
     path = write(tmp_path / "session.nwb" if write is write_nwb else tmp_path / "a.h5", close)
     with contextlib.suppress(ValueError):
         load(path)
+
+
+# -- Zarr ----------
+
+
+def write_zarr(folder, files):
+    for name, content in {".zgroup": "{}", **files}.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return folder
+
+
+PICKLED = json.dumps({"dtype": "|O", "filters": [{"id": "pickle", "protocol": 5}]})
+LINKED = json.dumps({"zarr_link": [{"name": "x", "source": "/etc", "path": "/passwd"}]})
+WITHIN = json.dumps({"zarr_link": [{"name": "x", "source": ".", "path": "/units"}]})
+
+
+@pytest.fixture
+def zarr_reader(monkeypatch, tmp_path):
+    """Put a reader of the file of `write_nwb` in the place of hdmf-zarr."""
+    path = write_nwb(tmp_path / "session.nwb")
+    reader = types.SimpleNamespace(NWBZarrIO=lambda folder, mode: pynwb.NWBHDF5IO(path, mode))
+    monkeypatch.setitem(sys.modules, "hdmf_zarr", reader)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("units/notes/.zarray", PICKLED, "units/notes holds pickled arrays.* runs code"),
+        ("units/.zattrs", LINKED, "units is a link to another folder, '/etc'.*follow_links=True"),
+        ("units/.zattrs", "{", r"units/\.zattrs is damaged"),
+    ],
+)
+def test_zarr_folders_that_run_code_or_name_others_are_refused(
+    zarr_reader, tmp_path, name, content, message
+):
+    folder = write_zarr(tmp_path / "a.zarr", {name: content})
+    with pytest.raises(ValueError, match=message):
+        load_nwb(folder)
+
+
+def test_symbolic_links_out_of_a_zarr_folder_are_refused(zarr_reader, tmp_path):
+    folder = write_zarr(tmp_path / "a.zarr", {"units/.zattrs": WITHIN})
+    assert load_nwb(folder).spikes.shape[-1] == 2
+    (folder / "outside").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="outside is a link out of the folder"):
+        load_nwb(folder)
+    assert load_nwb(folder, follow_links=True).spikes.shape[-1] == 2
 
 
 # -- sizes ----------
