@@ -1,6 +1,8 @@
 # make demo   decode behaviour from generated spikes: a table, and a figure in demo.png
 # make test   the tests
 # make docs   build the documentation and run its examples: docs/_build/html, about ten minutes
+# make soak   tests with random input, many examples, then half an hour of memory: hours
+# make mutants  mutation tests of the modules in MUTANTS: which changes of the code no test notices
 # make lint   ruff, codespell, mypy
 # make clean  remove the output of tools and of the demo; make distclean: .venv too
 #
@@ -32,7 +34,7 @@ export MPLBACKEND = Agg
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test docs lint clean distclean venv
+.PHONY: help demo test soak mutants docs lint clean distclean venv
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -49,6 +51,25 @@ test: export OPENBLAS_NUM_THREADS = 1
 # mostly built once, and still balances the load if a file takes long.
 test: $(VENV)/.installed-test-plot-io $(VENV)/.reference
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+
+# Only the tests that draw their input, with the profile "long" of hypothesis.
+MINUTES ?= 30
+soak: export OMP_NUM_THREADS = 1
+soak: export MKL_NUM_THREADS = 1
+soak: export OPENBLAS_NUM_THREADS = 1
+soak: $(VENV)/.installed-test-plot-io
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS) \
+		tests/test_fuzz_loaders.py tests/test_fuzz_estimators.py tests/test_state_machine.py
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+
+# One session for each module, in a copy of the project, so that the sources stay as they are.
+# For one module: make mutants MUTANTS=masking
+MUTANTS ?= masking losses likelihood cutting segments bits structure decoding
+mutants: export OMP_NUM_THREADS = 1
+mutants: export MKL_NUM_THREADS = 1
+mutants: export OPENBLAS_NUM_THREADS = 1
+mutants: $(VENV)/.installed-mutants-test-plot-io
+	$(BIN)/python benchmarks/mutants.py $(MUTANTS)
 
 # Examples that did not change since the last build are not run again. One thread, as for the tests,
 # makes the figures reproducible on machines of the same kind.

@@ -264,6 +264,8 @@ def wrapped(X: Any, values: NDArray, name: str | None = None) -> Any:
 
 
 def _pynapple_like(X: Any, values: NDArray, times: NDArray, support: Any) -> Any:
+    if not len(support):  # that of a single bin is empty, and would remove it
+        support = None
     if values.ndim > 2:
         return type(X)(t=times, d=np.moveaxis(values, 0, 1), time_support=support)
     keywords = {"columns": X.columns}

@@ -243,7 +243,8 @@ def check_heldout_neurons(
                 "at least one and leave at least one."
             )
         return np.sort(random_state.permutation(n_neurons)[:number])
-    if not isinstance(heldout, Real) and not np.size(heldout):
+    size = len(heldout) if isinstance(heldout, list | tuple) else np.size(heldout)
+    if not isinstance(heldout, Real) and not size:
         return np.array([], dtype=np.intp)
     indices = np.sort(check_neurons(heldout, n_neurons, "heldout_neurons", from_the_end=False))
     if len(indices) == n_neurons:

@@ -24,9 +24,12 @@ from subprocesses import LIMIT
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
 
-# no test depends on how long an example takes
-settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any speed")
+# No test depends on how long an example takes. "ci" tries the same examples each time, "long" (make
+# soak) more of them, and new ones.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("ci", derandomize=True, **UNTIMED)
+settings.register_profile("long", print_blob=True, **UNTIMED)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 FORMS = {
     "default": {},

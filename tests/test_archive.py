@@ -204,6 +204,19 @@ def test_downloaded_files_are_found_without_dandi(tmp_path, monkeypatch):
         fetch_nlb("mc_rtt", data_home=tmp_path, version="2")
 
 
+@pytest.mark.parametrize(
+    "index",
+    ["", "[]", "{}", '{"files": [], "version": "1"}', '{"files": {"../a.nwb": 5}, "version": "1"}'],
+)
+def test_a_damaged_index_counts_as_none(tmp_path, index):
+    folder = tmp_path / "nlb" / "mc_rtt"
+    folder.mkdir(parents=True)
+    (folder.parent / "a.nwb").write_bytes(b"12345")
+    (folder / "files.json").write_text(index)
+    with pytest.raises(OSError, match="does not hold all files of mc_rtt"):
+        fetch_nlb("mc_rtt", data_home=tmp_path, download_if_missing=False)
+
+
 def test_unknown_data_sets_are_refused(tmp_path):
     with pytest.raises(ValueError, match="pass one of mc_maze"):
         fetch_nlb("mc_mase", data_home=tmp_path)

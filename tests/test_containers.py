@@ -105,6 +105,13 @@ def test_a_tsdtensor_is_time_by_trials_by_neurons(small, spikes, dtype):
     assert network.window_ == 20
 
 
+def test_a_single_bin_comes_back_too(window, rows):
+    network = window().fit(frame(rows))
+    rates = network.transform(frame(rows)[:1])
+    assert rates.shape == (1, 12)
+    assert_array_equal(rates.d, network.transform(frame(rows[:1])).d)
+
+
 def test_counts_around_events_are_a_tsdtensor_that_transform_takes(small, rows):
     X = nap.compute_perievent(frame(rows), nap.Ts([2.0, 4.0, 6.0]), (-0.2, 0.4))
     assert small(max_epochs=1).fit_transform(X).shape == X.shape == (31, 3, 12)

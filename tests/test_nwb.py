@@ -324,7 +324,10 @@ def test_errors_name_what_a_file_lacks(maze, params, message):
 def test_errors_name_truncated_and_missing_files(maze, tmp_path):
     half = tmp_path / "half.nwb"
     half.write_bytes(maze.read_bytes()[:20_000])
-    with pytest.raises(ValueError, match=r"half\.nwb cannot be opened .* Download it again"):
+    with pytest.raises(
+        ValueError,
+        match=r"half\.nwb is not an HDF5 file, or is truncated .* Download or write it again",
+    ):
         load_nwb(half)
     with pytest.raises(FileNotFoundError, match="There is no file"):
         load_nwb(tmp_path / "nowhere.nwb")
@@ -403,5 +406,7 @@ def test_widths_windows_and_lags_keep_their_unit(maze):
 
 def test_a_clock_in_other_units_ends_before_memory_is_taken(write_plain):
     path = write_plain(lambda file: file.add_unit(spike_times=[1.0, 1e12]))
-    with pytest.raises(ValueError, match=r"would need .* GiB"):
+    with pytest.raises(
+        ValueError, match=r"from 0 to 1e\+12 s, the end of the spikes of the unit with id"
+    ):
         load_nwb(path, trials=False, bin_width=0.005)

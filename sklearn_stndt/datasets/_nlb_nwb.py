@@ -18,7 +18,7 @@ _CLOCK = 1e-6
 
 
 def tensors_from_nwb(
-    paths: Sequence[str | os.PathLike], name: str, bin_ms: int
+    paths: Sequence[str | os.PathLike], name: str, bin_ms: int, *, follow_links: bool = False
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the inputs and the target of a data set, as in its h5 files.
 
@@ -29,7 +29,7 @@ def tensors_from_nwb(
     behavior = [] if spec.behavior is None else [spec.behavior]
     parts: list[_Split] = []
     for path in paths:
-        recording = _read(path, behavior)
+        recording = _read(path, behavior, follow_links)
         parts += [_Split(recording, spec, split, bin_ms) for split in _splits(recording)]
     found = {part.split for part in parts}
     evaluated = "test" if "test" in found else "val"
@@ -63,13 +63,16 @@ def tensors_from_nwb(
     return inputs, target
 
 
-def _read(path: str | os.PathLike, behavior: list[str]) -> Recording:
+def _read(path: str | os.PathLike, behavior: list[str], follow_links: bool) -> Recording:
     try:
-        return read_recording(path, behavior)
+        recording = read_recording(path, behavior, follow_links=follow_links)
     except ValueError as error:
-        if behavior and "has no time series" in str(error):
-            return read_recording(path, [])  # files of test trials contain no behaviour
-        raise
+        if not behavior or "has no time series" not in str(error):
+            raise
+        # files of test trials contain no behaviour
+        recording = read_recording(path, [], follow_links=follow_links)
+    recording.check_end()
+    return recording
 
 
 def _splits(recording: Recording) -> list[str]:

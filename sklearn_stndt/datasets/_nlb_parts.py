@@ -7,7 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
+from sklearn_stndt.datasets._checks import as_flags, as_indices, as_numbers
 from sklearn_stndt.datasets._nlb_sets import SETS, group_key
+
+_PARTS = ("train", "eval")
+_SPIKES = ("heldin", "heldout", "heldin_forward", "heldout_forward")
+# arrays outside of groups that are used
+INPUTS = frozenset(
+    f"{part}_{key}"
+    for part in _PARTS
+    for key in (*(f"spikes_{which}" for which in _SPIKES), "behavior", "decode_mask", "jitter")
+)
+_TOGETHER = "Pass files that belong together."
 
 
 def check_parts(inputs: Mapping[str, Any], sources: Mapping[str, str]) -> "dict[str, SpikesPart]":
@@ -25,10 +36,13 @@ def assemble(
     inputs: Mapping[str, NDArray],
     target: Mapping[str, Any],
     sources: Mapping[str, str],
+    target_name: str,
 ) -> Bunch:
     """Combine the arrays of a data set into a Bunch."""
     parts = check_parts(inputs, sources)
-    n_heldin = next(iter(parts.values())).heldin.shape[-1]
+    target = check_target(target, target_name)
+    first = next(iter(parts.values()))
+    n_bins, n_heldin = first.heldin.shape[1:]
     n_heldout, n_forward = 0, 0
     for part in parts.values():
         if part.heldout is not None:
@@ -38,6 +52,11 @@ def assemble(
     for known in ("eval_spikes_heldout", "psth"):
         if not n_heldout and known in target:
             n_heldout = target[known].shape[-1] - (n_heldin if known == "psth" else 0)
+            if n_heldout < 0:
+                raise ValueError(
+                    f"{target_name}/{known} has {n_heldin + n_heldout} neurons, but there are "
+                    f"{n_heldin} held-in ones. {_TOGETHER}"
+                )
     if not n_forward and "eval_spikes_heldin_forward" in target and "train" not in parts:
         n_forward = target["eval_spikes_heldin_forward"].shape[1]
 
@@ -49,45 +68,63 @@ def assemble(
     spikes_eval = full(parts.get("eval"))
     X_eval = None
     if spikes_eval is not None:
-        _add_truth(spikes_eval, target, n_heldin, n_forward, sources)
+        _add_truth(spikes_eval, target, n_heldin, n_forward, target_name)
         X_eval = spikes_eval.copy()
         X_eval[..., heldout] = np.nan
         X_eval[:, X_eval.shape[1] - n_forward :] = np.nan
     n_trials = {prefix: len(part.heldin) for prefix, part in parts.items()}
 
-    def of(prefix: str, key: str) -> NDArray | None:
+    def of(prefix: str, key: str, meaning: str) -> tuple[NDArray | None, str]:
+        """Return an array with an entry for each trial, and its name in messages."""
         key = f"{prefix}_{key}"
+        where = f"{target_name}/{key}" if key in target else _where(sources, key)
         value = target.get(key, inputs.get(key))
-        if value is not None and prefix in n_trials and len(value) != n_trials[prefix]:
+        if value is None:
+            return None, where
+        array = as_numbers(value, where, meaning=meaning)
+        if not array.ndim or (prefix in n_trials and len(array) != n_trials[prefix]):
             raise ValueError(
-                f"{_where(sources, key)} has {len(value)} trials, but {prefix}_spikes_heldin has "
-                f"{n_trials[prefix]}. Pass files that belong together."
+                f"{where} has {len(array) if array.ndim else 'no'} trials, but "
+                f"{prefix}_spikes_heldin has {n_trials.get(prefix)}. {_TOGETHER}"
             )
-        return value
+        return array, where
 
-    behavior = {prefix: of(prefix, "behavior") for prefix in ("train", "eval")}
-    masks = {prefix: of(prefix, "decode_mask") for prefix in ("train", "eval")}
+    bunch: dict[str, Any] = {}
+    for prefix in _PARTS:
+        value, where = of(prefix, "behavior", "behaviour")
+        if value is not None:
+            if value.ndim not in (2, 3) or (value.ndim == 3 and value.shape[1] != n_bins):
+                raise ValueError(
+                    f"{where} has shape {value.shape}; expected one row per trial, or the "
+                    f"{n_bins} bins of each. {_TOGETHER}"
+                )
+            value = value.astype(np.float64)
+        bunch[f"y_{prefix}"] = value
+        value, where = of(prefix, "decode_mask", "True and False")
+        bunch[f"decode_mask_{prefix}"] = None if value is None else as_flags(value, where)
+        value, where = of(prefix, "jitter", "numbers of bins")
+        if value is not None:
+            as_numbers(value, where, ("n_trials",), meaning="numbers of bins", finite=True)
+        bunch[f"jitter_{prefix}"] = value
+        bunch[f"conditions_{prefix}"] = _labels(
+            target.get(f"{prefix}_cond_idx"),
+            n_trials.get(prefix),
+            f"{target_name}/{prefix}_cond_idx",
+        )
+    psth = target.get("psth")
+    if psth is not None and psth.shape[1:] != (n_bins, n_heldin + n_heldout):
+        raise ValueError(
+            f"{target_name}/psth has shape {psth.shape}; expected {n_bins} bins and "
+            f"{n_heldin + n_heldout} neurons. {_TOGETHER}"
+        )
     return Bunch(
         X_train=full(train),
         X_eval=X_eval,
         spikes_eval=spikes_eval,
         heldout=heldout,
         n_forward=n_forward,
-        **{
-            f"y_{prefix}": None if value is None else value.astype(np.float64)
-            for prefix, value in behavior.items()
-        },
-        **{
-            f"decode_mask_{prefix}": None if value is None else value.astype(bool)
-            for prefix, value in masks.items()
-        },
-        psth=target.get("psth"),
-        **{
-            f"conditions_{prefix}": _labels(target.get(f"{prefix}_cond_idx"), n_trials.get(prefix))
-            for prefix in ("train", "eval")
-        },
-        jitter_train=of("train", "jitter"),
-        jitter_eval=of("eval", "jitter"),
+        psth=psth,
+        **bunch,
         lag=SETS[name].lag / 1000,
         bin_width=bin_width,
         name=name,
@@ -99,6 +136,34 @@ def assemble(
     )
 
 
+def check_target(target: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the arrays of a target; those that are used are checked."""
+    arrays = dict(target)
+    for which in _SPIKES:
+        key = f"eval_spikes_{which}"
+        if key in arrays:
+            arrays[key] = check_spikes(arrays[key], f"{name}/{key}")
+    if "psth" in arrays:
+        arrays["psth"] = as_numbers(
+            arrays["psth"],
+            f"{name}/psth",
+            ("n_conditions", "n_bins", "n_neurons"),
+            meaning="mean counts",
+        )
+    return arrays
+
+
+def check_spikes(counts: Any, where: str) -> NDArray:
+    """Return counts, (n_trials, n_bins, n_neurons), NaN where not known."""
+    return as_numbers(
+        counts,
+        where,
+        ("n_trials", "n_bins", "n_neurons"),
+        meaning="counts",
+        at_least=0,
+    )
+
+
 class SpikesPart:
     """Spikes of the training or the evaluation trials, checked."""
 
@@ -107,13 +172,7 @@ class SpikesPart:
             key = f"{prefix}_spikes_{what}"
             if key not in inputs:
                 return None
-            array = np.asarray(inputs[key])
-            if array.ndim != 3 or array.dtype.kind not in "biuf":
-                raise ValueError(
-                    f"{_where(sources, key)} is {array.dtype} of shape {array.shape}; expected "
-                    "counts of shape (n_trials, n_bins, n_neurons). Write the file again."
-                )
-            return array
+            return check_spikes(inputs[key], _where(sources, key))
 
         heldin = get("heldin")
         assert heldin is not None  # parts are created only for existing keys
@@ -184,7 +243,7 @@ def _add_truth(
     target: Mapping[str, Any],
     n_heldin: int,
     n_forward: int,
-    sources: Mapping[str, str],
+    target_name: str,
 ) -> None:
     """Fill unknown spikes of the evaluation trials with those of the target, in place."""
     n_bins = spikes.shape[1] - n_forward
@@ -198,20 +257,40 @@ def _add_truth(
             continue
         if target[key].shape != place.shape:
             raise ValueError(
-                f"{_where(sources, key)} has shape {target[key].shape}, expected {place.shape} "
-                "to match the inputs. Pass files that belong together."
+                f"{target_name}/{key} has shape {target[key].shape}, expected {place.shape} to "
+                f"match the inputs. {_TOGETHER}"
             )
-        np.copyto(place, target[key], where=np.isnan(place), casting="same_kind")
+        np.copyto(place, target[key].astype(np.float32), where=np.isnan(place))
 
 
-def _labels(trials_of_condition: Any, n_trials: int | None) -> NDArray | None:
+def _labels(trials_of_condition: Any, n_trials: int | None, where: str) -> NDArray | None:
     """Condition of each trial, -1 for none."""
     if trials_of_condition is None or n_trials is None:
         return None
     labels = np.full(n_trials, -1)
-    for condition, trials in enumerate(trials_of_condition):
-        labels[np.asarray(trials, dtype=int)] = condition
+    for condition, trials in enumerate(check_conditions(trials_of_condition, n_trials, where)):
+        labels[trials] = condition
     return labels
+
+
+def check_conditions(trials: Any, n_trials: int, where: str) -> list[NDArray[np.intp]]:
+    """Return the trials of each condition as indices."""
+    if isinstance(trials, str | bytes) or not np.iterable(trials):
+        raise ValueError(
+            f"{where} is {trials!r}; expected the trials of each condition. Write the file again."
+        )
+    remedy = "Number the trials of a condition from 0."
+    conditions = [
+        as_indices(of_one, f"{where}[{condition}]", n_trials, remedy=remedy)
+        for condition, of_one in enumerate(trials)
+    ]
+    number = np.bincount(np.concatenate([np.empty(0, np.intp), *conditions]), minlength=1)
+    if number.max() > 1:
+        raise ValueError(
+            f"{where}: trial {number.argmax()} is named {number.max()} times, but a trial has one "
+            "condition. Name each trial once."
+        )
+    return conditions
 
 
 def _where(sources: Mapping[str, str], key: str) -> str:

@@ -70,8 +70,15 @@ SETS = {
 }
 
 
+def is_key(key: str) -> bool:
+    """Whether a group has the name of a data set, such as mc_maze_20."""
+    return key.removesuffix("_20") in SETS
+
+
 def split_key(key: str) -> tuple[str, int | None]:
     """Split a group name, such as mc_maze_20, into data set and bin width in ms."""
+    if not isinstance(key, str):
+        raise TypeError(f"name must be a string, got {key!r}; pass one of {', '.join(SETS)}.")
     if key in SETS:
         return key, None
     if key.endswith("_20") and key[:-3] in SETS:

@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from sklearn_stndt.datasets._checks import as_flags, as_numbers, reading
+from sklearn_stndt.datasets._h5 import check_dataset, import_h5py
 from sklearn_stndt.datasets._intervals import merge_intervals
 from sklearn_stndt.datasets._nwb_sources import import_pynwb, opened
 from sklearn_stndt.datasets._recording import Recording
@@ -17,6 +19,7 @@ from sklearn_stndt.datasets._resampling import Signal
 
 # Columns of the units table with large arrays.
 _LARGE = ("spike_times", "obs_intervals", "waveforms")
+_REMEDY = "Correct the file, or leave it out."
 
 
 @dataclass(kw_only=True)
@@ -41,13 +44,14 @@ def read_recording(
     units: Any = None,
     skip: bool = False,
     verbose: bool = False,
+    follow_links: bool = False,
 ) -> NWBRecording:
     """Read spikes, trials and the named time series (None: all) of an NWB file.
 
     `table` names the table of intervals, `units` chooses units, and `skip` leaves out units with
-    invalid spike times instead of raising an error.
+    invalid spike times instead of raising an error. See `load_nwb` for `follow_links`.
     """
-    with opened(source) as (file, name):
+    with opened(source, follow_links) as (file, name, trusted):
         left_out: list[str] = []
         tables = _tables_of(file)
         if table not in tables and table != "trials":
@@ -55,11 +59,13 @@ def read_recording(
                 f"{name} has no table of intervals {table!r}, only {sorted(tables)}. Pass one of "
                 "them, or trials=False."
             )
-        rows, trains = _read_trains(file, name, units, skip, left_out, verbose)
+        reader = _Reader(name, trusted)
+        rows, trains = _read_trains(file, reader, units, skip, left_out, verbose)
         series = _choose_series(file, name, behavior, left_out)
         signals, signal_units, rates = {}, {}, {}
         for key, one in tqdm(series.items(), desc="behaviour", disable=not verbose):
-            signal = _as_signal(one, f"{name}: {key}")
+            with reading(name, key):
+                signal = _as_signal(one, key, reader)
             if isinstance(signal, Signal):
                 signals[key], signal_units[key] = signal, str(one.unit)
                 rates[key] = _sampling_rate(signal)
@@ -69,17 +75,18 @@ def read_recording(
                 )
             else:
                 left_out.append(f"the time series {key!r} {signal} and is not loaded")
+        table_of_units = file.units
         return NWBRecording(
             name=name,
             spike_times=trains,
-            unit_ids=np.asarray(file.units.id[:])[rows],
-            heldout=_heldout_of(file.units)[rows],
-            observed=_read_obs_intervals(file.units, name, rows),
-            invalid=_read_invalid_times(file, name),
-            trials=_as_frame(tables[table], ("timeseries",)) if table in tables else None,
+            unit_ids=reader.all(table_of_units.id, "units.id")[rows],
+            heldout=_heldout_of(table_of_units, reader)[rows],
+            observed=_read_obs_intervals(table_of_units, reader, rows),
+            invalid=_read_invalid_times(file, reader),
+            trials=reader.table(tables[table], ("timeseries",)) if table in tables else None,
             signals=signals,
-            units=_as_frame(file.units, _LARGE).iloc[rows].reset_index(drop=True),
-            electrodes=None if file.electrodes is None else _as_frame(file.electrodes),
+            units=reader.table(table_of_units, _LARGE).iloc[rows].reset_index(drop=True),
+            electrodes=None if file.electrodes is None else reader.table(file.electrodes),
             table=table,
             tables=sorted(tables),
             signal_units=signal_units,
@@ -87,6 +94,71 @@ def read_recording(
             reference_time=file.timestamps_reference_time,
             left_out=left_out,
         )
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads parts of a file after checking how much memory they take."""
+
+    name: str  # of the file
+    trusted: bool
+
+    def check(self, data: Any, key: str) -> None:
+        """Raise an error if an array would take far more memory than its size in the file."""
+        data = getattr(data, "dataset", data)  # of hdmf's own classes
+        if not self.trusted and isinstance(data, import_h5py().Dataset):
+            check_dataset(
+                data,
+                f"{self.name}: {key}",
+                "Leave it out if that is possible. If the file is right, open it yourself and pass "
+                "NWBHDF5IO(path, 'r').read().",
+            )
+
+    def all(self, data: Any, key: str) -> NDArray:
+        """Return an array of the file, or the data of a column."""
+        if not isinstance(data, np.ndarray | import_h5py().Dataset):
+            data = getattr(data, "data", data)
+        self.check(data, key)
+        with reading(self.name, key):
+            return np.asarray(data[:])
+
+    def rows(self, table: Any, column: str, rows: Iterable[int], key: str) -> Iterator[NDArray]:
+        """Yield the entries of some rows in a column of arrays of unequal lengths."""
+        with reading(self.name, f"{key}.{column}"):
+            index = table[column]
+            is_ragged = hasattr(index, "target")
+            target = index.target if is_ragged else index
+            self.check(target.data, f"{key}.{column}")
+            if is_ragged:
+                where = f"{self.name}: {key}.{column}_index"
+                ends = as_numbers(
+                    self.all(index, f"{key}.{column}_index"), where, ("n_rows",), finite=True
+                )
+                steps = np.diff(ends.astype(np.int64), prepend=0)
+                if (steps < 0).any() or (len(ends) and ends[-1] > len(target.data)):
+                    raise ValueError(
+                        f"{where} must ascend to {len(target.data):,}, the length of {column}, but "
+                        "does not. Correct the file."
+                    )
+        for row in rows:
+            with reading(self.name, f"{key}[{row}].{column}"):
+                yield np.asarray(index[int(row)])
+
+    def table(self, table: Any, without: Iterable[str] = ()) -> Any:
+        """Return a table as a DataFrame without some columns; objects become their names."""
+        without = {name + index for name in without for index in ("", "_index", "_index_index")}
+        with reading(self.name, f"the table {table.name!r}"):
+            for column in (table.id, *table.columns):
+                if column.name not in without:
+                    self.check(column.data, f"{table.name}.{column.name}")
+            frame = table.to_dataframe(exclude=without & set(table.colnames), index=True)
+        frame = frame.reset_index()
+        for column in frame.columns:
+            if frame[column].dtype.kind == "O" and any(
+                hasattr(value, "object_id") for value in frame[column]
+            ):
+                frame[column] = [getattr(value, "name", value) for value in frame[column]]
+        return frame
 
 
 def _tables_of(file: Any) -> dict[str, Any]:
@@ -103,26 +175,14 @@ def _tables_of(file: Any) -> dict[str, Any]:
     return tables
 
 
-def _as_frame(table: Any, without: Iterable[str] = ()) -> Any:
-    """Return a table as a DataFrame without some columns; objects become their names."""
-    without = {name + index for name in without for index in ("", "_index", "_index_index")}
-    frame = table.to_dataframe(exclude=without & set(table.colnames), index=True).reset_index()
-    for column in frame.columns:
-        if frame[column].dtype.kind == "O" and any(
-            hasattr(value, "object_id") for value in frame[column]
-        ):
-            frame[column] = [getattr(value, "name", value) for value in frame[column]]
-    return frame
-
-
 # -- units ----------
 
 
 def _read_trains(
-    file: Any, name: str, units: Any, skip: bool, left_out: list[str], verbose: bool
+    file: Any, reader: _Reader, units: Any, skip: bool, left_out: list[str], verbose: bool
 ) -> tuple[NDArray[np.intp], list[NDArray[np.float64]]]:
     """Return the rows of the units table that are chosen and valid, and their spike times."""
-    table = file.units
+    table, name = file.units, reader.name
     if table is None or len(table) == 0:
         raise ValueError(
             f"{name} has no units, and so no spike times. Use the file of the session with sorted "
@@ -134,12 +194,16 @@ def _read_trains(
             "with spike times."
         )
     rows, trains = [], []
-    for unit in tqdm(_choose_units(table, units, name), desc="units", disable=not verbose):
-        times = np.asarray(table["spike_times"][unit], dtype=np.float64).ravel()
+    chosen = _choose_units(table, units, reader)
+    all_times = reader.rows(table, "spike_times", chosen, "units")
+    for unit, stored in zip(
+        tqdm(chosen, desc="units", disable=not verbose), all_times, strict=True
+    ):
+        times = stored.ravel()
         fault = _fault_of(times)
         if fault is None:
             rows.append(int(unit))
-            trains.append(times)
+            trains.append(times.astype(np.float64))
         elif skip:
             left_out.append(f"units[{unit}] is left out: spike_times {fault[0]}")
         else:
@@ -152,8 +216,10 @@ def _read_trains(
     return np.array(rows, dtype=np.intp), trains
 
 
-def _fault_of(times: NDArray[np.float64]) -> tuple[str, str] | None:
+def _fault_of(times: NDArray) -> tuple[str, str] | None:
     """Say what is wrong with spike times, and what to do; None if nothing is."""
+    if times.size and (times.dtype.kind not in "iuf" or times.dtype.itemsize > 8):
+        return f"is of type {times.dtype} instead of numbers", "Write the times in seconds"
     n_bad = np.count_nonzero(~np.isfinite(times))
     if n_bad:
         return f"is NaN or infinite {n_bad} times", "To keep the unit, remove these from the file"
@@ -174,12 +240,13 @@ def _fault_of(times: NDArray[np.float64]) -> tuple[str, str] | None:
     return None
 
 
-def _choose_units(table: Any, units: Any, name: str) -> NDArray[np.intp]:
+def _choose_units(table: Any, units: Any, reader: _Reader) -> NDArray[np.intp]:
     """Return the rows of the units table that `units` chooses."""
+    name = reader.name
     if units is None:
         return np.arange(len(table))
     if isinstance(units, str | Mapping) or callable(units):
-        frame = _as_frame(table, _LARGE)
+        frame = reader.table(table, _LARGE)
         chosen = _matching(frame, units, name)
     else:
         chosen = _as_rows(units, len(table), name)
@@ -246,21 +313,27 @@ def _as_rows(units: Any, n_units: int, name: str) -> NDArray[np.intp]:
     return rows
 
 
-def _heldout_of(units: Any) -> NDArray[np.bool_]:
+def _heldout_of(units: Any, reader: _Reader) -> NDArray[np.bool_]:
     if "heldout" in units.colnames:
-        return np.asarray(units["heldout"][:], dtype=bool)
+        flags = reader.all(units["heldout"], "units.heldout")
+        return as_flags(flags, f"{reader.name}: units.heldout", remedy="Correct the file.")
     return np.zeros(len(units), dtype=bool)
 
 
-def _read_obs_intervals(units: Any, name: str, rows: NDArray[np.intp]) -> list[NDArray] | None:
+def _read_obs_intervals(
+    units: Any, reader: _Reader, rows: NDArray[np.intp]
+) -> list[NDArray] | None:
     """Read when each unit was observed, (n_intervals, 2), s; None if the file does not say."""
     if "obs_intervals" not in units.colnames:
         return None
+    name = reader.name
     observed = []
-    for unit in rows:
-        intervals = merge_intervals(
-            units["obs_intervals"][int(unit)], f"{name}: units[{unit}].obs_intervals"
-        )
+    stored = reader.rows(units, "obs_intervals", rows, "units")
+    for unit, intervals in zip(rows, stored, strict=True):
+        where = f"{name}: units[{unit}].obs_intervals"
+        if intervals.size:
+            intervals = _as_intervals(intervals, where)
+        intervals = merge_intervals(intervals, where)
         intervals[np.isneginf(intervals)] = 0.0  # an open start is that of the session
         observed.append(intervals[intervals[:, 0] < intervals[:, 1]])
     if not any(len(intervals) for intervals in observed):
@@ -274,13 +347,31 @@ def _read_obs_intervals(units: Any, name: str, rows: NDArray[np.intp]) -> list[N
     return observed
 
 
-def _read_invalid_times(file: Any, name: str) -> NDArray[np.float64]:
+def _as_intervals(intervals: NDArray, where: str) -> NDArray[np.float64]:
+    """Return intervals, (n_intervals, 2), as float64; their ends may be infinite."""
+    if intervals.dtype.kind not in "iuf" or intervals.dtype.itemsize > 8:
+        raise ValueError(
+            f"{where} is of type {intervals.dtype}; expected times in seconds. Correct the file."
+        )
+    if intervals.ndim > 2 or (intervals.ndim == 2 and intervals.shape[1] != 2):
+        raise ValueError(
+            f"{where} has shape {intervals.shape}; expected a start and a stop for each interval, "
+            "(n_intervals, 2). Correct the file."
+        )
+    return intervals.astype(np.float64)
+
+
+def _read_invalid_times(file: Any, reader: _Reader) -> NDArray[np.float64]:
     """Read the times to be left out of analyses, (n_intervals, 2), s, in order and disjoint."""
     table = file.invalid_times
     if table is None:
         return np.empty((0, 2))
-    ends = [np.asarray(table[end][:], dtype=np.float64) for end in ("start_time", "stop_time")]
-    return merge_intervals(np.column_stack(ends), f"{name}: invalid_times")
+    where = f"{reader.name}: invalid_times"
+    with reading(reader.name, "invalid_times"):
+        ends = [
+            reader.all(table[end], f"invalid_times.{end}") for end in ("start_time", "stop_time")
+        ]
+        return merge_intervals(_as_intervals(np.column_stack(ends), where), where)
 
 
 # -- time series ----------
@@ -296,8 +387,13 @@ def _choose_series(file: Any, name: str, behavior: Any, left_out: list[str]) -> 
     names = {path: path if shared[found[path][0]] > 1 else found[path][0] for path in wanted}
     if behavior is None:
         return {names[path]: series for path, series in wanted.items()}
+    keys = [behavior] if isinstance(behavior, str) else behavior
+    if not isinstance(keys, Iterable) or not all(isinstance(key, str) for key in keys):
+        raise TypeError(
+            f"behavior must be the name of a time series or a list of names, got {behavior!r}."
+        )
     chosen = {}
-    for key in [behavior] if isinstance(behavior, str) else behavior:
+    for key in keys:
         paths = [path for path in wanted if key in (path, names[path])]
         if not paths:
             same = sorted(path for path in wanted if found[path][0] == key)
@@ -346,7 +442,7 @@ def _series_of(file: Any) -> dict[str, tuple[str, Any]]:
     return found
 
 
-def _as_signal(series: Any, name: str) -> Signal | str:
+def _as_signal(series: Any, key: str, reader: _Reader) -> Signal | str:
     """Return a time series as a signal, or say why it is none."""
     pynwb = import_pynwb()
     if isinstance(series, pynwb.misc.IntervalSeries):
@@ -362,21 +458,30 @@ def _as_signal(series: Any, name: str) -> Signal | str:
         return f"has {len(data.shape)} dimensions"
     if not len(data):
         return "is empty"
+    reader.check(data, f"{key}.data")
     kind = np.asarray(data[:1]).dtype.kind
     if kind not in "biuf":
         return "holds text" if kind in "OSUT" else f"has values of type {data.dtype}"
+    conversion, offset = float(series.conversion), float(series.offset)
+    if not (np.isfinite(conversion) and conversion and np.isfinite(offset)):
+        return f"has a conversion of {conversion:g} and an offset of {offset:g}"
     values = np.asarray(data[:], dtype=np.float64)
     values = values.reshape(len(values), -1)
     if series.timestamps is not None:
-        times = np.asarray(series.timestamps[:], dtype=np.float64)
+        times = reader.all(series.timestamps, f"{key}.timestamps")
+        if times.dtype.kind not in "iuf" or times.ndim != 1:
+            return f"has timestamps of type {times.dtype} and shape {times.shape}"
         if len(times) != len(values):
             return f"has {len(values)} samples but {len(times)} timestamps"
-    elif series.rate:
-        times = (series.starting_time or 0.0) + np.arange(len(values)) / float(series.rate)
+        times = times.astype(np.float64)
+    elif series.rate is not None:
+        rate, start = float(series.rate), float(series.starting_time or 0.0)
+        if not 0 < rate < np.inf or not np.isfinite(start):
+            return f"has a rate of {rate:g} Hz and starts at {start:g} s"
+        times = start + np.arange(len(values)) / rate
     else:
         return "has neither timestamps nor a rate"
-    conversion, offset = float(series.conversion), float(series.offset)
-    return Signal.from_samples(times, values, name, conversion, offset)
+    return Signal.from_samples(times, values, f"{reader.name}: {key}", conversion, offset)
 
 
 def _sampling_rate(signal: Signal) -> float:

@@ -8,6 +8,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sklearn_stndt.datasets._h5 import check_links, open_file
+from sklearn_stndt.datasets._zarr import check_folder
+
 # at least two letters, because "C:/" is a drive; pathlib shortens "https://" to "https:/"
 _URL = re.compile(r"^[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 _ZARR_FILES = (".zgroup", ".zmetadata", "zarr.json")
@@ -25,29 +28,41 @@ def import_pynwb() -> Any:
 
 
 @contextmanager
-def opened(source: Any) -> Iterator[tuple[Any, str]]:
-    """Open `source` and yield its NWBFile and its name in messages.
+def opened(source: Any, follow_links: bool = False) -> Iterator[tuple[Any, str, bool]]:
+    """Open `source` and yield its NWBFile, its name in messages, and whether it is trusted.
 
-    Objects that the user has opened stay open.
+    Objects that the user has opened stay open. What pynwb has opened for the user is trusted, and
+    any file with `follow_links`.
     """
     pynwb = import_pynwb()
     if isinstance(source, pynwb.NWBFile):
-        yield _open_file(source, _name_of(source)), _name_of(source)
+        yield _open_file(source, _name_of(source)), _name_of(source), True
     elif isinstance(source, str | os.PathLike):
-        with _io_of_path(source, pynwb) as io:
-            yield _read(io, str(source)), str(source)
+        path = _path_of(source)
+        if path.is_dir():
+            with _io_of_folder(path, follow_links) as io:
+                yield _read(io, str(source)), str(source), True
+        else:
+            with (
+                open_file(path) as file,
+                _io_of_h5py(file, str(source), pynwb, follow_links) as io,
+            ):
+                yield _read(io, str(source)), str(source), follow_links
     elif _is_h5py_file(source):
         name = f"h5py.File {source.filename!r}" if source else "h5py.File"
         if not source:
             raise ValueError(f"{name} is closed. Pass it while it is open.")
-        with _io_of_h5py(source, name, pynwb) as io:
-            yield _read(io, name), name
+        with _io_of_h5py(source, name, pynwb, follow_links) as io:
+            yield _read(io, name), name, follow_links
     elif hasattr(source, "seek") and hasattr(source, "read"):
-        with _h5py_of_stream(source) as (file, name), _io_of_h5py(file, name, pynwb) as io:
-            yield _read(io, name), name
+        with (
+            _h5py_of_stream(source) as (file, name),
+            _io_of_h5py(file, name, pynwb, follow_links) as io,
+        ):
+            yield _read(io, name), name, follow_links
     elif hasattr(source, "read") and hasattr(source, "close"):  # NWBHDF5IO, NWBZarrIO
         file = _read(source, type(source).__name__)
-        yield file, _name_of(file)
+        yield file, _name_of(file), True
     else:
         raise TypeError(
             f"path is a {type(source).__name__}; pass the path of an NWB file, or an open NWBFile, "
@@ -55,27 +70,16 @@ def opened(source: Any) -> Iterator[tuple[Any, str]]:
         )
 
 
-def _io_of_path(source: str | os.PathLike, pynwb: Any) -> Any:
+def _path_of(source: str | os.PathLike) -> Path:
     if _URL.match(str(source)):
         raise ValueError(
             f"{source} is a URL, but load_nwb reads local files. Download the file, or pass an "
             "open file, such as that of fsspec.open(url).open()."
         )
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _io_of_folder(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}. Check the path.")
-    try:
-        return pynwb.NWBHDF5IO(path, "r")
-    except Exception as error:
-        raise ValueError(
-            f"{path} cannot be opened ({error}): it is not an HDF5 file, or is truncated. "
-            "Download it again."
-        ) from error
+    return Path(source).expanduser()
 
 
-def _io_of_folder(path: Path) -> Any:
+def _io_of_folder(path: Path, follow_links: bool) -> Any:
     if path.suffix != ".zarr" and not any((path / name).is_file() for name in _ZARR_FILES):
         raise IsADirectoryError(
             f"{path} is a folder, neither an NWB file nor a Zarr folder. Pass the path of one file."
@@ -87,6 +91,7 @@ def _io_of_folder(path: Path) -> Any:
             f"{path} is a Zarr folder, which needs hdmf-zarr. Install it with: "
             "pip install hdmf-zarr"
         ) from error
+    check_folder(path, follow_links)
     try:
         return hdmf_zarr.NWBZarrIO(str(path), "r")
     except Exception as error:
@@ -95,7 +100,10 @@ def _io_of_folder(path: Path) -> Any:
         ) from error
 
 
-def _io_of_h5py(file: Any, name: str, pynwb: Any) -> Any:
+def _io_of_h5py(file: Any, name: str, pynwb: Any, follow_links: bool) -> Any:
+    if not follow_links:
+        check_links(file, name, first_reads=True)
+
     class Borrowed(pynwb.NWBHDF5IO):
         """Leaves the file open, which belongs to someone else."""
 

@@ -12,6 +12,7 @@ from sklearn_stndt.datasets._intervals import (
     subtract_intervals,
 )
 from sklearn_stndt.datasets._resampling import Signal
+from sklearn_stndt.datasets._times import LONGEST
 from sklearn_stndt.datasets.binning import count_trials
 
 _UNITS_AT_ONCE = 64
@@ -33,15 +34,43 @@ class Recording:
     @property
     def end(self) -> float:
         """End of the last observed interval in seconds, or of the last data if it is open."""
-        times = [train[-1] for train in self.spike_times if train.size]
-        observed = [float(intervals.max()) for intervals in self.observed or [] if intervals.size]
-        if observed and np.isfinite(observed).all():
+        return self._last()[0]
+
+    def check_end(self) -> None:
+        """Raise an error if the recording, which starts at 0, lasts more than a week."""
+        end, what = self._last()
+        if end > LONGEST:
+            raise ValueError(
+                f"{self.name}: the recording would last from 0 to {end:g} s, the end of {what}, "
+                "which is more than a week. Correct the file if that time is wrong, or not in "
+                "seconds. Otherwise load only the trials: load_nwb(..., trials=True)."
+            )
+
+    def _last(self) -> tuple[float, str]:
+        """Return the end in seconds, and what ends then."""
+        ends = [
+            (float(train[-1]), f"the spikes of the unit with id {self.unit_ids[row]}")
+            for row, train in enumerate(self.spike_times)
+            if train.size
+        ]
+        observed = [
+            (float(intervals.max()), f"obs_intervals of the unit with id {self.unit_ids[row]}")
+            for row, intervals in enumerate(self.observed or [])
+            if intervals.size
+        ]
+        if observed and all(np.isfinite(end) for end, _ in observed):
             return max(observed)
-        times += [stop for stop in observed if np.isfinite(stop)]
-        if self.trials is not None:
-            times.append(self.trials["stop_time"].max())
-        times += [signal.times[-1] for signal in self.signals.values() if signal.times.size]
-        return float(max(times, default=0.0))
+        ends += observed
+        if self.trials is not None and "stop_time" in self.trials.columns:
+            stops = self.trials["stop_time"]
+            if stops.dtype.kind in "iuf":
+                ends += [(float(stop), f"trial {row}") for row, stop in enumerate(stops)]
+        ends += [
+            (float(signal.times[-1]), f"the time series {name!r}")
+            for name, signal in self.signals.items()
+            if signal.times.size
+        ]
+        return max(((end, what) for end, what in ends if np.isfinite(end)), default=(0.0, "it"))
 
     def intervals_of(self, unit: int) -> NDArray[np.float64]:
         """Return when a unit was observed in valid times, (n_intervals, 2), s, in order."""
@@ -61,8 +90,11 @@ class Recording:
                 f"{self.name}: the trials table has no column {column!r}, only "
                 f"{list(self.trials.columns)}. Align to one of them."
             )
+        values = self.trials[column]
         try:
-            return self.trials[column].to_numpy(dtype=np.float64)
+            if values.dtype.kind in "bc":
+                raise TypeError(f"they are {values.dtype}")
+            return values.to_numpy(dtype=np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"{self.name}: trials/{column} holds no times ({error}). Align to another column."
@@ -70,7 +102,14 @@ class Recording:
 
     def first_bins(self, times: NDArray, bin_width: float) -> NDArray[np.intp]:
         """First bin of the recording that starts at or after each time (s)."""
-        return np.ceil(times / bin_width - CLOCK).astype(np.intp)
+        place = np.ceil(times / bin_width - CLOCK)
+        if place.size and np.abs(place).max() > 2**53:
+            raise ValueError(
+                f"{self.name}: a time of {times[np.abs(times).argmax()]:g} s does not fit on a "
+                f"grid of bins of {bin_width:g} s. Correct the file if that time is wrong, or not "
+                "in seconds; or use wider bins."
+            )
+        return place.astype(np.intp)
 
     def counts(
         self,

@@ -71,14 +71,15 @@ def fetch_nlb(
     name, _ = split_key(name)
     folder = Path(get_data_home(data_home)) / "nlb" / name
     index = folder / _INDEX
-    if index.is_file():
-        content = json.loads(index.read_text())
-        paths = [folder / file for file in content["files"]]
+    known = _read_index(index)
+    if known is not None:
+        files, downloaded = known
+        paths = [folder / file for file in files]
         complete = all(
             path.is_file() and path.stat().st_size == size
-            for path, size in zip(paths, content["files"].values(), strict=True)
+            for path, size in zip(paths, files.values(), strict=True)
         )
-        if complete and version in (None, content["version"]):
+        if complete and version in (None, downloaded):
             return paths
     if not download_if_missing:
         raise OSError(
@@ -90,6 +91,21 @@ def fetch_nlb(
         files, version = _download(client, name, version, folder)
     index.write_text(json.dumps({"version": version, "files": files}, indent=1))
     return [folder / file for file in files]
+
+
+def _read_index(path: Path) -> tuple[dict[str, int], str] | None:
+    """Return file sizes by name, and the version; None if there is no index, or a damaged one."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        files, version = content["files"], content["version"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    names = files if isinstance(files, dict) else {}
+    if not names or any(Path(name).name != name for name in names):  # files of this folder alone
+        return None
+    return files, version
 
 
 def _connect(api_url: str | None) -> Any:

@@ -1,27 +1,22 @@
 """Bin spike times into counts per bin."""
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sklearn_stndt.datasets._checks import check_number
-from sklearn_stndt.datasets._intervals import CLOCK, are_inside, merge_intervals
+from sklearn_stndt.datasets._intervals import CLOCK, are_inside
 from sklearn_stndt.datasets._times import (
     LONGEST,
     check_size,
-    declared_supports,
     in_seconds,
     intervals_in_seconds,
-    is_train,
     scalar_in_seconds,
-    support_of,
     warn_of_clocks,
 )
+from sklearn_stndt.datasets._trains import Recorded, as_trains
 
 __all__ = ["align_to_events", "bin_spikes", "bin_trials"]
 
@@ -109,6 +104,7 @@ def bin_spikes(
            [0, 1],
            [2, 0]], dtype=uint8)
     """
+    dtype = _as_dtype(dtype)
     recorded = as_trains(spike_times)
     trains = recorded.times
     bin_width = _check_bin_width(bin_width)
@@ -234,6 +230,7 @@ def align_to_events(
             [1, 0],
             [0, 1]]], dtype=uint8)
     """
+    dtype = _as_dtype(dtype)
     recorded = as_trains(spike_times)
     bin_width = _check_bin_width(bin_width)
     events = check_times(events, "events")
@@ -319,7 +316,7 @@ def bin_trials(
             f"Trial {trial} lasts {stops[trial] - starts[trial]:g} s, less than a bin of "
             f"{bin_width:g} s. Leave it out, or use narrower bins."
         )
-    counts = _count_recorded(recorded, starts, n_bins, bin_width, np.float32, "trials")
+    counts = _count_recorded(recorded, starts, n_bins, bin_width, np.dtype(np.float32), "trials")
     counts[np.arange(n_bins.max()) >= n_bins[:, None]] = np.nan
     return counts
 
@@ -345,6 +342,11 @@ def bins_of_window(window: Any, bin_width: float) -> int:
             f"window={window!r} lasts {high - low:g} s, which is not a whole number of bins of "
             f"{bin_width:g} s. Change one of them."
         )
+    if round(n_bins) < 1:
+        raise ValueError(
+            f"window={window!r} lasts {high - low:g} s, less than a bin of {bin_width:g} s. Change "
+            "one of them."
+        )
     return round(n_bins)
 
 
@@ -364,126 +366,24 @@ def check_times(times: Any, name: str) -> NDArray[np.float64]:
     return array
 
 
-@dataclass
-class Recorded:
-    """Spike times, and when they were recorded, all in seconds."""
-
-    times: list[NDArray[np.float64]]  # per neuron, (n_spikes,)
-    supports: list[NDArray[np.float64] | None]  # per neuron, (n_intervals, 2); None if not known
-    start: float | None  # None if not known for all neurons
-    stop: float | None
-
-    @property
-    def union(self) -> NDArray[np.float64] | None:
-        """Intervals in which any neuron was recorded; None if a neuron's are not known."""
-        known = [support for support in self.supports if support is not None]
-        return (
-            merge_intervals(np.concatenate(known), "time support")
-            if len(known) == len(self.supports)
-            else None
-        )
-
-
-def as_trains(spike_times: Any) -> Recorded:
-    """Return checked spike times of each neuron, and when they were recorded if known."""
-    wanted = (
-        "pass a list with the spike times of each neuron in seconds, for a single neuron [times]."
-    )
-    names: list[Any]
-    trains: list[Any]
-    if is_train(spike_times):
-        spike_times = [spike_times]
-    group_support = None
-    if isinstance(spike_times, Mapping):  # also a TsGroup
-        names, trains = list(spike_times), list(spike_times.values())
-        group_support = support_of(spike_times)
-    elif isinstance(spike_times, np.ndarray) and spike_times.dtype != object:
-        raise TypeError(
-            f"spike_times is one array of shape {spike_times.shape}; {wanted} From a table padded "
-            "with NaN, make it by [row[~np.isnan(row)] for row in table]."
-        )
-    elif isinstance(spike_times, Iterable) and not isinstance(spike_times, str):
-        if isinstance(spike_times, np.ndarray):
-            spike_times = _as_cells(spike_times)
-        trains = list(spike_times)
-        names = list(range(len(trains)))
-    else:
-        raise TypeError(f"spike_times is a {type(spike_times).__name__}; {wanted}")
-    if not trains:
-        raise ValueError(f"spike_times is empty; {wanted}")
-    trains = _with_single_spikes(trains)
-    times = [_as_train(train, name, wanted) for name, train in zip(names, trains, strict=True)]
-    supports = [support_of(train) if group_support is None else group_support for train in trains]
-    declared = declared_supports(supports, times)
-    start = stop = None
-    if all(support is not None for support in supports):
-        ends = np.concatenate([support for support in supports if support is not None])
-        ends = np.where(np.isfinite(ends), ends, np.nan)
-        last = max((train[-1] for train in times if train.size), default=-np.inf)
-        if not np.isnan(ends[:, 0]).all():
-            start = float(np.nanmin(ends[:, 0]))
-        if any(support is not None for support in declared) and not np.isnan(ends[:, 1]).all():
-            stop = float(np.nanmax(ends[:, 1]))
-            if stop < last:  # of a neuron whose end is not known
-                stop = None
-    return Recorded(times, declared, start, stop)
-
-
-def _as_cells(cells: NDArray) -> NDArray:
-    """Return a MATLAB cell array as one dimension."""
-    if cells.size > max(cells.shape, default=0):
-        raise TypeError(
-            f"spike_times is a cell array of shape {cells.shape}, but one cell per neuron is "
-            "expected. If it is neurons x trials, with times from the start of each trial, bin "
-            "each trial: np.stack([bin_spikes(list(trial), bin_width, stop=...) for trial in "
-            "cells.T]). With times from the start of the recording, join the trials: "
-            "[np.concatenate([times.ravel() for times in row]) for row in cells]."
-        )
-    return cells.ravel()
-
-
-def _with_single_spikes(trains: list[Any]) -> list[Any]:
-    """Return numbers among spike trains, as loadmat(..., squeeze_me=True) makes them, as trains."""
-    is_number = [isinstance(train, Real) for train in trains]
-    if all(is_number):
-        return trains  # more likely the times of one neuron
-    return [[train] if one else train for train, one in zip(trains, is_number, strict=True)]
-
-
-def check_train(times: NDArray[np.float64], name: str) -> None:
-    """Raise an error unless spike times are finite and sorted."""
-    n_bad = np.count_nonzero(~np.isfinite(times))
-    if n_bad:
-        raise ValueError(
-            f"{name} is NaN or infinite {n_bad} times; remove these: times[np.isfinite(times)]."
-        )
-    late = np.flatnonzero(times[1:] < times[:-1])
-    if late.size:
-        at = int(late[0])
-        raise ValueError(
-            f"{name} is not in order of time: {times[at + 1]:g} s follows {times[at]:g} s at index "
-            f"{at + 1}. Sort the times, np.sort(times), if nothing else is wrong with them."
-        )
-
-
-def _as_train(train: Any, name: Any, wanted: str) -> NDArray[np.float64]:
-    label = f"spike_times[{name!r}]"
-    if isinstance(train, np.ma.MaskedArray):
-        train = train.compressed()
-    times = in_seconds(train, label)
-    if times.ndim == 0:
-        raise TypeError(f"{label} is a single number; {wanted}")
-    if times.ndim > 1 and times.size != max(times.shape):
-        raise TypeError(f"{label} has shape {times.shape}, expected (n_spikes,); {wanted}")
-    times = times.ravel()
-    check_train(times, label)
-    return times
-
-
 def _check_bin_width(bin_width: Any) -> float:
     bin_width = scalar_in_seconds(bin_width, "bin_width")
     check_number(bin_width, "bin_width", above=0)
-    return bin_width
+    return float(bin_width)
+
+
+def _as_dtype(dtype: DTypeLike | None) -> np.dtype | None:
+    """Return the data type of counts after checking that it is one of numbers."""
+    if dtype is None:
+        return None
+    wanted = "pass one of numbers, such as numpy.uint16 or numpy.float32."
+    try:
+        known = np.dtype(dtype)
+    except Exception as error:
+        raise TypeError(f"dtype={dtype!r} is no data type; {wanted}") from error
+    if known.kind not in "iuf":
+        raise TypeError(f"dtype={dtype!r} cannot hold counts; {wanted}")
+    return known
 
 
 def _unknown_bins(
@@ -521,11 +421,10 @@ def _hide(counts: NDArray, unknown: list[tuple[list[int], NDArray[np.intp]]]) ->
             rows[bins[:, None], neurons] = np.nan
 
 
-def _check_dtype(dtype: DTypeLike | None, unknown: list) -> np.dtype:
+def _check_dtype(dtype: np.dtype | None, unknown: list) -> np.dtype:
     """Return the data type of counts; raise an error if it cannot hold NaN but has to."""
     if dtype is None:
         return np.dtype(np.float32 if unknown else np.uint8)
-    dtype = np.dtype(dtype)
     if unknown and dtype.kind != "f":
         neurons, bins = unknown[0]
         raise ValueError(
@@ -541,7 +440,7 @@ def _count_recorded(
     starts: NDArray[np.float64],
     n_bins: NDArray[np.intp],
     bin_width: float,
-    dtype: DTypeLike | None,
+    dtype: np.dtype | None,
     name: str,
 ) -> NDArray:
     """Count the spikes of each trial after checking clocks and size; NaN where not recorded."""
@@ -560,7 +459,13 @@ def _count_recorded(
 def _tolerance(start: float, stop: float, bin_width: float) -> float:
     """Tolerance for rounding errors of times, as a fraction of a bin."""
     largest = max(abs(start), abs(stop), bin_width)
-    return min(4 * np.finfo(np.float64).eps * largest / bin_width, 0.25)
+    error = np.finfo(np.float64).eps * largest / bin_width
+    if error > 0.5:
+        raise ValueError(
+            f"A time of {largest:g} s cannot be told from the next bin of {bin_width:g} s: both "
+            "are rounded to 16 digits. Check that all times and bin_width are in seconds."
+        )
+    return min(4 * error, 0.25)
 
 
 def _check_fits(largest: int, dtype: DTypeLike) -> None:

@@ -2,14 +2,23 @@
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from sklearn.utils import Bunch
 
-from sklearn_stndt.datasets._h5 import read_h5
+from sklearn_stndt.datasets._checks import check_number
+from sklearn_stndt.datasets._h5 import H5Group, open_h5
 from sklearn_stndt.datasets._nlb_nwb import tensors_from_nwb
-from sklearn_stndt.datasets._nlb_parts import SpikesPart, assemble, check_parts, source_names
-from sklearn_stndt.datasets._nlb_sets import SETS, group_key, split_key
+from sklearn_stndt.datasets._nlb_parts import (
+    INPUTS,
+    SpikesPart,
+    assemble,
+    check_parts,
+    source_names,
+)
+from sklearn_stndt.datasets._nlb_sets import SETS, group_key, is_key, split_key
+from sklearn_stndt.datasets._times import scalar_in_seconds
 
 __all__ = ["load_nlb"]
 
@@ -21,6 +30,7 @@ def load_nlb(
     *,
     name: str | None = None,
     bin_width: float | None = None,
+    follow_links: bool = False,
 ) -> Bunch:
     """Load a data set of the Neural Latents Benchmark from its h5 or NWB files.
 
@@ -44,6 +54,11 @@ def load_nlb(
     bin_width : float, default=None
         Width of a bin, in seconds. None: inferred from `name` and the number of bins; for NWB
         files 0.005, unless `name` ends in "_20".
+
+    follow_links : bool, default=False
+        Whether to read what is stored in other files: external links, external storage and virtual
+        datasets. False: a file that names another one is an error. Only for files that you trust,
+        as a file can name any file that you can read.
 
     Returns
     -------
@@ -90,8 +105,9 @@ def load_nlb(
     FileNotFoundError
         If a file does not exist.
     ValueError
-        If a file cannot be read, lacks a key, or holds arrays of inconsistent shapes, or if the
-        data set or the bin width cannot be inferred.
+        If a file cannot be read, lacks a key, holds arrays of inconsistent shapes or values that
+        are not possible, names other files, or holds arrays that would take far more memory than
+        their size in the file; or if the data set or the bin width cannot be inferred.
 
     See Also
     --------
@@ -118,43 +134,70 @@ def load_nlb(
     if not isinstance(path, str | os.PathLike | Mapping):
         path = list(path)
     files = path if isinstance(path, list) else [path]
+    if not files:
+        raise ValueError("path is an empty list; pass at least one file.")
     if any(str(file).endswith(".nwb") for file in files if not isinstance(file, Mapping)):
-        return _from_nwb(files, name, bin_width)
-    inputs, groups, sources = _read_all(files)
-    if not check_parts(inputs, sources):
+        return _from_nwb(files, name, bin_width, follow_links)
+    with ExitStack() as stack:
+        contents = [
+            ("the dictionary", file)
+            if isinstance(file, Mapping)
+            else (str(file), stack.enter_context(open_h5(file, follow_links=follow_links)))
+            for file in files
+        ]
+        return _from_arrays(contents, name, bin_width)
+
+
+def _from_arrays(
+    contents: list[tuple[str, Any]], name: str | None, bin_width: float | None
+) -> Bunch:
+    """Combine files, each with its name in messages."""
+    inputs, groups, sources = _read_inputs(contents)
+    parts = check_parts(inputs, sources)
+    if not parts:
         raise ValueError(
             f"{source_names(sources)} holds neither train_spikes_heldin nor eval_spikes_heldin, "
-            f"but {sorted(inputs) + sorted(groups)}. Pass the benchmark's input files too."
+            f"but {sorted(sources)}. Pass the benchmark's input files too."
         )
-    part = next(iter(check_parts(inputs, sources).values()))
+    part = next(iter(parts.values()))
     name, key = _find_set(name, groups, part, sources)
-    bin_ms = _find_bin_width(name, key, bin_width, part)
-    target = groups.get(group_key(name, bin_ms), {})
-    if groups and not target:
+    bin_ms = _find_bin_width(name, key, bin_width, part, sources)
+    key = group_key(name, bin_ms)
+    if groups and key not in groups:
         raise ValueError(
             f"{source_names(sources)}: there is a target for {sorted(groups)}, but the inputs are "
-            f"{group_key(name, bin_ms)}. Pass the target of the same data set and bin width."
+            f"{key}. Pass the target of the same data set and bin width."
         )
-    return assemble(name, bin_ms / 1000, inputs, target, sources)
+    target = dict(groups.get(key, {}))
+    return assemble(
+        name, bin_ms / 1000, inputs, target, sources, f"{sources.get(key, 'the target')}: {key}"
+    )
 
 
-def _from_nwb(files: list[Any], name: str | None, bin_width: float | None) -> Bunch:
+def _from_nwb(
+    files: list[Any], name: str | None, bin_width: float | None, follow_links: bool
+) -> Bunch:
     if name is None:
         raise ValueError(
             f"The data set of {files[0]} cannot be inferred from the file. Pass name=..., one of "
             f"{', '.join(SETS)}."
         )
+    other = [file for file in files if not str(file).endswith(".nwb")]
+    if other:
+        kind = "a dictionary" if isinstance(other[0], Mapping) else other[0]
+        raise ValueError(f"NWB files are loaded on their own; leave {kind} out.")
     known, bin_ms = split_key(name)
     if bin_width is not None:
         bin_ms = _whole_ms(bin_width)
-    inputs, target = tensors_from_nwb(files, known, bin_ms or 5)
+    inputs, target = tensors_from_nwb(files, known, bin_ms or 5, follow_links=follow_links)
     source = ", ".join(map(str, files))
-    return assemble(
-        known, (bin_ms or 5) / 1000, inputs, target, dict.fromkeys([*inputs, *target], source)
-    )
+    sources = dict.fromkeys(inputs, source)
+    return assemble(known, (bin_ms or 5) / 1000, inputs, target, sources, source)
 
 
 def _whole_ms(bin_width: float) -> int:
+    bin_width = scalar_in_seconds(bin_width, "bin_width")
+    check_number(bin_width, "bin_width", above=0)
     bin_ms = round(1000 * bin_width)
     if bin_ms < 1 or abs(bin_ms - 1000 * bin_width) > 1e-6:
         raise ValueError(
@@ -164,35 +207,49 @@ def _whole_ms(bin_width: float) -> int:
     return bin_ms
 
 
-def _read_all(
-    files: list[Any],
-) -> tuple[dict[str, Any], dict[str, dict[str, Any]], dict[str, str]]:
-    """Return the arrays and groups of all files, and the source of each key."""
+def _read_inputs(
+    contents: list[tuple[str, Any]],
+) -> tuple[dict[str, Any], dict[str, Mapping], dict[str, str]]:
+    """Return the arrays at the top that are needed, the groups, and the source of each name."""
     inputs: dict[str, Any] = {}
-    groups: dict[str, dict[str, Any]] = {}
+    groups: dict[str, Mapping] = {}
     sources: dict[str, str] = {}
-    for file in files:
-        is_mapping = isinstance(file, Mapping)
-        source = "the dictionary" if is_mapping else str(file)
-        for key, value in (file if is_mapping else read_h5(file)).items():
+    for source, content in contents:
+        for key in content:
+            if not isinstance(key, str):
+                raise TypeError(f"{source} has the key {key!r}; keys are names of arrays.")
             if key in sources:
                 raise ValueError(f"{key} is in {sources[key]} and in {source}; pass one of them.")
             sources[key] = source
-            if isinstance(value, Mapping):
-                groups[key] = dict(value)
-                sources.update(dict.fromkeys(set(value) - set(sources), f"{source}: {key}"))
-            else:
-                inputs[key] = value
+            is_file = isinstance(content, H5Group)
+            if not is_file or key in INPUTS or is_key(key) or key in content.groups():
+                value = content[key]
+                if isinstance(value, Mapping):
+                    groups[key] = value
+                elif is_key(key):
+                    raise ValueError(
+                        f"{source}: {key} is an array, but the target of a data set is a group of "
+                        "arrays. Write it as one."
+                    )
+                else:
+                    inputs[key] = value
     return inputs, groups, sources
 
 
 def _find_set(
     name: str | None,
-    groups: Mapping[str, dict],
+    groups: Mapping[str, Mapping],
     part: SpikesPart,
     sources: Mapping[str, str],
 ) -> tuple[str, str | None]:
     """Return the data set, and its group if that determines the bin width."""
+    for key in groups:
+        if not is_key(key):
+            raise ValueError(
+                f"{sources[key]} has the group {key!r}, which is no data set of the benchmark. "
+                f"Leave it out; the target of a data set is in a group with its name, one of "
+                f"{', '.join(SETS)}."
+            )
     if name is not None:
         known, bin_ms = split_key(name)
         keys = [key for key in groups if split_key(key)[0] == known]
@@ -216,7 +273,13 @@ def _find_set(
     return fits[0], keys[0] if len(keys) == 1 else None
 
 
-def _find_bin_width(name: str, key: str | None, bin_width: float | None, part: SpikesPart) -> int:
+def _find_bin_width(
+    name: str,
+    key: str | None,
+    bin_width: float | None,
+    part: SpikesPart,
+    sources: Mapping[str, str],
+) -> int:
     """Width of a bin, in ms."""
     if bin_width is not None:
         return _whole_ms(bin_width)
@@ -228,6 +291,6 @@ def _find_bin_width(name: str, key: str | None, bin_width: float | None, part: S
         if n_bins * bin_ms == stop - start:
             return bin_ms
     raise ValueError(
-        f"{n_bins} bins of 5 or 20 ms do not add up to a trial of {name}, which lasts "
-        f"{stop - start} ms. Pass bin_width=... in seconds."
+        f"{source_names(sources)}: {n_bins} bins of 5 or 20 ms do not add up to a trial of {name}, "
+        f"which lasts {stop - start} ms. Pass bin_width=... in seconds."
     )

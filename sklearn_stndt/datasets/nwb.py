@@ -9,10 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch
 from tqdm.auto import tqdm
 
-from sklearn_stndt.datasets._checks import check_number
+from sklearn_stndt.datasets._checks import check_memory, check_number
 from sklearn_stndt.datasets._nwb_reading import NWBRecording, read_recording
 from sklearn_stndt.datasets._times import (
-    check_size,
     scalar_in_seconds,
     warn_of_clocks,
     warn_of_events,
@@ -24,6 +23,7 @@ __all__ = ["load_nwb"]
 # Spikes and behaviour are on different clocks if one of them lasts so many times longer.
 _RATIO = 50
 _FEW_SPIKES = 20  # show nothing about a clock
+_LISTED = 20  # rows in a warning
 
 
 def load_nwb(
@@ -39,6 +39,7 @@ def load_nwb(
     on_error: str = "raise",
     verbose: bool | int = False,
     max_gap: float | None = None,
+    follow_links: bool = False,
 ) -> Bunch:
     """Load binned spikes, behaviour and trials from an NWB file.
 
@@ -104,6 +105,12 @@ def load_nwb(
         are NaN. None: five times the median sample interval of each channel. Gaps shorter than a
         bin are always interpolated.
 
+    follow_links : bool, default=False
+        Whether to read what is stored in other files: external links, external storage and virtual
+        datasets; arrays may then be of any size. False: a file that names another one is an error.
+        Only for files that you trust, as a file can name any file that you can read. Objects that
+        pynwb has opened, such as an NWBFile, are always read in full.
+
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
@@ -154,9 +161,11 @@ def load_nwb(
         If `path` or `units` is of another type.
     ValueError
         If the file cannot be read, or lacks units, trials, a column or a time series; if `path` is
-        a URL; if `units` chooses no unit; if spike times are negative, not sorted or not finite, or
-        a trial ends before it starts, and `on_error` is "raise"; if an interval in `obs_intervals`
-        or `invalid_times` has a NaN end or stops before it starts; or if `window` does not span a
+        a URL; if the file names other files, or holds arrays that would take far more memory than
+        their size in the file; if all bins would need more memory than there is; if `units` chooses
+        no unit; if spike times are negative, not sorted or not finite, or a trial ends before it
+        starts, and `on_error` is "raise"; if an interval in `obs_intervals` or `invalid_times` has
+        a NaN end or stops before it starts; or if `window` does not span a
         whole number of bins.
 
     Warns
@@ -207,11 +216,17 @@ def load_nwb(
     window = None if window is None else window_in_seconds(window)
     check_number(bin_width, "bin_width", above=0)
     check_number(lag, "lag")
-    if on_error not in ("raise", "skip"):
+    if not isinstance(on_error, str) or on_error not in ("raise", "skip"):
         raise ValueError(f'on_error must be "raise" or "skip", got {on_error!r}.')
-    if max_gap is not None and max_gap != np.inf:
+    if max_gap is not None and not (isinstance(max_gap, float) and max_gap == np.inf):
         check_number(max_gap, "max_gap", at_least=0)
+    if not isinstance(trials, str | bool | np.bool_):
+        raise TypeError(f"trials must be True, False or the name of a table, got {trials!r}.")
+    if not isinstance(verbose, int | np.integer | np.bool_):
+        raise TypeError(f"verbose must be True, False or a number, got {verbose!r}.")
     whole = not isinstance(trials, str) and not trials
+    if not isinstance(align, str | None):
+        raise TypeError(f"align must be the name of a column, got {align!r}.")
     if align is not None and window is None and not whole:
         raise ValueError(f"align={align!r} needs a window=(begin, end) around it, in seconds.")
     recording = read_recording(
@@ -221,8 +236,10 @@ def load_nwb(
         units=units,
         skip=on_error == "skip",
         verbose=bool(verbose),
+        follow_links=follow_links,
     )
     if whole:
+        recording.check_end()
         rows = None
         starts = np.zeros(1)
         n_bins = np.array([max(int(np.floor(recording.end / bin_width + 1e-6)), 1)])
@@ -237,8 +254,7 @@ def load_nwb(
     for message in [*recording.left_out, *_doubtful_signals(recording)]:
         warnings.warn(f"{recording.name}: {message}.", stacklevel=2)
     _check_clocks(recording, None if whole else align)
-    n_units, longest = len(recording.spike_times), int(n_bins.max())
-    check_size(len(starts), longest, n_units, np.float32, longest * bin_width)
+    _check_size(recording, rows, n_bins, bin_width)
     first = recording.first_bins(starts, bin_width)
     series = {
         name: recording.behavior(name, first, n_bins, bin_width, lag=lag, max_gap=max_gap)
@@ -303,7 +319,8 @@ def _whole_trials(
         )
     if not known.all():
         recording.left_out.append(
-            f"{recording.table}[{_listed(~known)}] left out: start_time or stop_time is NaN"
+            f"{recording.table}[{_listed(~known)}] left out: start_time or stop_time is NaN or "
+            "infinite"
         )
     n_bins = np.zeros(len(starts), dtype=np.intp)
     n_bins[known] = recording.first_bins(stops[known], bin_width) - recording.first_bins(
@@ -345,6 +362,26 @@ def _events(recording: NWBRecording, column: str) -> tuple[NDArray[np.intp], NDA
             f"rows of {recording.table!r}. Align to another column of the trials table."
         )
     return rows, events[rows]
+
+
+def _check_size(
+    recording: NWBRecording,
+    rows: NDArray[np.intp] | None,
+    n_bins: NDArray[np.intp],
+    bin_width: float,
+) -> None:
+    """Raise an error before more memory is taken than the machine has."""
+    longest, at = int(n_bins.max()), int(n_bins.argmax())
+    n_channels = sum(signal.values.shape[1] for signal in recording.signals.values())
+    n_bytes = 4 * len(recording.spike_times) + 8 * n_channels + 8  # of a bin; 8 for the clock
+    what = "the recording" if rows is None else f"{recording.table}[{rows[at]}]"
+    check_memory(
+        len(n_bins) * longest * n_bytes,
+        f"{recording.name}: {what} lasts {longest * bin_width:,.6g} s. To bin {len(n_bins):,} "
+        f"trials of that length in {longest:,} bins of {bin_width:g} s",
+        "Correct the file if that time is wrong, or not in seconds; pass align and window, wider "
+        "bins, or fewer units and time series.",
+    )
 
 
 def _check_clocks(recording: NWBRecording, align: str | None) -> None:
@@ -396,4 +433,6 @@ def _doubtful_signals(recording: NWBRecording) -> list[str]:
 
 
 def _listed(rows: NDArray[np.bool_]) -> str:
-    return ", ".join(map(str, np.flatnonzero(rows)))
+    found = np.flatnonzero(rows)
+    more = f" and {len(found) - _LISTED:,} more" if len(found) > _LISTED else ""
+    return ", ".join(map(str, found[:_LISTED])) + more

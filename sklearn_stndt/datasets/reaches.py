@@ -6,7 +6,7 @@ from scipy.special import expit
 from scipy.stats import norm
 from sklearn.utils import Bunch, check_random_state
 
-from sklearn_stndt.datasets._checks import check_count, check_number
+from sklearn_stndt.datasets._checks import check_count, check_memory, check_number, check_rates
 
 # Every neuron mixes all latent variables. A share is the mean fraction of the variance of a
 # neuron's log-rate that is due to a variable.
@@ -200,10 +200,16 @@ def make_reaches(
     check_number(mean_rate, "mean_rate", above=0)
     check_number(modulation, "modulation", at_least=0)
     check_number(variability, "variability", at_least=0)
-    check_number(private_noise, "private_noise", at_least=0)
+    check_number(private_noise, "private_noise", at_least=0, at_most=10)
     check_number(lag, "lag", at_least=0)
     check_number(distance, "distance", above=0)
     check_number(duration, "duration", above=0)
+    distance = float(distance)
+    check_memory(
+        32 * int(n_trials) * int(n_bins) * (int(n_neurons) + len(_SHARES)) + 8 * int(n_conditions),
+        f"Spikes and rates of {n_trials:,} trials, {n_bins:,} bins and {n_neurons:,} neurons",
+        "Lower one of these.",
+    )
     rng = check_random_state(random_state)
 
     # Neurons are drawn first, so that for a given seed they do not depend on `n_trials`.
@@ -234,6 +240,7 @@ def make_reaches(
         log_gain += private_noise * _slow_noise(log_gain.shape, bin_width, rng)
         mean_gain *= np.exp(private_noise**2 / 2)
     rates = mean_rates * bin_width * np.exp(log_gain) / mean_gain
+    check_rates(rates, "mean_rate, bin_width, modulation, variability and private_noise")
     velocity = _velocity(time, reaches)
     return Bunch(
         spikes=rng.poisson(rates),

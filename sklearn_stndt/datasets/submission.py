@@ -3,13 +3,16 @@
 import os
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_stndt.datasets._h5 import read_h5, write_h5
+from sklearn_stndt.datasets._checks import as_numbers
+from sklearn_stndt.datasets._h5 import open_h5, write_h5
+from sklearn_stndt.datasets._nlb_parts import check_conditions
 from sklearn_stndt.datasets._nlb_sets import SETS, group_key
 from sklearn_stndt.metrics import co_bps, fp_bps, psth_r2, tp_corr, velocity_r2
 
@@ -124,20 +127,38 @@ def save_submission(
     ...     sorted(load_submission(Path(folder) / "submission.h5")["mc_rtt"])
     ['eval_rates_heldin', 'eval_rates_heldout']
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path is a {type(path).__name__}; pass the path of the file to write.")
     path = Path(path).expanduser()
+    if not isinstance(submission, Mapping):
+        raise TypeError(
+            f"submission is a {type(submission).__name__}; pass a dictionary of make_submission."
+        )
     _check_submission(submission, "the submission")
+    submission = {
+        key: {
+            inner: as_numbers(array, f"the submission: {key}/{inner}", remedy="Leave it out.")
+            for inner, array in _arrays_of(arrays, f"the submission: {key}").items()
+        }
+        for key, arrays in submission.items()
+    }
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists. Pass overwrite=True to replace it.")
     write_h5(submission, path)
 
 
-def load_submission(path: str | os.PathLike) -> dict[str, dict[str, NDArray]]:
+def load_submission(
+    path: str | os.PathLike, *, follow_links: bool = False
+) -> dict[str, dict[str, NDArray]]:
     """Read a submission from an h5 file.
 
     Parameters
     ----------
     path : path
         File in the benchmark's format.
+
+    follow_links : bool, default=False
+        Whether to read what is stored in other files; see :func:`load_nlb`.
 
     Returns
     -------
@@ -151,15 +172,29 @@ def load_submission(path: str | os.PathLike) -> dict[str, dict[str, NDArray]]:
     ImportError
         If h5py is not installed.
     ValueError
-        If the file cannot be read, lacks a key, or names no data set of the benchmark.
+        If the file cannot be read, lacks a key, names no data set of the benchmark or names
+        another file, or holds arrays that would take far more memory than their size in the file.
 
     See Also
     --------
     save_submission : Write the file; with an example.
     """
-    submission = read_h5(path)
-    _check_submission(submission, str(path))
-    return submission
+    with open_h5(path, follow_links=follow_links) as submission:
+        _check_submission(submission, str(path))
+        return {key: _arrays_of(submission[key], f"{path}: {key}") for key in submission}
+
+
+def _arrays_of(group: Mapping[str, Any], name: str) -> dict[str, NDArray]:
+    """Read all arrays of a group; those with rates are checked."""
+    arrays = dict(group)
+    for key in arrays:
+        if isinstance(arrays[key], Mapping):
+            raise ValueError(f"{name}/{key} is a group, but an array is expected. Leave it out.")
+        if "_rates_" not in key:
+            continue
+        shape = ("n_trials", "n_bins", "n_neurons")
+        arrays[key] = as_numbers(arrays[key], f"{name}/{key}", shape, remedy="Leave it out.")
+    return arrays
 
 
 def evaluate(
@@ -218,8 +253,19 @@ def evaluate(
     >>> evaluate({"mc_rtt_20": target}, {"mc_rtt_20": submission})
     [{'mc_rtt_20_split': {'co-bps': 0.59..., 'vel R2': 0.99...}}]
     """
-    target, target_name = _content(getattr(target, "target", target), "the target")
-    submission, submission_name = _content(submission, "the submission")
+    with ExitStack() as stack:
+        target, target_name = _content(getattr(target, "target", target), "the target", stack)
+        submission, submission_name = _content(submission, "the submission", stack)
+        return _evaluate(target, target_name, submission, submission_name, check)
+
+
+def _evaluate(
+    target: Mapping[str, Any],
+    target_name: str,
+    submission: Mapping[str, Any],
+    submission_name: str,
+    check: bool,
+) -> list[dict[str, dict[str, float]]]:
     _check_submission(submission, submission_name)
     results: list[dict[str, dict[str, float]]] = []
     scaling: dict[str, dict[str, float]] = {}
@@ -232,9 +278,16 @@ def evaluate(
             if key not in target:
                 left_out.append(key)
                 continue
+            if not isinstance(target[key], Mapping):
+                raise ValueError(f"{target_name}: {key} is an array; expected a group of arrays.")
             truth = _Group(target[key], f"{target_name}: {key}")
             rates = _Group(submission[key], f"{submission_name}: {key}")
-            scores = _score(name, truth, rates, check)
+            try:
+                scores = _score(name, truth, rates, check)
+            except ValueError as error:
+                if str(error).startswith((truth.name, rates.name)):
+                    raise
+                raise ValueError(f"{truth.name} and {rates.name}: {error}") from error
             if spec.n_train is None:
                 results.append({f"{key}_split": scores})
             else:
@@ -251,7 +304,7 @@ def evaluate(
             f"{target_name} holds no target for {', '.join(left_out)}, which are not scored. "
             "check=False silences this.",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     results += [{f"{key}_split": scaling[key]} for key in sorted(scaling, key=len)]
     return results
@@ -273,18 +326,8 @@ class _Group:
             raise ValueError(
                 f"{self.name} lacks {key}, and holds {sorted(self.arrays)}. Add {key} to it."
             )
-        array = np.asarray(self.arrays[key])
-        if array.dtype.kind not in "biuf":
-            raise ValueError(f"{self.name}/{key} holds {array.dtype}, expected numbers.")
-        if like is not None and (
-            array.ndim != len(like)
-            or any(want not in (None, have) for have, want in zip(array.shape, like, strict=True))
-        ):
-            wanted = ", ".join("any" if want is None else str(want) for want in like)
-            raise ValueError(
-                f"{self.name}/{key} has shape {array.shape}, expected ({wanted}). Do target and "
-                "submission have the same trials, neurons and bin width?"
-            )
+        remedy = "Do target and submission have the same trials, neurons and bin width?"
+        array = as_numbers(self.arrays[key], f"{self.name}/{key}", like, remedy=remedy)
         return array.astype(np.float64)
 
 
@@ -320,7 +363,11 @@ def _score(name: str, truth: _Group, rates: _Group, check: bool) -> dict[str, fl
         )
     if "psth" in truth:
         psth = truth.get("psth", (None, eval_rates.shape[1], n_neurons))
-        trials = [np.asarray(trials, dtype=int) for trials in truth.arrays["eval_cond_idx"]]
+        if "eval_cond_idx" not in truth:
+            raise ValueError(f"{truth.name} holds psth but lacks eval_cond_idx. Add it.")
+        trials = check_conditions(
+            truth.arrays["eval_cond_idx"], len(eval_rates), f"{truth.name}/eval_cond_idx"
+        )
         jitter = truth.get("eval_jitter") if "eval_jitter" in truth else None
         scores["psth R2"] = psth_r2(psth, eval_rates, trials, jitter=jitter)
     if "eval_rates_heldin_forward" in rates and "eval_spikes_heldin_forward" in truth:
@@ -351,16 +398,18 @@ def _infer(estimator: Any, X: NDArray, n_heldin: int, n_bins: int) -> NDArray:
     return rates
 
 
-def _content(source: Any, name: str) -> tuple[Mapping[str, Any], str]:
+def _content(source: Any, name: str, stack: ExitStack) -> tuple[Mapping[str, Any], str]:
     if isinstance(source, Mapping):
         return source, name
-    return read_h5(source), str(source)
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(f"{name} is a {type(source).__name__}; pass a path or a dictionary.")
+    return stack.enter_context(open_h5(source)), str(source)
 
 
 def _check_submission(submission: Mapping[str, Any], name: str) -> None:
     known = [group_key(dataset, bin_ms) for dataset in SETS for bin_ms in (5, 20)]
-    for key, arrays in submission.items():
-        if key not in known or not isinstance(arrays, Mapping):
+    for key in submission:
+        if key not in known or not isinstance(arrays := submission[key], Mapping):
             raise ValueError(
                 f"{name} holds {key!r}, which is not a data set of the benchmark. Put the rates of "
                 f"a data set into a group with its name, one of {', '.join(known)}."

@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils import Bunch, check_random_state
 
-from sklearn_stndt.datasets._checks import check_count, check_number
+from sklearn_stndt.datasets._checks import check_count, check_memory, check_number, check_rates
 
 _LORENZ_STEP = 0.006  # longest Euler step, in units of Lorenz time
 _LORENZ_BURN_IN = 500  # steps from the random initial state onto the attractor
@@ -115,8 +115,7 @@ def make_chaotic_rnn(
     >>> float(data.weights[0, 0].round(8))
     0.06239899
     """
-    _check_design(n_conditions, n_repetitions, n_neurons, train_fraction)
-    check_count(n_bins, "n_bins", minimum=2)
+    _check_design(n_conditions, n_repetitions, n_neurons, n_bins, train_fraction)
     check_number(tau, "tau", above=0)
     check_number(bin_width, "bin_width", above=0, at_most=tau)
     check_number(gain, "gain", at_least=0)
@@ -261,8 +260,7 @@ def make_lorenz(
     >>> int(data.train.sum())
     24
     """
-    _check_design(n_conditions, n_repetitions, n_neurons, train_fraction)
-    check_count(n_bins, "n_bins", minimum=2)
+    _check_design(n_conditions, n_repetitions, n_neurons, n_bins, train_fraction)
     check_number(bin_width, "bin_width", above=0)
     check_number(base_rate, "base_rate", above=0)
     check_number(speed, "speed", above=0)
@@ -306,16 +304,24 @@ def _integrate_lorenz(state, n_steps, step):
     return path
 
 
-def _check_design(n_conditions, n_repetitions, n_neurons, train_fraction):
+def _check_design(n_conditions, n_repetitions, n_neurons, n_bins, train_fraction):
     check_count(n_conditions, "n_conditions")
     check_count(n_repetitions, "n_repetitions")
     check_count(n_neurons, "n_neurons")
+    check_count(n_bins, "n_bins", minimum=2)
     check_number(train_fraction, "train_fraction", above=0, at_most=1)
+    n_trials = int(n_conditions) * int(n_repetitions)
+    check_memory(
+        16 * n_trials * int(n_bins) * int(n_neurons) + 8 * int(n_neurons) ** 2,
+        f"Spikes and rates of {n_trials:,} trials, {n_bins:,} bins and {n_neurons:,} neurons",
+        "Lower one of these.",
+    )
 
 
 def _repeat_conditions(rates, n_repetitions, train_fraction, rng):
     """Repeat the rates of each condition and draw spikes; the first repetitions are training."""
     n_conditions = len(rates)
+    check_rates(rates, "bin_width, base_rate, max_rate, gain and x0_std")
     rates = np.repeat(rates, n_repetitions, axis=0)  # (trials, bins, neurons)
     # Drawn in the order of the published generator: trials, neurons, bins.
     spikes = rng.poisson(rates.transpose(0, 2, 1)).transpose(0, 2, 1)

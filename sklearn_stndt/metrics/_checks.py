@@ -127,7 +127,10 @@ def check_neurons(
     from_the_end : bool, default=True
         Whether negative indices count from the last neuron.
     """
-    indices = np.asarray(neurons)
+    try:
+        indices = np.asarray(neurons)
+    except ValueError:  # lists of unequal lengths
+        indices = np.empty(0)
     if indices.dtype == bool and indices.shape == (n_neurons,):
         indices = np.flatnonzero(indices)
     if indices.ndim != 1 or not indices.size or indices.dtype.kind not in "iu":
