@@ -1,5 +1,6 @@
 """STNDTEstimator: spike counts in, single-trial firing rates out."""
 
+from dataclasses import asdict
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -398,6 +399,7 @@ class STNDTEstimator(RateTransformer):
             validation_fraction=self.validation_fraction if self.early_stopping else None,
             seed=seed,
         )
+        self._trained_on = {"shape": counts.shape} | asdict(data.size)
         self.settings_ = resolve(
             self,
             data.size,

@@ -15,12 +15,13 @@ LAYERS = [
     {"__init__"},
     {"plotting"},
     {"ensemble", "inspection"},
+    {"persistence"},
     {"estimator"},
     {"_base", "decoding", "presets"},
     {"inference", "_scoring", "_validation", "datasets"},
     {"training", "metrics"},
     {"network", "windows", "_rates"},
-    {"_containers"},
+    {"_containers", "_files"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,8 +1,6 @@
 """Describe parameters and data by short texts that are the same in every process."""
 
 import hashlib
-import platform
-from importlib.metadata import version
 from typing import Any
 
 import joblib
@@ -12,7 +10,6 @@ from sklearn.base import BaseEstimator
 
 # parameters that do not change the trained member
 _WITHOUT_INFLUENCE = ("n_jobs", "verbose", "memory")
-_PACKAGES = ("sklearn_stndt", "torch", "skorch", "scikit-learn", "numpy")
 
 
 def fingerprint(values: NDArray | None) -> str:
@@ -65,11 +62,3 @@ def describe_estimator(estimator: Any) -> dict[str, str]:
         if name.rpartition("__")[2] not in _WITHOUT_INFLUENCE
     }
     return {"estimator": describe(type(estimator))} | described
-
-
-def versions() -> dict[str, str]:
-    """Versions of packages that may change the last bits of a result."""
-    from sklearn_stndt import __version__
-
-    found = {name: version(name) for name in _PACKAGES[1:]}
-    return {_PACKAGES[0]: __version__} | found | {"python": platform.python_version()}
