@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sklearn.base import BaseEstimator
+
 from sklearn_stndt.persistence.archive import Archive, ArchiveWriter, ModelFileError, write_archive
 from sklearn_stndt.persistence.cards import CARD, card
 from sklearn_stndt.persistence.extras import have_extras
@@ -128,8 +130,6 @@ def model_card(path: str | os.PathLike) -> str:
 
 def write_model(writer: ArchiveWriter, estimator: Any) -> dict[str, Any]:
     """Write an estimator and its model card into an open archive; return what the manifest says."""
-    from sklearn.base import BaseEstimator
-
     if not isinstance(estimator, BaseEstimator):
         raise CannotSaveError(
             f"Only estimators are saved, got {estimator!r}. Pass an estimator of sklearn_stndt, or "
@@ -151,7 +151,7 @@ def read_model(archive: Archive, trusted: bool = False) -> Any:
     """Restore the estimator in an open archive."""
     node = archive.read_json(MODEL)
     try:
-        return Decoder(archive, trusted).decode(node)
+        estimator = Decoder(archive, trusted).decode(node)
     except (ImportError, OSError, ModelFileError):
         raise
     except NotRestoredError as error:
@@ -159,6 +159,9 @@ def read_model(archive: Archive, trusted: bool = False) -> Any:
     except Exception as error:  # anything may be in an altered file
         reason = str(error) if type(error) is ValueError else repr(error)
         raise archive.damaged(reason) from error
+    if not isinstance(estimator, BaseEstimator):
+        raise archive.damaged("it holds no estimator")
+    return estimator
 
 
 def can_be_saved(estimator: Any) -> bool:

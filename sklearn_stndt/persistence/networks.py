@@ -1,11 +1,14 @@
 """Trained networks: settings as JSON, weights as safetensors."""
 
+import math
 import warnings
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from skorch.exceptions import DeviceWarning
 from skorch.utils import get_map_location
+from torch.overrides import TorchFunctionMode
 
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.persistence.extras import extra
@@ -27,7 +30,6 @@ _OF_TRAINING = {
     "use_caching",
     "warm_start",
 }
-_COMPILED = "_orig_mod."  # start of the names of all weights of a compiled network
 
 
 def encode(net: MaskedModellingNet, encoder: Any, where: str) -> dict[str, Any]:
@@ -74,51 +76,71 @@ def decode(node: dict[str, Any], decoder: Any) -> MaskedModellingNet:
         raise ValueError(f"its network is of the classes {cls.__name__} and {module.__name__}")
     params, history = decoder.decode(node["params"]), decoder.decode(node["history"])
     weights = extra("safetensors.torch").load(decoder.archive.read(node["weights"]))
-    of_module = {
-        name.removeprefix("module__"): value
-        for name, value in params.items()
-        if name.startswith("module__")
-    }
-    _check_shapes(module, of_module, weights)
-    verbose = params.pop("verbose")
-    params["device"] = _device_here(params["device"])
+    n_layers = max(getattr(value, "n_layers", 0) for value in params.values())
+    if n_layers > len(weights):
+        raise ValueError(f"it has {len(weights)} weights for {n_layers} layers")
+    verbose, device = params.pop("verbose"), _device_here(params.pop("device"))
     net = cls(
         module,
         iterator_valid__collate_fn=keep_batch,
         callbacks=[],
         train_split=None,
+        optimizer=_NoOptimizer,
         verbose=0,
+        device="cpu",
         **params,
     )
-    with isolated_torch(1, seed=0, device=params["device"]):
-        net.initialize()  # draws weights, which are replaced
-    net.module_.load_state_dict(weights)
+    # weights are drawn, and then replaced
+    with isolated_torch(1, seed=0), _Limited(sum(tensor.numel() for tensor in weights.values())):
+        net.initialize()
+    try:
+        net.module_.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"its weights do not fit its network: {error}") from error
+    net.module_.to(device)
     net.trim_for_prediction()
     net.history, net.interrupted_ = history, bool(node["interrupted"])
-    return net.set_params(verbose=verbose)
+    net.device, net.verbose = device, verbose
+    return net
 
 
-def _check_shapes(module: type, params: dict[str, Any], weights: dict[str, Any]) -> None:
-    """Compare the weights with those of the network, before memory is taken for the network."""
-    for value in params.values():
-        n_layers = getattr(value, "n_layers", 0)
-        if n_layers > len(weights):
-            raise ValueError(f"it has {len(weights)} weights for {n_layers} layers")
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        wanted = module(**params).state_dict()
-    found = {name.removeprefix(_COMPILED): tensor for name, tensor in weights.items()}
-    if wanted.keys() != found.keys():
-        raise ValueError(f"its weights differ in {sorted(wanted.keys() ^ found.keys())[0]!r}")
-    for name, tensor in wanted.items():
-        if tensor.shape != found[name].shape or tensor.dtype != found[name].dtype:
-            raise ValueError(
-                f"its weights {name!r} are {found[name].dtype} {tuple(found[name].shape)}, not "
-                f"{tensor.dtype} {tuple(tensor.shape)}"
-            )
+class _NoOptimizer:
+    """Stands for the optimizer until the net is trimmed; a real one takes seconds to import."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        pass
+
+
+class _Limited(TorchFunctionMode):
+    """Refuses to make tensors that are larger than all weights in the file together.
+
+    Parameters
+    ----------
+    n_weights : int
+        Number of weights in the file.
+    """
+
+    def __init__(self, n_weights: int):
+        super().__init__()
+        self.limit = 4 * n_weights + 1024  # the network also makes tensors that it does not keep
+        self.made = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        values = [*args, *(kwargs or {}).values()]
+        shapes = [value.shape[::-1] for value in values if isinstance(value, torch.Tensor)]
+        axes = [max(axis) for axis in zip_longest(*shapes, fillvalue=1)]
+        items = [v for value in values for v in (value if isinstance(value, tuple) else [value])]
+        sizes = [size for size in items if type(size) is int and size > 1]
+        self.made += 0 if shapes else math.prod(sizes)
+        if max(self.made, math.prod(axes), math.prod(sizes)) > self.limit:
+            raise ValueError("its network is larger than its weights")
+        return func(*args, **(kwargs or {}))
 
 
 def _device_here(device: str) -> str:
     """Return the device if this machine has it, else the CPU, with the warning of skorch."""
+    if torch.device(device).type == "meta":
+        raise ValueError("its network is on the device 'meta', which has no weights")
     found = str(get_map_location(device))
     try:
         torch.empty(0, device=found)
