@@ -343,6 +343,22 @@ def test_what_would_run_code_cannot_be_saved(estimator, place, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_public_class_that_is_no_estimator_can_be_saved(network, again, monkeypatch, spikes):
+    class Stream:
+        def __init__(self, estimator):
+            self.estimator = estimator
+            self.seen = torch.arange(6.0).reshape(2, 3)
+
+    Stream.__module__ = "sklearn_stndt.made_up"
+    monkeypatch.setattr(sklearn_stndt, "Stream", Stream, raising=False)
+    with pytest.raises(CannotSaveError, match="Stream"):
+        again(Stream(network))
+    monkeypatch.setattr(sklearn_stndt, "__all__", [*sklearn_stndt.__all__, "Stream"])
+    loaded = again(Stream(network))
+    assert torch.equal(loaded.seen, torch.arange(6.0).reshape(2, 3))
+    assert_array_equal(loaded.estimator.transform(spikes), network.transform(spikes))
+
+
 def test_a_class_of_a_parameter_can_be_registered(again, monkeypatch):
     from sklearn_stndt.persistence import registry
 

@@ -10,6 +10,8 @@ import zipfile
 import joblib
 import numpy as np
 import pytest
+import sklearn
+import torch
 from changed_models import change_model, parts_of, rewrite
 from numpy.testing import assert_array_equal
 from sklearn.linear_model import Ridge
@@ -144,6 +146,55 @@ def test_parameters_of_other_versions(path):
     change_model(path, lambda model: model["parameters"].update({"n_experts": 3}))
     with pytest.raises(ModelFileError, match="'n_experts' of STNDTEstimator, which this version"):
         load(path)
+
+
+def test_settings_of_other_versions(path, pipeline, spikes):
+    def settings_of(model):
+        network = model["parameters"]["steps"][0]["items"][1]
+        return network["fitted"]["settings_"]["attributes"]["training"]["attributes"]
+
+    change_model(path, lambda model: settings_of(model).pop("precision"))
+    loaded = load(path)
+    assert loaded[0].settings_ == pipeline[0].settings_
+    assert_array_equal(loaded.predict(spikes), pipeline.predict(spikes))
+    change_model(path, lambda model: settings_of(model).update({"n_experts": 3}))
+    with pytest.raises(ModelFileError, match="'n_experts' of TrainingSettings, which this version"):
+        load(path)
+
+
+def test_a_file_of_the_first_format_can_be_read(path):
+    step = {"$": "tuple", "items": ["rates", {"$": "same", "id": 1}]}
+    network = {
+        "$": "object",
+        "id": 1,
+        "class": "STNDTEstimator",
+        "parameters": {
+            "d_model": 16,
+            "mask_ratio": {"$": "tuple", "items": [0.1, 0.5]},
+            "net_params": {
+                "$": "dict",
+                "items": {"optimizer": {"$": "name", "name": "torch.optim.SGD"}},
+            },
+            "temperature": {"$": "float", "value": "inf"},
+        },
+        "fitted": {},
+    }
+    model = {
+        "$": "object",
+        "id": 0,
+        "class": "sklearn.pipeline.Pipeline",
+        "parameters": {"steps": [{"$": "tuple", "items": ["first", network]}, step]},
+        "fitted": {"_sklearn_version": sklearn.__version__},
+    }
+    parts = {"model.json": json.dumps(model).encode(), "MODEL_CARD.md": b"a card"}
+    rewrite(path, parts, {"class": "Pipeline", "saved": "", "versions": {}})
+    loaded = load(path)
+    assert loaded["rates"] is loaded["first"]
+    params = loaded["rates"].get_params()
+    changed = {"d_model": 16, "mask_ratio": (0.1, 0.5), "temperature": np.inf}
+    changed |= {"net_params": {"optimizer": torch.optim.SGD}}
+    assert params == STNDTEstimator(**changed).get_params()
+    assert model_card(path) == "a card"
 
 
 # ---- harm: nothing is executed

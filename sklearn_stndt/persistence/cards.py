@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
-from sklearn_stndt.persistence.registry import is_ours, is_sklearn
+from sklearn_stndt.persistence.registry import can_be_in_a_file, is_ours, is_sklearn
 
 CARD = "MODEL_CARD.md"
 _LONGEST = 200  # characters of a value
@@ -67,7 +66,7 @@ def _estimators(value: Any, name: str, seen: set[int]) -> Iterator[tuple[str, An
             yield from _estimators(one, name if isinstance(value, tuple) else f"{name}[{i}]", seen)
     elif isinstance(value, Sequence) and is_ours(type(value)) and len(value):
         yield from _estimators(value[0], f"{name}[0]", seen)  # the others are on disk too
-    elif isinstance(value, BaseEstimator) and not isinstance(value, NeuralNet):
+    elif can_be_in_a_file(type(value)) and not isinstance(value, NeuralNet):
         seen.add(id(value))
         yield (name, value)
         if is_ours(type(value)) or is_sklearn(type(value)):
@@ -93,7 +92,7 @@ def _lines(estimator: Any) -> Iterator[str]:
     known = inspect.signature(type(estimator)).parameters
     changed = [
         f"{name}={_short(value)}"
-        for name, value in estimator.get_params(deep=False).items()
+        for name, value in _params(estimator).items()
         if name not in known or _short(value) != _short(known[name].default)
     ]
     yield f"parameters other than the defaults: {', '.join(changed) or 'none'}"
@@ -105,6 +104,10 @@ def _lines(estimator: Any) -> Iterator[str]:
             text = _fitted(value)
             if text:
                 yield f"{name}: {text}"
+
+
+def _params(estimator: Any) -> dict[str, Any]:
+    return estimator.get_params(deep=False) if hasattr(estimator, "get_params") else {}
 
 
 def _training(estimator: Any) -> Iterator[str]:

@@ -5,13 +5,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sklearn.base import BaseEstimator
-
 from sklearn_stndt.persistence.archive import Archive, ArchiveWriter, ModelFileError, write_archive
 from sklearn_stndt.persistence.cards import CARD, card
 from sklearn_stndt.persistence.extras import have_extras
 from sklearn_stndt.persistence.refusals import CannotSaveError
-from sklearn_stndt.persistence.registry import NotRestoredError
+from sklearn_stndt.persistence.registry import NotRestoredError, can_be_in_a_file
 from sklearn_stndt.persistence.values import MODEL, Decoder, Encoder
 from sklearn_stndt.persistence.versions import versions
 
@@ -130,7 +128,7 @@ def model_card(path: str | os.PathLike) -> str:
 
 def write_model(writer: ArchiveWriter, estimator: Any) -> dict[str, Any]:
     """Write an estimator and its model card into an open archive; return what the manifest says."""
-    if not isinstance(estimator, BaseEstimator):
+    if not can_be_in_a_file(type(estimator)):
         raise CannotSaveError(
             f"Only estimators are saved, got {estimator!r}. Pass an estimator of sklearn_stndt, or "
             "a pipeline or search with one."
@@ -159,7 +157,7 @@ def read_model(archive: Archive, trusted: bool = False) -> Any:
     except Exception as error:  # anything may be in an altered file
         reason = str(error) if type(error) is ValueError else repr(error)
         raise archive.damaged(reason) from error
-    if not isinstance(estimator, BaseEstimator):
+    if not can_be_in_a_file(type(estimator)):
         raise archive.damaged("it holds no estimator")
     return estimator
 

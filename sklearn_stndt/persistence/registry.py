@@ -107,6 +107,14 @@ def is_ours(cls: type) -> bool:
     return cls.__module__.partition(".")[0] == "sklearn_stndt" or cls is History
 
 
+def can_be_in_a_file(cls: type) -> bool:
+    """Whether a file may hold an object of this class, and nothing around it."""
+    import sklearn_stndt
+
+    public = {getattr(sklearn_stndt, name) for name in sklearn_stndt.__all__}
+    return issubclass(cls, BaseEstimator) or cls in public
+
+
 def is_sklearn(cls: type) -> bool:
     """Whether a class is part of scikit-learn."""
     return cls.__module__.partition(".")[0] == "sklearn"

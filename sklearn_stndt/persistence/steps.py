@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import sklearn.model_selection
-from sklearn.gaussian_process import kernels
 
 from sklearn_stndt.persistence.archive import check_array, open_parts
 from sklearn_stndt.persistence.extras import extra
@@ -130,6 +129,8 @@ def trusted_types(may_crash: bool) -> frozenset[str]:
     may_crash : bool
         Include what can crash Python after it was altered.
     """
+    from sklearn.gaussian_process import kernels  # takes a while, and is rarely needed
+
     public = [vars(sklearn.model_selection).get(n) for n in sklearn.model_selection.__all__]
     splitters = [value for value in public if hasattr(value, "split")]
     of_kernels = [

@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.metadata_routing import MetadataRequest
 from skorch.history import History
 
+from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.persistence import networks, steps
 from sklearn_stndt.persistence.archive import Archive, ArchiveWriter
 from sklearn_stndt.persistence.extras import extra
@@ -32,6 +33,9 @@ from sklearn_stndt.training.net import MaskedModellingNet
 
 MODEL = "model.json"
 ARRAYS = "arrays.safetensors"
+_MISSING = inspect.Parameter.empty
+# settings of networks have the names of these parameters
+_DEFAULTS = {n: p.default for n, p in inspect.signature(STNDTEstimator).parameters.items()}
 KIND = "$"  # key of the kind of everything that is not a plain value of JSON
 
 
@@ -362,10 +366,14 @@ class Decoder:
         cls: Any = class_of_name(node["class"])
         is_dataclass = dataclasses.is_dataclass(cls)
         if is_dataclass:
-            return self._keep(node, cls(**self._state(node["attributes"])))
+            known = {f.name: _DEFAULTS.get(f.name, _MISSING) for f in dataclasses.fields(cls)}
+            state = self._with_defaults(cls, node["attributes"], known)
+            return self._keep(node, cls(**state))
         value: Any = self._keep(node, cls.__new__(cls))
         if isinstance(value, BaseEstimator):
-            state = self._params(cls, node["parameters"]) | self._state(node["fitted"])
+            known = {n: p.default for n, p in inspect.signature(cls).parameters.items()}
+            state = self._with_defaults(cls, node["parameters"], known)
+            state |= self._state(node["fitted"])
         else:
             state = self._state(node["attributes"])
         for name in state:
@@ -381,18 +389,18 @@ class Decoder:
     def _state(self, nodes: dict[str, Any]) -> dict[str, Any]:
         return {name: self.decode(node) for name, node in nodes.items()}
 
-    def _params(self, cls: type, nodes: dict[str, Any]) -> dict[str, Any]:
+    def _with_defaults(
+        self, cls: type, nodes: dict[str, Any], known: dict[str, Any]
+    ) -> dict[str, Any]:
         """Restore parameters; those that an earlier version did not have get their default."""
-        known = inspect.signature(cls).parameters
         unknown = sorted(nodes.keys() - known.keys())
         if unknown:
             raise NotRestoredError(
                 f"it sets the parameter {unknown[0]!r} of {cls.__name__}, which this version "
                 "does not have"
             )
-        empty = inspect.Parameter.empty
-        defaults = {n: p.default for n, p in known.items() if p.default is not empty}
-        return defaults | self._state(nodes)
+        added = {n: default for n, default in known.items() if default is not _MISSING}
+        return added | self._state(nodes)
 
 
 # kinds of values, and the method of Decoder that restores them
