@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -17,7 +18,7 @@ from numpy.testing import assert_array_equal
 from same_ensembles import assert_same_ensembles
 
 from sklearn_stndt import BaggingEnsemble
-from sklearn_stndt.persistence import ModelFileError
+from sklearn_stndt.persistence import ModelFileError, extras
 
 
 class Bomb:
@@ -162,6 +163,27 @@ def test_no_pickle_of_a_network_is_loaded(networks, spikes, tmp_path, old_form):
         again = networks().fit(spikes)
     assert_same_ensembles(again, first, spikes)
     assert not (tmp_path / "exploded").exists()
+
+
+def test_members_written_with_the_extra_are_not_lost_without_it(
+    networks, spikes, tmp_path, monkeypatch
+):
+    pytest.importorskip("safetensors")
+    networks().fit(spikes)
+    before = member(tmp_path, 0).read_bytes()
+    monkeypatch.setattr(extras, "_PACKAGES", ("a_package_that_is_missing",))
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(ImportError, match=r'pip install "sklearn-stndt\[save\]"'):
+        networks().fit(spikes)
+    assert member(tmp_path, 0).read_bytes() == before
+
+
+def test_members_are_pickled_without_the_extra(networks, spikes, tmp_path, monkeypatch):
+    first = networks(checkpoint_dir=None).fit(spikes)
+    monkeypatch.setattr(extras, "_PACKAGES", ("a_package_that_is_missing",))
+    for _ in range(2):
+        assert_same_ensembles(networks().fit(spikes), first, spikes)
+    assert "member.pickle" in parts_of(member(tmp_path, 0))[0]
 
 
 # ---- manifests

@@ -193,6 +193,8 @@ def test_an_ensemble_on_disk_is_saved_with_its_members(small, again, spikes, tmp
     member = load(tmp_path / "run" / "member-00001.zip")
     assert_array_equal(member.transform(spikes), ensemble[1].transform(spikes))
     loaded = again(ensemble)
+    with zipfile.ZipFile(tmp_path / "model.stndt") as archive:
+        assert sum(name.startswith("weights/") for name in archive.namelist()) == 2
     assert type(loaded.estimators_) is type(ensemble.estimators_)
     rates = ensemble.transform(spikes)
     for path in (tmp_path / "run").glob("member-*"):

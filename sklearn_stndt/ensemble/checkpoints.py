@@ -25,6 +25,7 @@ from sklearn_stndt.persistence.archive import (
     ModelFileError,
     write_archive,
 )
+from sklearn_stndt.persistence.extras import extra
 from sklearn_stndt.persistence.files import read_model, write_model
 from sklearn_stndt.persistence.registry import register
 from sklearn_stndt.persistence.values import MODEL
@@ -104,8 +105,11 @@ class MemberFile:
                     raise archive.damaged(
                         f"it is the file of another member, with {name} {record[name]}, not {value}"
                     )
-            if (PICKLE if self.pickled else MODEL) not in archive.names:
-                raise archive.damaged("it was written in another form")
+            if not self.pickled and MODEL not in archive.names:
+                raise archive.damaged("it holds a pickle, which is not loaded")
+            if self.pickled and PICKLE not in archive.names:
+                extra("safetensors")  # an error names the extra
+                raise archive.damaged("it holds no pickle")
         return record
 
     def load_array(self, name: str, trials: str) -> NDArray | None:

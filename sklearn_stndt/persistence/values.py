@@ -114,12 +114,11 @@ class Encoder:
 
     def _object(self, value: Any, where: str) -> Any:
         """Encode what may occur in several places, once."""
-        value = replaced(value)
         if id(value) in self._numbers:
             return {KIND: "same", "id": self._numbers[id(value)]}
         number = self._numbers[id(value)] = len(self._numbers)
         self._kept.append(value)
-        encoded = self._encoded(value, where)
+        encoded = self._encoded(replaced(value), where)
         return {KIND: encoded.pop(KIND), "id": number} | encoded
 
     def _encoded(self, value: Any, where: str) -> dict[str, Any]:
