@@ -15,6 +15,7 @@ LAYERS = [
     {"__init__"},
     {"plotting"},
     {"ensemble", "inspection"},
+    {"persistence"},
     {"estimator"},
     {"_base", "decoding", "presets"},
     {"inference", "_scoring", "_validation", "datasets"},

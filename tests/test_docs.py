@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 API = (ROOT / "docs" / "api" / "index.rst").read_text()
-PUBLIC = ("", ".datasets", ".inspection", ".metrics", ".plotting", ".presets")
+PUBLIC = ("", ".datasets", ".inspection", ".metrics", ".persistence", ".plotting", ".presets")
 
 
 def public_names(module):
