@@ -2,6 +2,7 @@
 
 import os
 from contextlib import ExitStack
+from dataclasses import asdict
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -452,6 +453,7 @@ class STNDTEstimator(RateTransformer):
             validation_fraction=self.validation_fraction if self.early_stopping else None,
             seed=seed,
         )
+        self._trained_on = {"shape": counts.shape} | asdict(data.size)
         self.settings_ = resolve(
             self,
             data.size,

@@ -16,6 +16,7 @@ LAYERS = [
     {"live"},
     {"export", "plotting", "streaming"},
     {"ensemble", "inspection"},
+    {"persistence"},
     {"estimator"},
     {"_base", "decoding", "presets"},
     {"inference", "_scoring", "_validation", "datasets"},

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 API = (ROOT / "docs" / "api" / "index.rst").read_text()
+<<<<<<< HEAD
 PUBLIC = (
     "",
     ".datasets",
@@ -21,6 +22,9 @@ PUBLIC = (
     ".presets",
     ".streaming",
 )
+=======
+PUBLIC = ("", ".datasets", ".inspection", ".metrics", ".persistence", ".plotting", ".presets")
+>>>>>>> wt-merge
 
 
 def public_names(module):
