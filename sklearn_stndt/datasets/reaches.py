@@ -201,9 +201,9 @@ def make_reaches(
     check_number(modulation, "modulation", at_least=0)
     check_number(variability, "variability", at_least=0)
     check_number(private_noise, "private_noise", at_least=0, at_most=10)
-    check_number(lag, "lag", at_least=0)
+    check_number(lag, "lag", at_least=0, at_most=3600)
     check_number(distance, "distance", above=0)
-    check_number(duration, "duration", above=0)
+    check_number(duration, "duration", above=0, at_most=3600)
     distance = float(distance)
     check_memory(
         32 * int(n_trials) * int(n_bins) * (int(n_neurons) + len(_SHARES)) + 8 * int(n_conditions),
