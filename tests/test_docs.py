@@ -10,7 +10,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 API = (ROOT / "docs" / "api" / "index.rst").read_text()
-<<<<<<< HEAD
 PUBLIC = (
     "",
     ".datasets",
@@ -18,13 +17,11 @@ PUBLIC = (
     ".inspection",
     ".live",
     ".metrics",
+    ".persistence",
     ".plotting",
     ".presets",
     ".streaming",
 )
-=======
-PUBLIC = ("", ".datasets", ".inspection", ".metrics", ".persistence", ".plotting", ".presets")
->>>>>>> wt-merge
 
 
 def public_names(module):
