@@ -96,7 +96,7 @@ def counts(draw):
     return X
 
 
-@examples(40)
+@examples(25)
 @given(params=some_params, X=counts())
 def test_rates_are_finite_or_the_error_is_in_words(params, X):
     estimator = STNDTEstimator(**(TINY | params))

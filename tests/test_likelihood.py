@@ -43,6 +43,8 @@ def test_the_null_model_is_each_neuron_at_its_mean():
     null = likelihood.null_nll(spikes.sum(0), torch.full((3,), 2.0))
     torch.testing.assert_close(null, expected)
     torch.testing.assert_close(likelihood.mean(likelihood.start(rates[:2])), rates[:2])
+    one_entry = likelihood.null_nll(torch.tensor([3.0]), torch.tensor([1.0]))
+    torch.testing.assert_close(one_entry, torch.tensor([3 - 3 * math.log(3)]))
     no_entries = likelihood.null_nll(torch.zeros(3), torch.zeros(3))
     torch.testing.assert_close(no_entries, torch.zeros(3))
 
