@@ -169,6 +169,13 @@ class _Exported(nn.Module):
         return ~torch.isnan(counts) & (self.shown > 0)
 
 
+class _Unsmoothed(nn.Module):
+    """Stands for smoothing by a width of 0, which an export cannot decide by its value."""
+
+    def forward(self, x: Tensor, bin_visible: Tensor) -> Tensor:
+        return x
+
+
 class _Window(_Exported):
     """Counts of windows, NaN where hidden, to rates."""
 
@@ -244,7 +251,7 @@ def _module_of(
         )
     network = copy.deepcopy(source.net_.module_).cpu().eval().requires_grad_(False)
     if not network.smoothing.width:
-        network.smoothing = nn.Identity()
+        network.smoothing = _Unsmoothed()
     n_neurons, settings = network.readout.out_features, source.settings_
     if not step:
         n_hidden = 0 if settings.network.causal else settings.objective.forecast_bins

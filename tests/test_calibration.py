@@ -187,7 +187,7 @@ def test_the_number_of_stored_log_rates_is_bounded(trained, data, monkeypatch):
     monkeypatch.setattr(calibration, "MAX_ENTRIES", 5 * N_BINS * 12 * 7)
     predictions, rows = calibration._predictions(net, windows)
     assert predictions.log_rates.shape == (5 * 7, N_BINS, 12)
-    assert sorted(rows.tolist()) == sorted(5 * list(range(7)))
+    assert sorted(rows.window.tolist()) == sorted(5 * list(range(7)))
 
 
 def test_calibration_is_the_default_and_raises_the_score_of_few_trials(data):
@@ -227,8 +227,12 @@ def rough_predictions(n_windows, roughness, n_spikes=1.0, seed=0):
     return predictions_of(rates + math.log(n_spikes) + noise, spikes)
 
 
+def rows_of(n_windows):
+    return calibration._Rows(torch.arange(n_windows), torch.ones(n_windows, 40, 1, dtype=bool))
+
+
 def test_rough_rates_are_smoothed_and_smooth_ones_are_not():
-    windows = torch.arange(30)
+    windows = rows_of(30)
     width, log_rates = calibration._smoothed(rough_predictions(30, 0.5), windows, Poisson(8))
     assert 1 <= width <= 3.2
     predictions = rough_predictions(30, 0.5)
@@ -240,21 +244,17 @@ def test_rough_rates_are_smoothed_and_smooth_ones_are_not():
 
 def test_a_difference_within_the_noise_does_not_smooth():
     predictions = rough_predictions(2, 0.05, n_spikes=0.02)
-    assert calibration._smoothed(predictions, torch.arange(2), Poisson(8))[0] == 0
-    assert (
-        calibration._smoothed(rough_predictions(1, 0.5), torch.zeros(1, dtype=int), Poisson(8))[0]
-        == 0
-    ), "one window has no standard error"
+    assert calibration._smoothed(predictions, rows_of(2), Poisson(8))[0] == 0
+    # one window has no standard error
+    assert calibration._smoothed(rough_predictions(1, 0.5), rows_of(1), Poisson(8))[0] == 0
 
 
 def test_windows_without_counts_do_not_influence_the_width():
     predictions = rough_predictions(12, 0.3)
-    expected, _ = calibration._smoothed(predictions, torch.arange(12), Poisson(8))
+    expected, _ = calibration._smoothed(predictions, rows_of(12), Poisson(8))
     padded = [torch.cat([part, part[:6]]) for part in predictions]
     padded[3][12:] = False
-    found, _ = calibration._smoothed(
-        calibration._Predictions(*padded), torch.arange(18), Poisson(8)
-    )
+    found, _ = calibration._smoothed(calibration._Predictions(*padded), rows_of(18), Poisson(8))
     assert found == expected > 0
 
 
@@ -262,14 +262,19 @@ def test_the_network_smooths_at_inference_only(trained, data):
     net = trained(max_epochs=1)
     module, spikes = net.module_, torch.as_tensor(data.spikes[:3], dtype=torch.float32)
     visible = torch.ones(spikes.shape, dtype=torch.bool)
+    visible[1, 20:] = False
     module.eval()
     with torch.no_grad():
         rough = module(spikes, visible).log_rates
         module.smoothing.width.fill_(1.5)
         smooth = module(spikes, visible).log_rates
-    torch.testing.assert_close(smooth, calibration._smooth(rough, 1.5))
-    assert smooth.diff(dim=1).square().sum() < 0.5 * rough.diff(dim=1).square().sum()
-    assert torch.equal(module.smoothing.train()(rough), rough)
+    seen = visible.any(2, keepdim=True)
+    for trial, n_bins in ((0, N_BINS), (1, 20)):
+        alone = calibration._smooth(rough[[trial], :n_bins], seen[[trial], :n_bins], 1.5)
+        torch.testing.assert_close(smooth[trial, :n_bins], alone[0])
+    torch.testing.assert_close(smooth[1, 20:], rough[1, 20:])
+    assert smooth.diff(dim=1).square().sum() < 0.6 * rough.diff(dim=1).square().sum()
+    assert torch.equal(module.smoothing.train()(rough, seen), rough)
 
 
 def test_a_limited_context_is_not_widened_by_smoothing(data, monkeypatch):

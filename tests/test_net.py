@@ -126,20 +126,27 @@ def test_validation_scores_what_is_always_hidden_or_else_every_entry_once(
         assert not any((view & ~allowed).any() for view in views)
     spikes = batch.nan_to_num(0)
     nll, n_spikes, n_entries = step["evaluated"]
-    expected = (math.exp(0.5) - 0.5 * spikes)[hidden].sum()
-    torch.testing.assert_close(nll, expected)
+    of_entries = torch.where(hidden, math.exp(0.5) - 0.5 * spikes, 0.0)
+    torch.testing.assert_close(nll, of_entries.sum((1, 2)))  # of each window
     torch.testing.assert_close(n_spikes, (spikes * hidden).sum((0, 1)))
     torch.testing.assert_close(n_entries, hidden.sum((0, 1)).float())
-    torch.testing.assert_close(step["loss"], expected / hidden.sum())
+    torch.testing.assert_close(step["loss"], of_entries.sum() / hidden.sum())
     assert not any(training or grad for *_, training, grad in net.module_.calls)
+
+
+@pytest.mark.parametrize(("n_train", "n_folds"), [(12, 1), (25, 2), (49, 3), (200, N_FOLDS)])
+def test_validations_take_a_share_of_the_training(batch, n_train, n_folds):
+    assert len(batch) == 6
+    assert small_net(validation=windows_of(batch), n_train=n_train).n_scored_folds == n_folds
 
 
 @pytest.mark.parametrize(
     ("hidden_entries", "n_folds"), [(1, 1), (6 * N_BINS * N_NEURONS // 4, 2), (10**6, N_FOLDS)]
 )
 def test_large_validations_score_fewer_folds(batch, monkeypatch, hidden_entries, n_folds):
+    monkeypatch.setattr(net_module, "VALIDATION_SHARE", 0.1)
     monkeypatch.setattr(net_module, "HIDDEN_ENTRIES", hidden_entries)
-    net = small_net(validation=windows_of(batch))
+    net = small_net(validation=windows_of(batch), n_train=4 * 5 * len(batch))
     assert net.n_scored_folds == n_folds
     net = spying_net(n_scored_folds=n_folds)
     net.validation_step((batch, None))

@@ -70,8 +70,8 @@ def test_a_skipped_pass_is_that_of_the_temporal_network(spikes, shown):
     temporal.load_state_dict(network.state_dict(), strict=False)
     alone = temporal(spikes, shown, return_attention=True).log_rates
     for _ in range(20):
-        log_rates, _, _, maps = network(spikes, shown, return_attention=True)
-        assert torch.equal(log_rates, alone) == (not maps)
+        output = network(spikes, shown, return_attention=True)
+        assert torch.equal(output.log_rates, alone) == (not output.spatial_weights)
 
 
 def test_every_layer_has_its_own_draw(spikes, shown):

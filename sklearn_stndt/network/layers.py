@@ -27,7 +27,9 @@ def sinusoids(n_positions: int, width: int) -> Tensor:
 
 
 class GaussianSmoothing(nn.Module):
-    """Gaussian smoothing along bins at inference, with a width set after training.
+    """Gaussian smoothing along the visible bins at inference, with a width set after training.
+
+    Bins without visible entries are left as they are and do not influence others.
 
     Attributes
     ----------
@@ -41,26 +43,34 @@ class GaussianSmoothing(nn.Module):
         super().__init__()
         self.register_buffer("width", torch.zeros(()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        # (batch, n_bins, n_neurons)
+    def forward(self, x: Tensor, bin_visible: Tensor) -> Tensor:
+        # x (batch, n_bins, n_neurons), bin_visible (batch, n_bins, 1)
         if self.training or not (torch.compiler.is_compiling() or self.width):
             return x  # an export has no values, and leaves out a width of 0 beforehand
-        return smoothing_kernel(x.shape[1], self.width).to(x.dtype) @ x
+        return smoothing_kernel(bin_visible, self.width).to(x.dtype) @ x
 
 
-def smoothing_kernel(n_bins: int, width: Tensor) -> Tensor:
-    """Gaussian kernel of each bin, normalised within the window, shape (n_bins, n_bins).
+def smoothing_kernel(bin_visible: Tensor, width: Tensor) -> Tensor:
+    """Gaussian kernel of each bin, normalised over the visible bins of the window.
 
     Parameters
     ----------
-    n_bins : int
-        Bins of the window.
+    bin_visible : Tensor, shape (batch, n_bins, 1)
+        Whether a bin has a visible entry, True or above 0. The kernel of other bins is 1 at the bin
+        itself.
     width : Tensor, shape ()
         Standard deviation in bins, above 0.
+
+    Returns
+    -------
+    Tensor, shape (batch, n_bins, n_bins)
     """
-    bins = torch.arange(n_bins, device=width.device)
-    distance = (bins[:, None] - bins) / width
-    return torch.softmax(-0.5 * distance.square(), dim=1)
+    seen = bin_visible > 0
+    bins = torch.arange(bin_visible.shape[1], device=width.device)
+    distance = bins[:, None] - bins  # (n_bins, n_bins)
+    reached = (seen & seen.mT) | (distance == 0)  # (batch, n_bins, n_bins)
+    scores = -0.5 * (distance / width).square()
+    return torch.softmax(scores.masked_fill(~reached, -torch.inf), dim=-1)
 
 
 def feed_forward(d_model: int, width: int, dropout: float) -> nn.Sequential:

@@ -301,5 +301,5 @@ class STNDT(nn.Module):
         encoded = (x * seen).sum(1) / seen.sum(1).clamp(min=1)  # (batch, width)
         latents = self.norm(x)  # (batch, n_bins, width)
         log_rates = self.readout(self.drop_rates(latents))  # (batch, n_bins, n_neurons)
-        log_rates = self.likelihood.limit(self.smoothing(log_rates))
+        log_rates = self.likelihood.limit(self.smoothing(log_rates, bin_visible))
         return NetworkOutput(log_rates, encoded, temporal, spatial, latents)

@@ -49,10 +49,10 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     """
     module: STNDT = net.module_
     module.smoothing.width.zero_()
-    predictions, windows = _predictions(net, validation)
+    predictions, rows = _predictions(net, validation)
     free = module.settings.context is None and not module.settings.causal
     if free and (predictions.spikes * predictions.scored).any():
-        width, log_rates = _smoothed(predictions, windows, module.likelihood)
+        width, log_rates = _smoothed(predictions, rows, module.likelihood)
         module.smoothing.width.fill_(width)
         predictions = predictions._replace(log_rates=log_rates)
     n_neurons = predictions.spikes.shape[-1]
@@ -97,40 +97,58 @@ class _Predictions(NamedTuple):
         return _Predictions(*(part[..., neurons] for part in self))
 
 
-def _predictions(net: MaskedModellingNet, windows: Windows) -> tuple[_Predictions, Tensor]:
-    """Log-rates with each fold hidden in turn, and the window of each row."""
+class _Rows(NamedTuple):
+    """What the rows of predictions are: a window with one fold hidden.
+
+    Attributes
+    ----------
+    window : Tensor of int, shape (n_folds * n_windows,)
+        Number of the window.
+    bin_visible : Tensor of bool, shape (n_folds * n_windows, n_bins, 1)
+        Bins with an entry that was visible.
+    """
+
+    window: Tensor
+    bin_visible: Tensor
+
+
+def _predictions(net: MaskedModellingNet, windows: Windows) -> tuple[_Predictions, _Rows]:
+    """Log-rates with each fold hidden in turn, and what their rows are."""
     net.module_.eval()
     n_neurons = windows.rows.shape[1]
     a_window = N_FOLDS * windows.window * n_neurons
     n_windows = min(len(windows), max(MAX_ENTRIES // a_window, 1))
     size = inference_batch_size(net.module_, windows.window, n_neurons)
-    collected, rows = [], []
+    collected, window_of, seen = [], [], []
     for start in range(0, n_windows, size):
         indices = np.arange(start, min(start + size, n_windows))
         counts = windows.__getitems__(indices)[0]
         starts = net.forecast_starts(counts, spread=True)
         batch = net.split_visible(counts, starts)
         for scored in net.objective.calibration_sets(batch, starts):
-            log_rates = net.module_(batch.spikes, batch.visible & ~scored).log_rates
+            shown = batch.visible & ~scored
+            log_rates = net.module_(batch.spikes, shown).log_rates
             parts = (log_rates, batch.spikes, batch.known, scored)
             collected.append([part.cpu() for part in parts])
-            rows.append(torch.as_tensor(indices))
+            window_of.append(torch.as_tensor(indices))
+            seen.append(shown.any(2, keepdim=True).cpu())
     predictions = _Predictions(*(torch.cat(parts) for parts in zip(*collected, strict=True)))
-    return predictions, torch.cat(rows)
+    return predictions, _Rows(torch.cat(window_of), torch.cat(seen))
 
 
 def _smoothed(
-    predictions: _Predictions, windows: Tensor, likelihood: Likelihood
+    predictions: _Predictions, rows: _Rows, likelihood: Likelihood
 ) -> tuple[float, Tensor]:
     """Width in bins, and the log-rates smoothed by it."""
-    counted = torch.zeros(int(windows.max()) + 1, dtype=torch.bool)
-    counted[windows[predictions.scored.flatten(1).any(1)]] = True
+    counted = torch.zeros(int(rows.window.max()) + 1, dtype=torch.bool)
+    counted[rows.window[predictions.scored.flatten(1).any(1)]] = True
     n_windows = int(counted.sum())
     losses = []
     for width in WIDTHS:
-        nll = likelihood.nll(_smooth(predictions.log_rates, width), predictions.spikes)
+        smooth = _smooth(predictions.log_rates, rows.bin_visible, width)
+        nll = likelihood.nll(smooth, predictions.spikes)
         of_rows = torch.where(predictions.scored, nll, 0.0).sum((1, 2), dtype=torch.float64)
-        of_windows = of_rows.new_zeros(len(counted)).index_add(0, windows, of_rows)
+        of_windows = of_rows.new_zeros(len(counted)).index_add(0, rows.window, of_rows)
         losses.append(of_windows[counted])
     best = min(losses, key=lambda of_windows: float(of_windows.sum()))
     chosen = 0.0  # with a single window, there is no standard error
@@ -140,13 +158,13 @@ def _smoothed(
             if excess.mean() <= excess.std() / n_windows**0.5:
                 chosen = width
                 break
-    return chosen, _smooth(predictions.log_rates, chosen)
+    return chosen, _smooth(predictions.log_rates, rows.bin_visible, chosen)
 
 
-def _smooth(log_rates: Tensor, width: float) -> Tensor:
+def _smooth(log_rates: Tensor, bin_visible: Tensor, width: float) -> Tensor:
     if not width:
         return log_rates
-    return smoothing_kernel(log_rates.shape[1], torch.tensor(width)) @ log_rates
+    return smoothing_kernel(bin_visible, torch.tensor(width)) @ log_rates
 
 
 def _mean(log_rates: Tensor, known: Tensor) -> Tensor:
