@@ -84,6 +84,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(sorted(REFUSED)))
     def fail_by_data(self, name):
+        self.estimator.set_params(warm_start=False)
         with pytest.raises(ValueError, match=f"(?i){REFUSED[name][0]}"):
             self.estimator.fit(REFUSED[name][1])
 
