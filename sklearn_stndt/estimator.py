@@ -33,6 +33,7 @@ from sklearn_stndt._validation import (
 from sklearn_stndt.inference.causal import infer_causal
 from sklearn_stndt.inference.rates import infer
 from sklearn_stndt.training.checkpointing import open_checkpoint
+from sklearn_stndt.training.distillation import Lesson, TaughtWindows
 from sklearn_stndt.training.fitting import TrainingData, prepare, train
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.training.settings import (
@@ -448,7 +449,20 @@ class STNDTEstimator(RateTransformer):
             self._fit(X, groups, stack)
         return self
 
-    def _fit(self, X: ArrayLike, groups: ArrayLike | None, stack: ExitStack) -> None:
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit_to(self, X: ArrayLike, lessons: list[Lesson], groups: ArrayLike | None) -> Self:
+        """Train the network on rates instead of counts; see `BaggingEnsemble.distill`."""
+        with unchanged_if_failed(self), ExitStack() as stack:
+            self._fit(X, groups, stack, lessons)
+        return self
+
+    def _fit(
+        self,
+        X: ArrayLike,
+        groups: ArrayLike | None,
+        stack: ExitStack,
+        lessons: list[Lesson] | None = None,
+    ) -> None:
         previous = getattr(self, "net_", None) if self.warm_start else None
         core = core_settings = None
         if self.pretrained is not None and previous is None:
@@ -466,7 +480,8 @@ class STNDTEstimator(RateTransformer):
         else:
             check_unchanged(self, self._fitted_with)
             self.device_ = keep_device(self.device_, self.settings_.training.device)
-        checkpoint = open_checkpoint(self, counts, trials, self.device_, seed, previous)
+        rates = None if lessons is None else lessons[0].rates
+        checkpoint = open_checkpoint(self, counts, trials, self.device_, seed, previous, rates)
         if checkpoint is not None:
             seed = stack.enter_context(checkpoint.opened()).seed
         if previous is None:
@@ -476,6 +491,8 @@ class STNDTEstimator(RateTransformer):
             segments, self.window_, self.validation_fraction
         )
         data = self._prepare(segments, seed, set_aside)
+        if lessons is not None:
+            data = replace(data, windows=TaughtWindows(data.windows, lessons))
         self.settings_ = self._resolve(
             data.size,
             seed,

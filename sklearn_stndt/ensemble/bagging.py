@@ -10,8 +10,9 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import _fit_context
+from sklearn.base import _fit_context, clone
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
@@ -27,7 +28,13 @@ from sklearn_stndt.ensemble.results import judge, out_of_bag, table
 from sklearn_stndt.ensemble.runs import Run, begin_run
 from sklearn_stndt.ensemble.selection import select
 from sklearn_stndt.ensemble.trials import Recording
+from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.training.distillation import draw_lessons
+
+# in place of the defaults of STNDTEstimator: rates are less noisy than counts, and can be learned
+# for longer and with less regularisation
+STUDENT = {"max_epochs": "long", "dropout": 0.0, "mask_ratio": (0.0, 0.4)}
 
 
 class BaggingEnsemble(RateTransformer):
@@ -142,6 +149,8 @@ class BaggingEnsemble(RateTransformer):
     .. [1] T. Le, E. Shlizerman, "STNDT: Modeling neural population activity with a spatiotemporal
        transformer", NeurIPS 2022, arXiv:2206.04727.
     .. [2] R. Caruana et al., "Ensemble selection from libraries of models", ICML 2004.
+    .. [3] G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015,
+       arXiv:1503.02531.
 
     Examples
     --------
@@ -311,6 +320,71 @@ class BaggingEnsemble(RateTransformer):
         outcomes = [outcome for _, outcome in sorted(run.outcomes.items())]
         self.results_ = table(outcomes, getattr(self, "scores_", None), weights, self.error_score)
         self._run = run.without_data()
+
+    def distill(
+        self, X: ArrayLike, *, groups: ArrayLike | None = None, **params: Any
+    ) -> STNDTEstimator:
+        """Train one network to infer the rates of the ensemble.
+
+        It takes as long as a single member to infer rates, and its rates are closer to those of
+        the ensemble [3]_. It learns the rates that the ensemble infers from counts drawn from the
+        rates of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin, NaN where hidden; usually those of `fit`.
+        groups : array-like of shape (n_bins,), default=None
+            Trial of each row of a 2D X.
+        **params
+            Parameters of the network that differ from those of `estimator`, such as a smaller
+            `d_model`, or ``causal=True`` for a network that sees no later bins. If neither these
+            nor `estimator` set them: ``max_epochs="long"``, ``dropout=0.0`` and
+            ``mask_ratio=(0.0, 0.4)``. Held-out neurons are those of the ensemble, and so is
+            `random_state` if it is not passed.
+
+        Returns
+        -------
+        student : STNDTEstimator
+            Fitted. Its early stopping, calibration and score use counts, as in
+            :meth:`STNDTEstimator.fit`.
+
+        Raises
+        ------
+        TypeError
+            If `estimator` is not an STNDTEstimator.
+        ValueError
+            If X, groups or a parameter is invalid.
+        sklearn.exceptions.NotFittedError
+            Before fit.
+        """
+        check_is_fitted(self)
+        student = self._student(params)
+        counts = check_counts(self, X, reset=False)
+        infer = partial(self._infer, groups=check_groups(counts, groups, X))
+        lessons = draw_lessons(infer, counts, check_random_state(student.random_state))
+        return student._fit_to(X, lessons, groups)
+
+    def _student(self, params: dict[str, Any]) -> STNDTEstimator:
+        """Return the network to train in `distill`, not fitted."""
+        base = STNDTEstimator() if self.estimator is None else self.estimator
+        if not isinstance(base, STNDTEstimator):
+            raise TypeError(
+                "distill trains a network with the parameters of the ensemble's estimator, which "
+                f"must be an STNDTEstimator, but is a {type(base).__name__}."
+            )
+        if "heldout_neurons" in params:
+            raise ValueError(
+                "heldout_neurons are those of the ensemble, and cannot be other ones in distill. "
+                "Leave them out, or fit an ensemble with these held-out neurons."
+            )
+        student = clone(base).set_params(random_state=self.random_state, warm_start=False)
+        defaults = STNDTEstimator().get_params()
+        free = [name for name in STUDENT if getattr(base, name) == defaults[name]]
+        student.set_params(**{name: STUDENT[name] for name in free})
+        if len(self.heldout_neurons_):
+            student.set_params(heldout_neurons=self.heldout_neurons_.tolist())
+        return student.set_params(**params)
 
     def rate_std(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> Any:
         """Disagreement of the selected members: the standard deviation of their rates.

@@ -245,6 +245,7 @@ def open_checkpoint(
     device: str,
     seed: int,
     previous: NeuralNet | None,
+    rates: NDArray | None = None,
 ) -> TrainingCheckpoint | None:
     """Find the file of a training; None if the estimator has no `checkpoint_dir`.
 
@@ -262,6 +263,8 @@ def open_checkpoint(
         The seed. Without a `random_state`, that of the training in the file is used instead.
     previous : NeuralNet or None
         Net whose weights are trained further.
+    rates : ndarray, default=None
+        Rates to be learned in place of the counts.
 
     Raises
     ------
@@ -289,6 +292,8 @@ def open_checkpoint(
         "seed": "drawn" if estimator.random_state is None else str(seed),
         "trained further": "None" if previous is None else weights.hexdigest(),
     }
+    if rates is not None:
+        described["rates"] = fingerprint(rates)
     directory = Path(estimator.checkpoint_dir).expanduser().absolute()
     return TrainingCheckpoint(directory, described, seed)
 

@@ -119,7 +119,10 @@ class MaskedModellingNet(NeuralNet):
         return torch.stack(losses).sum()
 
     def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
-        """Mask entries, run the forward pass, and backpropagate the loss of the hidden entries."""
+        """Mask entries, run the forward pass, and backpropagate the loss of the hidden entries.
+
+        Windows that come with rates (`TaughtWindows`): the loss of all entries, against the rates.
+        """
         self._set_training(True)
         objective = self.objective
         starts = self.forecast_starts(batch[0], spread=False)
@@ -133,13 +136,21 @@ class MaskedModellingNet(NeuralNet):
             (masked, *objective.always_hidden(part, first))
             for masked, part, first in zip(masks, known.split(size), of_parts, strict=True)
         ]
+        targets = spikes
+        if batch[1].numel():
+            targets = batch[1].to(spikes.device)
+            groups = [
+                (part, *group[1:]) for part, group in zip(visible.split(size), groups, strict=True)
+            ]
         totals = torch.stack([group_sizes(*group) for group in groups]).sum(0)
         nll, log_rates = torch.zeros((), device=spikes.device), []
-        parts = zip(spikes.split(size), visible.split(size), groups, strict=True)
-        for counts, shown, group in parts:
-            output = self.module_(*corrupt(counts, shown, group[0], *ratios, largest))
+        inputs = zip(spikes.split(size), visible.split(size), masks, strict=True)
+        for (counts, shown, masked), group, target in zip(
+            inputs, groups, targets.split(size), strict=True
+        ):
+            output = self.module_(*corrupt(counts, shown, masked, *ratios, largest))
             weights = loss_weights(*group, totals)
-            entry_nll = self.module_.likelihood.nll(output.log_rates, counts)
+            entry_nll = self.module_.likelihood.nll(output.log_rates, target)
             part_nll = masked_modelling_loss(entry_nll, weights)
             part_nll.backward()
             nll += part_nll.detach()

@@ -51,15 +51,19 @@ class Windows(torch.utils.data.Dataset):
 
         The second tensor is empty: skorch expects a target, and there is none.
         """
+        return torch.from_numpy(self.read(self.rows, indices)), torch.empty(0)
+
+    def read(self, rows: NDArray, indices: ArrayLike) -> NDArray:
+        """Cut windows from `rows`, of the shape of the counts; float32, NaN after their ends."""
         indices = np.asarray(indices, dtype=np.intp)
         offsets = np.arange(self.window)
         starts, lengths = self.starts[indices, None], self.lengths[indices, None]
         # (batch, window, n_neurons)
-        batch = self.rows[starts + np.minimum(offsets, lengths - 1)]
-        let_go(self.rows)  # immediately: the system maps far more around each window than was read
+        batch = rows[starts + np.minimum(offsets, lengths - 1)]
+        let_go(rows)  # immediately: the system maps far more around each window than was read
         batch = batch.astype(np.float32, copy=False)
         batch[offsets >= lengths] = np.nan
-        return torch.from_numpy(batch), torch.empty(0)
+        return batch
 
 
 def cut(segments: Segments, window: int, stride: int) -> Windows:
