@@ -3,6 +3,13 @@
 from sklearn_stndt.decoding import BinwiseClassifier, BinwiseRegressor
 from sklearn_stndt.ensemble import BaggingEnsemble
 from sklearn_stndt.estimator import STNDTEstimator
+from sklearn_stndt.sessions import MultiSessionEstimator
 
 __version__ = "0.1.0.dev0"
-__all__ = ["BaggingEnsemble", "BinwiseClassifier", "BinwiseRegressor", "STNDTEstimator"]
+__all__ = [
+    "BaggingEnsemble",
+    "BinwiseClassifier",
+    "BinwiseRegressor",
+    "MultiSessionEstimator",
+    "STNDTEstimator",
+]

@@ -65,8 +65,16 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEst
         check_is_fitted(self)
         counts = check_counts(self, X, reset=False)
         is_table = check_table_output(self, counts)
-        rates = self._infer(counts, check_groups(counts, groups, X))
-        return rates if is_table else wrapped(X, rates, "rates")
+        values = self._transformed(counts, check_groups(counts, groups, X))
+        return values if is_table else self._in_container(X, values)
+
+    def _transformed(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
+        """Output of `transform` for checked counts."""
+        return self._infer(X, groups)
+
+    def _in_container(self, X: Any, values: NDArray) -> Any:
+        """Output of `transform` in the container of X."""
+        return wrapped(X, values, "rates")
 
     def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
         """Rates of checked counts."""

@@ -274,6 +274,66 @@ def _pynapple_like(X: Any, values: NDArray, times: NDArray, support: Any) -> Any
     return type(X)(t=times, d=values, time_support=support, **keywords)
 
 
+def relabelled(X: Any, values: NDArray, names: list[str], dim: str) -> Any:
+    """Return values of the bins of X, but not of its neurons, in the container of X.
+
+    Parameters
+    ----------
+    X : object
+        What the user passed.
+    values : ndarray
+        With the axes of `as_array`; the last has another meaning than that of X.
+    names : list of str
+        Names along the last axis.
+    dim : str
+        Name of the last dimension of a DataArray, and of the DataArray itself, in the singular.
+
+    Returns
+    -------
+    object
+        With the clock of X, and without what belongs to its neurons. The values themselves if X is
+        neither a TsdFrame, a TsdTensor nor a DataArray.
+    """
+    if is_pynapple(X) and values.ndim > 2:
+        values = np.moveaxis(values, 0, 1)
+        return type(X)(t=X.t, d=values, time_support=X.time_support)
+    if is_pynapple(X):
+        return type(X)(t=X.t, d=values, time_support=X.time_support, columns=names)
+    if is_xarray(X):
+        of_neurons = X.dims[-1]
+        coords = {k: v for k, v in X.coords.items() if of_neurons not in v.dims}
+        coords[dim] = names
+        dims = (*X.dims[:-1], dim)
+        return type(X)(values, coords=coords, dims=dims, attrs=X.attrs, name=f"{dim}s")
+    return values
+
+
+def bin_width(X: Any) -> tuple[str, float] | None:
+    """Return the clock that X has and the time from one bin to the next; None if it has none.
+
+    Parameters
+    ----------
+    X : object
+        A TsdFrame, a TsdTensor, a DataArray with times, a list of them, or anything else.
+
+    Returns
+    -------
+    (str, float), or None
+        Widths can be compared only between equal clocks: times of pynapple are in seconds, those of
+        a DataArray in the unit that its attributes name, if they name one.
+    """
+    if _is_trials(X):
+        X = next(trial for trial in X if is_pynapple(trial) or is_xarray(trial))
+    times, epochs = _clock(X)
+    if times is None or len(times) < 2:
+        return None
+    width = _bin_width(np.diff(times)[np.diff(epochs) == 0])
+    if is_pynapple(X):
+        return ("pynapple, in seconds", width) if np.isfinite(width) else None
+    unit = X.coords[X.dims[-2]].attrs.get("units", "the units of its coordinate")
+    return (f"xarray, in {unit}", width) if np.isfinite(width) else None
+
+
 def like(X: Any, counts: NDArray) -> Any:
     """Return counts in the container of X, a table included, so that names and clock are kept."""
     if hasattr(X, "iloc"):

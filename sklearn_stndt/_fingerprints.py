@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.frozen import FrozenEstimator
 
 # parameters that do not change the trained member
 _WITHOUT_INFLUENCE = ("n_jobs", "verbose", "memory", "checkpoint_dir")
@@ -48,12 +49,25 @@ def describe(value: Any) -> str:
     if isinstance(value, type) or hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     name = f"{type(value).__module__}.{type(value).__qualname__}"
+    if isinstance(value, FrozenEstimator):
+        return f"{name} {_fingerprint_of_fit(value)}"
     if isinstance(value, BaseEstimator):
         return name  # its parameters are parameters too
     try:
         return f"{name} {joblib.hash(value)}"
     except Exception:  # objects that cannot be pickled are distinguished only by class
         return name
+
+
+def _fingerprint_of_fit(frozen: FrozenEstimator) -> str:
+    """Describe what was fitted: by the weights of its network, if it has one."""
+    fitted = frozen.estimator
+    if getattr(fitted, "_shares_core", False) and hasattr(fitted, "estimators_"):
+        fitted = fitted.estimators_[0]
+    if not hasattr(fitted, "net_"):
+        return str(joblib.hash(fitted))
+    weights = fitted.net_.module_.state_dict().values()
+    return fingerprint(np.concatenate([w.cpu().numpy().ravel() for w in weights]))
 
 
 def describe_estimator(estimator: Any) -> dict[str, str]:

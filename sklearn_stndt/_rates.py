@@ -1,5 +1,6 @@
 """Find the part of an estimator that infers rates; every use of rates goes through here."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ _FITTED_INSIDE = ("best_estimator_", "regressor_")
 
 
 class RateMixin:
-    """Marks estimators whose `transform` turns counts into rates."""
+    """Marks estimators whose `transform` turns counts into rates, if its `output` is "rates"."""
+
+    output = "rates"
 
 
 def groups_keyword(X: Any, groups: ArrayLike | None) -> dict[str, Any]:
@@ -155,6 +158,9 @@ def infer_rates(estimator: Any, X: Any, groups: ArrayLike | None = None) -> NDAr
 
 def _find(estimator: Any) -> tuple[list[Any], Any, list[Any]] | None:
     if isinstance(estimator, RateMixin):
+        if estimator.output != "rates":
+            estimator = copy.copy(estimator)  # the user's keeps its output
+            estimator.output = "rates"
         return [], estimator, []
     inner = _inside(estimator)
     if inner is not None:

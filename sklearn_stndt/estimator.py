@@ -1,19 +1,23 @@
 """STNDTEstimator: spike counts in, single-trial firing rates out."""
 
+import copy
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import _fit_context
+from sklearn.base import _fit_context, clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
-from sklearn_stndt._containers import continued, n_epochs, runs
+from sklearn_stndt._containers import continued, n_epochs, relabelled, runs
+from sklearn_stndt._pretrained import check_same_core, find_pretrained
 from sklearn_stndt._scoring import score_hidden
 from sklearn_stndt._validation import (
     FIXED_BY_FIT,
@@ -29,16 +33,19 @@ from sklearn_stndt._validation import (
 from sklearn_stndt.inference.causal import infer_causal
 from sklearn_stndt.inference.rates import infer
 from sklearn_stndt.training.checkpointing import open_checkpoint
-from sklearn_stndt.training.fitting import prepare, train
+from sklearn_stndt.training.fitting import TrainingData, prepare, train
+from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.training.settings import (
+    DataSize,
     Settings,
     choose_device,
     choose_window,
     keep_device,
     resolve,
 )
+from sklearn_stndt.training.transfer import enough_to_set_aside
 from sklearn_stndt.windows.out_of_core import empty_rates
-from sklearn_stndt.windows.segments import as_segments, before_forecast, before_hidden
+from sklearn_stndt.windows.segments import Segments, as_segments, before_forecast, before_hidden
 
 
 class STNDTEstimator(RateTransformer):
@@ -175,6 +182,17 @@ class STNDTEstimator(RateTransformer):
     net_params : dict or None, default=None
         Parameters of the skorch net, which override all others, e.g.
         ``{"optimizer": torch.optim.SGD}``.
+    pretrained : estimator, str, path or None, default=None
+        Fitted estimator of other neurons (another day, another animal) to start from, or the path
+        of a saved one: this network starts with its core, that is with everything that is not tied
+        to neurons, and learns embedding, tokens and readout of the neurons of X anew. For use in
+        `cross_val_score` and searches, freeze it: ``pretrained=FrozenEstimator(day1)``. It
+        determines the parameters of the network and the window, and "auto" epochs are fewer. If
+        `validation_fraction` gives fewer than three windows, none are set aside, and training runs
+        for all epochs. See :meth:`adapt`.
+    output : {"rates", "latents"}, default="rates"
+        What `transform` returns: rates, or the `d_model` latent variables from which the network
+        computes log-rates. Those of two fits are not aligned.
 
     Attributes
     ----------
@@ -232,6 +250,7 @@ class STNDTEstimator(RateTransformer):
     """
 
     settings_: Settings  # set by fit
+    device_: str
 
     _parameter_constraints: dict = {
         "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -286,6 +305,8 @@ class STNDTEstimator(RateTransformer):
         "checkpoint_dir": [str, os.PathLike, None],
         "callbacks": [list, None],
         "net_params": [dict, None],
+        "pretrained": [HasMethods(["transform"]), str, os.PathLike, None],
+        "output": [StrOptions({"rates", "latents"})],
     }
 
     def __init__(
@@ -338,6 +359,8 @@ class STNDTEstimator(RateTransformer):
         checkpoint_dir=None,
         callbacks=None,
         net_params=None,
+        pretrained=None,
+        output="rates",
     ):
         self.n_layers = n_layers
         self.n_heads = n_heads
@@ -386,6 +409,8 @@ class STNDTEstimator(RateTransformer):
         self.checkpoint_dir = checkpoint_dir
         self.callbacks = callbacks
         self.net_params = net_params
+        self.pretrained = pretrained
+        self.output = output
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> Self:
@@ -425,8 +450,14 @@ class STNDTEstimator(RateTransformer):
 
     def _fit(self, X: ArrayLike, groups: ArrayLike | None, stack: ExitStack) -> None:
         previous = getattr(self, "net_", None) if self.warm_start else None
-        counts = check_counts(self, X, reset=previous is None)
-        trials = check_groups(counts, groups, X)
+        core = core_settings = None
+        if self.pretrained is not None and previous is None:
+            core = find_pretrained(self.pretrained)
+            check_same_core(self, core)
+            core_settings = core.settings_.network
+        elif self.pretrained is not None:
+            core_settings = self.settings_.network
+        counts, trials, kind = self._check(X, groups, reset=previous is None)
         segments = as_segments(counts, trials)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if previous is None:
@@ -439,33 +470,117 @@ class STNDTEstimator(RateTransformer):
         if checkpoint is not None:
             seed = stack.enter_context(checkpoint.opened()).seed
         if previous is None:
-            self.heldout_neurons_ = check_heldout_neurons(
-                self.heldout_neurons, counts.shape[-1], np.random.RandomState(seed)
-            )
-            grouped = groups is not None or n_epochs(X) > 1
-            kind = "trials" if counts.ndim == 3 else "groups" if grouped else "recording"
-            self.window_ = choose_window(self.window, segments.longest, kind, self.forecast_bins)
-        data = prepare(
+            self._draw_heldout(seed)
+            self.window_ = core.window_ if core is not None else self._window_of(segments, kind)
+        set_aside = core is None or enough_to_set_aside(
+            segments, self.window_, self.validation_fraction
+        )
+        data = self._prepare(segments, seed, set_aside)
+        self.settings_ = self._resolve(
+            data.size,
+            seed,
+            previous=None if previous is None else self.settings_,
+            core=core_settings,
+        )
+        network = None if core is None else core.net_.module_
+        self._finish(train(data, self.settings_, previous, checkpoint, network))
+        if self.net_.interrupted_:
+            warn_of_interruption(self.net_, previous)
+
+    # the steps of a fit, which MultiSessionEstimator takes for every session
+
+    def _check(
+        self, X: ArrayLike, groups: ArrayLike | None, *, reset: bool = True
+    ) -> tuple[NDArray, NDArray | None, str]:
+        """Check X and groups; return them and what they are, as for `choose_window`."""
+        counts = check_counts(self, X, reset=reset)
+        grouped = groups is not None or n_epochs(X) > 1
+        kind = "trials" if counts.ndim == 3 else "groups" if grouped else "recording"
+        return counts, check_groups(counts, groups, X), kind
+
+    def _draw_heldout(self, seed: int) -> None:
+        self.heldout_neurons_ = check_heldout_neurons(
+            self.heldout_neurons, self.n_features_in_, np.random.RandomState(seed)
+        )
+
+    def _window_of(self, segments: Segments, kind: str) -> int:
+        """Bins that the network sees at once, if these are its data."""
+        return choose_window(self.window, segments.longest, kind, self.forecast_bins)
+
+    def _prepare(self, segments: Segments, seed: int, set_aside: bool = True) -> TrainingData:
+        return prepare(
             segments,
             window=self.window_,
             forecast_bins=0 if self.causal else self.forecast_bins,
-            validation_fraction=self.validation_fraction if self.early_stopping else None,
+            validation_fraction=(
+                self.validation_fraction if self.early_stopping and set_aside else None
+            ),
             seed=seed,
         )
-        self.settings_ = resolve(
-            self,
-            data.size,
-            heldout_neurons=tuple(self.heldout_neurons_.tolist()),
-            device=self.device_,
-            seed=seed,
-            previous=None if previous is None else self.settings_,
-        )
-        self.net_ = train(data, self.settings_, previous, checkpoint)
-        self.history_ = self.net_.history
+
+    def _resolve(self, size: DataSize, seed: int, **start: Any) -> Settings:
+        heldout = tuple(self.heldout_neurons_.tolist())
+        return resolve(self, size, heldout_neurons=heldout, device=self.device_, seed=seed, **start)
+
+    def _finish(self, net: MaskedModellingNet) -> None:
+        """Set the attributes of a trained net."""
+        self.net_ = net
+        self.history_ = net.history
         self.n_iter_ = len(self.history_)
         warn_of_divergence(self.net_)
-        if self.net_.interrupted_:
-            warn_of_interruption(self.net_, previous)
+
+    def adapt(self, X: ArrayLike, *, groups: ArrayLike | None = None, **params: Any) -> Self:
+        """Fit an estimator of other neurons that starts from what this one has learned.
+
+        The neurons may be more, fewer or others: another day, another electrode, another animal.
+        What this network has learned that is not tied to its neurons, its *core*, is the start.
+        Embedding, tokens and readout are trained anew, so a few trials suffice where a fit from
+        nothing needs many. No label is needed.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin of the other neurons, in bins of the same width; NaN where hidden.
+        groups : array-like of shape (n_bins,), default=None
+            As in `fit`.
+        **params
+            Parameters of the new estimator that differ from those of this one, such as
+            `random_state`. If `heldout_neurons` names neurons of this estimator, it must be given.
+
+        Returns
+        -------
+        adapted : STNDTEstimator
+            A fitted estimator of the neurons of X, with ``pretrained`` set to this one, frozen; a
+            clone of it can be cross-validated. This estimator is unchanged.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`; if this network has one channel per neuron (``d_model=None``); or if
+            parameters contradict its core.
+
+        Examples
+        --------
+        >>> from sklearn_stndt import STNDTEstimator
+        >>> from sklearn_stndt.datasets import make_reach_days
+        >>> first, second = make_reach_days(2, n_trials=20, random_state=0)
+        >>> day1 = STNDTEstimator(max_epochs=2, random_state=0).fit(first.spikes)
+        >>> day2 = day1.adapt(second.spikes[:5])
+        >>> day2.transform(second.spikes).shape == second.spikes.shape
+        True
+        """
+        check_is_fitted(self)
+        if "heldout_neurons" not in params and np.ndim(self.heldout_neurons):
+            raise ValueError(
+                "heldout_neurons names neurons of the fitted population, but X may hold others. "
+                "Pass it to adapt: heldout_neurons=None, or indices of the neurons of X."
+            )
+        # needed for its core alone: without what it started from itself, which would pile up
+        start = copy.copy(self).set_params(pretrained=None)
+        training = replace(self.settings_.training, pretrained=None)
+        start.settings_ = replace(self.settings_, training=training)
+        adapted = clone(self).set_params(**{"pretrained": FrozenEstimator(start)} | params)
+        return adapted.fit(X, groups=groups)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -530,10 +645,36 @@ class STNDTEstimator(RateTransformer):
         start = self.window_ - n_tail
         return continued(X, rates[..., start : start + n_bins, :])
 
-    def _infer(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
+    def get_feature_names_out(self, input_features: ArrayLike | None = None) -> NDArray:
+        """Names of the columns of `transform`: of neurons, or latent0, latent1, ...
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Names of the neurons, if fit received none.
+
+        Returns
+        -------
+        ndarray of str objects
+        """
+        if self.output == "rates":
+            return super().get_feature_names_out(input_features)
+        check_is_fitted(self)
+        names = [f"latent{i}" for i in range(self.net_.module_.width)]
+        return np.asarray(names, dtype=object)
+
+    def _transformed(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
+        return self._infer(X, groups, self.output)
+
+    def _in_container(self, X: Any, values: NDArray) -> Any:
+        if self.output == "rates":
+            return super()._in_container(X, values)
+        return relabelled(X, values, self.get_feature_names_out().tolist(), "latent")
+
+    def _infer(self, X: NDArray, groups: ArrayLike | None, kind: str = "rates") -> NDArray:
         segments = as_segments(X, check_groups(X, groups))
-        rates = empty_rates(X)
-        out = rates.reshape(segments.rows.shape)
+        values = empty_rates(X, None if kind == "rates" else self.net_.module_.width)
+        out = values.reshape(-1, values.shape[-1])
         infer_any = infer_causal if self.settings_.network.causal else infer
-        infer_any(self.net_, segments, self.window_, self.n_threads, self.precision, out)
-        return rates
+        infer_any(self.net_, segments, self.window_, self.n_threads, self.precision, out, kind)
+        return values

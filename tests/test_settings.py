@@ -223,6 +223,8 @@ OTHER = {
     "checkpoint_dir": "run",
     "callbacks": [],
     "net_params": {},
+    "pretrained": "day1.stndt",
+    "output": "latents",
 }
 DECIDED_ELSEWHERE = {"heldout_neurons", "window", "device", "random_state"}
 

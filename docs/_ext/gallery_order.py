@@ -10,6 +10,7 @@ EXAMPLES = [
     "plot_live.py",
     "plot_demo.py",
     "plot_ensemble.py",
+    "plot_sessions.py",
     "plot_neuron_importance.py",
     "drop_neurons_of_a_recording.py",
     "plot_nlb.py",

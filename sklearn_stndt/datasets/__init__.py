@@ -4,7 +4,7 @@ from sklearn_stndt.datasets.archive import fetch_nlb
 from sklearn_stndt.datasets.binning import align_to_events, bin_spikes, bin_trials
 from sklearn_stndt.datasets.nlb import load_nlb
 from sklearn_stndt.datasets.nwb import load_nwb
-from sklearn_stndt.datasets.reaches import make_reaches
+from sklearn_stndt.datasets.reaches import make_reach_days, make_reaches
 from sklearn_stndt.datasets.submission import (
     evaluate,
     load_submission,
@@ -24,6 +24,7 @@ __all__ = [
     "load_submission",
     "make_chaotic_rnn",
     "make_lorenz",
+    "make_reach_days",
     "make_reaches",
     "make_submission",
     "save_submission",

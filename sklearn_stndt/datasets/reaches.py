@@ -193,8 +193,168 @@ def make_reaches(
     array([10., 0.])
     """
     check_count(n_trials, "n_trials")
-    check_count(n_bins, "n_bins")
     check_count(n_neurons, "n_neurons")
+    task = {
+        "n_bins": n_bins,
+        "n_conditions": n_conditions,
+        "bin_width": bin_width,
+        "mean_rate": mean_rate,
+        "modulation": modulation,
+        "variability": variability,
+        "private_noise": private_noise,
+        "lag": lag,
+        "distance": distance,
+        "duration": duration,
+    }
+    _check_task(**task)
+    rng = check_random_state(random_state)
+    # Neurons are drawn first, so that for a given seed they do not depend on `n_trials`.
+    mean_rates, loadings = _draw_neurons(n_neurons, mean_rate, rng)
+    mixing = _draw_mixing(rng)
+    return _record(n_trials, mean_rates, loadings, mixing, rng, **task)
+
+
+def make_reach_days(
+    n_days=2,
+    n_trials=200,
+    n_bins=50,
+    n_neurons=60,
+    *,
+    lost=1.0,
+    tuning_drift=0.0,
+    n_conditions=8,
+    bin_width=0.02,
+    mean_rate=10.0,
+    modulation=1.0,
+    variability=1.0,
+    private_noise=0.0,
+    lag=0.1,
+    distance=10.0,
+    duration=0.4,
+    random_state=None,
+):
+    r"""Synthetic reaches on several days: the same dynamics and behaviour, other neurons.
+
+    As :func:`make_reaches` on every day. The latent dynamics, the targets and the statistics of the
+    hand stay the same; trials are new. From one day to the next, neurons are lost and others are
+    recorded in their place, and the tuning of those that remain may drift.
+
+    Parameters
+    ----------
+    n_days : int, default=2
+        Number of days.
+    n_trials : int or list of int, default=200
+        Number of trials per day, or of each day.
+    n_bins : int, default=50
+        Number of bins per trial.
+    n_neurons : int or list of int, default=60
+        Number of neurons per day, or of each day.
+    lost : float, default=1.0
+        Fraction of neurons lost from one day to the next. Others, with rates and tuning of their
+        own, take their places. At 1, no neuron is recorded on two days.
+    tuning_drift : float, default=0.0
+        Change of tuning from one day to the next of the neurons that remain, from 0 (none) to 1
+        (unrelated): new loadings are :math:`\sqrt{1 - d^2}` times the old ones plus :math:`d` times
+        those of another neuron.
+    n_conditions, bin_width, mean_rate, modulation, variability, private_noise
+        As in :func:`make_reaches`.
+    lag, distance, duration
+        As in :func:`make_reaches`.
+    random_state : int, RandomState instance or None, default=None
+        Seed of neurons, reaches and spikes of all days.
+
+    Returns
+    -------
+    days : list of :class:`~sklearn.utils.Bunch`
+        For each day, what :func:`make_reaches` returns, and in addition
+
+        neurons : ndarray of shape (n_neurons,), int
+            Number of each neuron; the same number on two days means the same neuron.
+
+    Raises
+    ------
+    TypeError
+        If an argument is not an integer or a number, as required.
+    ValueError
+        If an argument is out of range, or a list has not one item per day.
+
+    Examples
+    --------
+    >>> from sklearn_stndt.datasets import make_reach_days
+    >>> monday, tuesday = make_reach_days(2, n_trials=24, n_neurons=[60, 50], random_state=0)
+    >>> monday.spikes.shape, tuesday.spikes.shape
+    ((24, 50, 60), (24, 50, 50))
+    >>> days = make_reach_days(2, n_trials=24, n_neurons=6, lost=0.5, random_state=0)
+    >>> [day.neurons.tolist() for day in days]
+    [[0, 1, 2, 3, 4, 5], [0, 7, 2, 9, 4, 11]]
+    """
+    check_count(n_days, "n_days")
+    numbers_of_trials = _one_per_day(n_trials, n_days, "n_trials")
+    numbers_of_neurons = _one_per_day(n_neurons, n_days, "n_neurons")
+    check_number(lost, "lost", at_least=0, at_most=1)
+    check_number(tuning_drift, "tuning_drift", at_least=0, at_most=1)
+    task = {
+        "n_bins": n_bins,
+        "n_conditions": n_conditions,
+        "bin_width": bin_width,
+        "mean_rate": mean_rate,
+        "modulation": modulation,
+        "variability": variability,
+        "private_noise": private_noise,
+        "lag": lag,
+        "distance": distance,
+        "duration": duration,
+    }
+    _check_task(**task)
+    rng = check_random_state(random_state)
+    mixing = _draw_mixing(rng)
+    days: list[Bunch] = []
+    previous: tuple = ()
+    n_known = 0
+    for n_neurons_of_day, n_trials_of_day in zip(
+        numbers_of_neurons, numbers_of_trials, strict=True
+    ):
+        mean_rates, loadings = _draw_neurons(n_neurons_of_day, mean_rate, rng)
+        numbers = n_known + np.arange(n_neurons_of_day)
+        n_known += n_neurons_of_day
+        if days:
+            n_places = min(len(numbers), len(previous[0]))
+            stay = rng.permutation(n_places)[round(lost * n_places) :]
+            numbers[stay], mean_rates[stay] = previous[0][stay], previous[1][stay]
+            old, other = np.sqrt(1 - tuning_drift**2), tuning_drift
+            loadings[stay] = old * previous[2][stay] + other * loadings[stay]
+        previous = numbers, mean_rates, loadings
+        day = _record(n_trials_of_day, mean_rates, loadings, mixing, rng, **task)
+        days.append(Bunch(**day, neurons=numbers))
+    return days
+
+
+def _one_per_day(number, n_days, name):
+    """Numbers of all days, from one number or a list."""
+    numbers = number if isinstance(number, list | tuple | np.ndarray) else [number] * n_days
+    if len(numbers) != n_days:
+        raise ValueError(
+            f"{name} is a list of {len(numbers)}, but n_days={n_days}. Pass one number per day."
+        )
+    for number in numbers:
+        check_count(number, name)
+    return numbers
+
+
+def _check_task(
+    *,
+    n_bins,
+    n_conditions,
+    bin_width,
+    mean_rate,
+    modulation,
+    variability,
+    private_noise,
+    lag,
+    distance,
+    duration,
+):
+    check_count(n_bins, "n_bins")
     check_count(n_conditions, "n_conditions")
     check_number(bin_width, "bin_width", above=0)
     check_number(mean_rate, "mean_rate", above=0)
@@ -204,18 +364,40 @@ def make_reaches(
     check_number(lag, "lag", at_least=0)
     check_number(distance, "distance", above=0)
     check_number(duration, "duration", above=0)
+
+
+def _draw_mixing(rng):
+    """How the plan starts the rotations, (n_planes, 2, 2)."""
+    return np.linalg.qr(rng.standard_normal((len(_FREQUENCIES), 2, 2)))[0]
+
+
+def _record(
+    n_trials,
+    mean_rates,
+    loadings,
+    mixing,
+    rng,
+    *,
+    n_bins,
+    n_conditions,
+    bin_width,
+    mean_rate,
+    modulation,
+    variability,
+    private_noise,
+    lag,
+    distance,
+    duration,
+):
+    """Draw the trials of one day."""
+    n_neurons = len(mean_rates)
     distance = float(distance)
     check_memory(
-        32 * int(n_trials) * int(n_bins) * (int(n_neurons) + len(_SHARES)) + 8 * int(n_conditions),
+        32 * int(n_trials) * int(n_bins) * (n_neurons + len(_SHARES)) + 8 * int(n_conditions),
         f"Spikes and rates of {n_trials:,} trials, {n_bins:,} bins and {n_neurons:,} neurons",
         "Lower one of these.",
     )
-    rng = check_random_state(random_state)
-
-    # Neurons are drawn first, so that for a given seed they do not depend on `n_trials`.
-    mean_rates, loadings = _draw_neurons(n_neurons, mean_rate, rng)
-    loadings *= modulation
-    mixing = np.linalg.qr(rng.standard_normal((len(_FREQUENCIES), 2, 2)))[0]
+    loadings = modulation * loadings
     conditions = rng.permutation(np.arange(n_trials) % n_conditions)
 
     time = (np.arange(n_bins) + 0.5) * bin_width

@@ -22,6 +22,7 @@ def infer_causal(
     n_threads: int,
     precision: str = "float32",
     out: NDArray | None = None,
+    kind: str = "rates",
 ) -> NDArray:
     """Infer the rate of every row of the segments from this row and earlier ones.
 
@@ -31,17 +32,17 @@ def infer_causal(
     ----------
     net : MaskedModellingNet
         A trained net with a causal network.
-    segments, window, n_threads, precision, out
+    segments, window, n_threads, precision, out, kind
         As in :func:`sklearn_stndt.inference.rates.infer`.
 
     Returns
     -------
-    ndarray of shape (n_rows, n_neurons)
-        Spikes per bin.
+    ndarray of shape (n_rows, n_neurons) or (n_rows, d_model)
     """
-    n_neurons = segments.rows.shape[1]
+    n_rows, n_neurons = segments.rows.shape
     if out is None:
-        out = np.zeros(segments.rows.shape, dtype=np.float32)
+        n_columns = n_neurons if kind == "rates" else net.module_.width
+        out = np.zeros((n_rows, n_columns), dtype=np.float32)
     lengths = segments.stops - segments.starts
     order = np.argsort(lengths, kind="stable")  # so that those of a batch have similar lengths
     net.module_.eval()
@@ -49,19 +50,20 @@ def infer_causal(
         size = inference_batch_size(net.module_, window, n_neurons)
         for first in range(0, len(order), size):
             chosen = order[first : first + size]
-            _write_rates(net, segments, chosen, int(lengths[chosen].max()), window, out)
+            _write(net, segments, chosen, int(lengths[chosen].max()), window, out, kind)
     return out
 
 
-def _write_rates(
+def _write(
     net: MaskedModellingNet,
     segments: Segments,
     chosen: NDArray,
     longest: int,
     window: int,
     out: NDArray,
+    kind: str,
 ) -> None:
-    """Write the rates of a batch of segments, in order of their lengths."""
+    """Write the rates or latents of a batch of segments, in order of their lengths."""
     network, memory = net.module_, None
     part = longest if longest <= window else max(window, PART)
     for start in range(0, longest, part):
@@ -74,11 +76,13 @@ def _write_rates(
         counts = windows.__getitems__(np.arange(len(chosen)))[0]
         spikes, _, visible = net.split_visible(counts)
         if longest <= window:
-            log_rates = network(spikes, visible).log_rates
+            output = network(spikes, visible)
         else:
             memory = memory or network.new_memory(len(chosen), part)
-            log_rates = network.advance(spikes, visible, memory)
-        rates = network.likelihood.mean(log_rates).cpu().numpy()
+            output = network.continued(spikes, visible, memory)
+        latents = kind == "latents"
+        values = output.latents if latents else network.likelihood.mean(output.log_rates)
+        values = values.cpu().numpy()
         for i in np.flatnonzero(going_on):
-            out[starts[i] : starts[i] + lengths[i]] = rates[i, : lengths[i]]
+            out[starts[i] : starts[i] + lengths[i]] = values[i, : lengths[i]]
         let_go(out)

@@ -1,4 +1,4 @@
-"""Rates of every row of segments, inferred from overlapping windows."""
+"""Rates, or latents, of every row of segments, inferred from overlapping windows."""
 
 from collections.abc import Iterator
 
@@ -21,8 +21,9 @@ def infer(
     n_threads: int,
     precision: str = "float32",
     out: NDArray | None = None,
+    kind: str = "rates",
 ) -> NDArray:
-    """Infer the rate of every row of the segments.
+    """Infer the rates, or the latents, of every row of the segments.
 
     Segments longer than a window are divided into windows that overlap by half.
 
@@ -38,19 +39,22 @@ def infer(
         Number of torch threads on a CPU.
     precision : {"float32", "bfloat16"}, default="float32"
         Precision of matrix products.
-    out : ndarray of shape (n_rows, n_neurons), default=None
-        Array to write the rates to; None: a new float32 array.
+    out : ndarray of shape (n_rows, n_neurons) or (n_rows, d_model), default=None
+        Array to write to; None: a new float32 array.
+    kind : {"rates", "latents"}, default="rates"
+        What to infer: spikes per bin, or the normalised residual stream before the readout.
 
     Returns
     -------
-    ndarray of shape (n_rows, n_neurons)
-        Spikes per bin.
+    ndarray of shape (n_rows, n_neurons) or (n_rows, d_model)
     """
     if out is None:
-        out = np.zeros(segments.rows.shape, dtype=np.float32)
+        n_rows, n_neurons = segments.rows.shape
+        n_columns = n_neurons if kind == "rates" else net.module_.width
+        out = np.zeros((n_rows, n_columns), dtype=np.float32)
     visible = segments.without_padding(window)
     with isolated_torch(n_threads, device=net.device, precision=precision):
-        _write_rates(net, visible, window, out)
+        _write(net, visible, window, out, kind)
     padded = np.flatnonzero(visible.stops < segments.stops)
     if len(padded):
         # bins after the last visible one get separate windows, so that the windows of the
@@ -61,17 +65,19 @@ def infer(
         stops = visible.stops[padded]
         seen = [out[start:stop].copy() for start, stop in zip(starts, stops, strict=True)]
         with isolated_torch(n_threads, device=net.device, precision=precision):
-            _write_rates(net, tails, window, out)
-        for start, stop, rates in zip(starts, stops, seen, strict=True):
-            out[start:stop] = rates
+            _write(net, tails, window, out, kind)
+        for start, stop, values in zip(starts, stops, seen, strict=True):
+            out[start:stop] = values
     return out
 
 
-def _write_rates(net: MaskedModellingNet, segments: Segments, window: int, out: NDArray) -> None:
+def _write(
+    net: MaskedModellingNet, segments: Segments, window: int, out: NDArray, kind: str
+) -> None:
     windows = windows_to_infer(net, segments, window)
     stitcher = Stitcher(windows, out, hidden_tail=net.objective.forecast_bins)
-    for indices, rates in iterate_rates(net, windows):
-        stitcher.add(indices, rates)
+    for indices, values in iterate_rates(net, windows, kind):
+        stitcher.add(indices, values)
     stitcher.result()
 
 
@@ -81,13 +87,15 @@ def windows_to_infer(net: MaskedModellingNet, segments: Segments, window: int) -
 
 
 @torch.inference_mode()
-def iterate_rates(net: MaskedModellingNet, windows: Windows) -> Iterator[tuple[NDArray, NDArray]]:
-    """Infer rates of windows in batches, so that memory is bounded.
+def iterate_rates(
+    net: MaskedModellingNet, windows: Windows, kind: str = "rates"
+) -> Iterator[tuple[NDArray, NDArray]]:
+    """Infer rates, or latents, of windows in batches, so that memory is bounded.
 
     Yields
     ------
     indices : ndarray of int, shape (batch,)
-    rates : ndarray of float32, shape (batch, window, n_neurons)
+    values : ndarray of float32, shape (batch, window, n_neurons) or (batch, window, d_model)
 
     Raises
     ------
@@ -100,11 +108,14 @@ def iterate_rates(net: MaskedModellingNet, windows: Windows) -> Iterator[tuple[N
     for start in range(0, len(windows), size):
         indices = np.arange(start, min(start + size, len(windows)))
         spikes, _, visible = net.split_visible(windows.__getitems__(indices)[0])
-        log_rates = net.module_(spikes, visible).log_rates
-        rates = net.module_.likelihood.mean(log_rates).cpu().numpy()
-        if not np.isfinite(rates.sum()):
+        output = net.module_(spikes, visible)
+        if kind == "latents":
+            values = output.latents.cpu().numpy()
+        else:
+            values = net.module_.likelihood.mean(output.log_rates).cpu().numpy()
+        if not np.isfinite(values.sum()):
             raise FloatingPointError(
-                "The network infers rates that are NaN or infinite: its weights were changed after "
-                "training, or its file is damaged. Fit again."
+                f"The network infers {kind} that are NaN or infinite: its weights were changed "
+                "after training, or its file is damaged. Fit again."
             )
-        yield indices, rates
+        yield indices, values

@@ -18,19 +18,19 @@ class Stitcher:
     ----------
     windows : Windows
         Windows to assemble.
-    out : ndarray of shape (n_rows, n_neurons), default=None
-        Array to write the rates to; may be a memory map. None: new zeros.
+    out : ndarray of shape (n_rows, n_columns), default=None
+        Array to write the rates to, or other values of rows; may be a memory map. None: new zeros,
+        with a column per neuron.
     hidden_tail : int, default=0
         Bins at the end of each window that have weight only at the end of a segment, where no
         other window shows them.
     """
 
     def __init__(self, windows: Windows, out: NDArray | None = None, hidden_tail: int = 0):
-        n_rows, n_neurons = windows.rows.shape
         window = windows.window
         self.windows = windows
-        self.out = np.zeros((n_rows, n_neurons), dtype=np.float32) if out is None else out
-        self.sums = np.zeros((window, n_neurons), dtype=np.float32)
+        self.out = np.zeros(windows.rows.shape, dtype=np.float32) if out is None else out
+        self.sums = np.zeros((window, self.out.shape[1]), dtype=np.float32)
         self.weights = np.zeros((window, 1), dtype=np.float32)
         self.first = 0  # row of the first sum
         self.n_written = 0  # bytes since pages of a memory map were last released
@@ -41,7 +41,7 @@ class Stitcher:
         self.weight = weight
 
     def add(self, indices: ArrayLike, rates: NDArray) -> None:
-        """Add rates of windows, array of shape (len(indices), window, n_neurons).
+        """Add rates of windows, array of shape (len(indices), window, n_columns).
 
         Windows of a segment must be added in the order of their rows.
         """
@@ -73,6 +73,6 @@ class Stitcher:
         self.first = start
 
     def result(self) -> NDArray:
-        """Return the rates, shape (n_rows, n_neurons); rows outside all windows are unchanged."""
+        """Return the rates, shape (n_rows, n_columns); rows outside all windows are unchanged."""
         self._move_to(self.first + len(self.sums))
         return self.out

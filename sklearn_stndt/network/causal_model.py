@@ -105,6 +105,12 @@ class CausalSTNDT(STNDT):
         -------
         Tensor, shape (n_streams, n_bins, n_neurons)
         """
+        return self.continued(spikes, visible, memory, n_kept).log_rates
+
+    def continued(
+        self, spikes: Tensor, visible: Tensor, memory: Memory, n_kept: int | None = None
+    ) -> NetworkOutput:
+        """Output of the network for the next bins of streams; see `advance`."""
         n_kept = spikes.shape[1] if n_kept is None else n_kept
         shown = visible.to(spikes.dtype)
         entering, values = self.scaling(spikes, shown)
@@ -114,7 +120,7 @@ class CausalSTNDT(STNDT):
 
         output = self._run(entering, values, shown, False, (memory.age, extend))
         memory.age += n_kept
-        return output.log_rates
+        return output
 
     def embeddings(self, spikes: Tensor, visible: Tensor) -> list[Tensor]:
         entering, values = self.scaling(spikes, visible.to(spikes.dtype))

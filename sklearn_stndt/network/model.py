@@ -87,12 +87,15 @@ class NetworkOutput(NamedTuple):
         One per layer; empty unless requested.
     spatial_weights : list of Tensor, shape (batch, n_neurons, n_neurons)
         One per application of spatial attention; empty unless requested.
+    latents : Tensor, shape (batch, n_bins, d_model), or None
+        Normalised residual stream, from which the readout computes log-rates.
     """
 
     log_rates: Tensor
     encoded: Tensor
     temporal_weights: list[Tensor]
     spatial_weights: list[Tensor]
+    latents: Tensor | None = None
 
 
 class STNDT(nn.Module):
@@ -296,6 +299,7 @@ class STNDT(nn.Module):
         """
         seen = bin_visible.to(x.dtype)
         encoded = (x * seen).sum(1) / seen.sum(1).clamp(min=1)  # (batch, width)
-        log_rates = self.readout(self.drop_rates(self.norm(x)))  # (batch, n_bins, n_neurons)
+        latents = self.norm(x)  # (batch, n_bins, width)
+        log_rates = self.readout(self.drop_rates(latents))  # (batch, n_bins, n_neurons)
         log_rates = self.likelihood.limit(self.smoothing(log_rates))
-        return NetworkOutput(log_rates, encoded, temporal, spatial)
+        return NetworkOutput(log_rates, encoded, temporal, spatial, latents)

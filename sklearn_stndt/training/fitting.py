@@ -17,6 +17,7 @@ from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net
 from sklearn_stndt.training.settings import DataSize, Settings
 from sklearn_stndt.training.splitting import split
+from sklearn_stndt.training.transfer import start_callbacks, take_core
 from sklearn_stndt.windows.cutting import Windows, cut, half_overlap
 from sklearn_stndt.windows.out_of_core import in_pieces
 from sklearn_stndt.windows.segments import Segments
@@ -131,6 +132,7 @@ def train(
     settings: Settings,
     previous: MaskedModellingNet | None = None,
     checkpoint: TrainingCheckpoint | None = None,
+    core: STNDT | None = None,
 ) -> MaskedModellingNet:
     """Train a net.
 
@@ -144,6 +146,8 @@ def train(
         Net whose weights and history to continue from.
     checkpoint : TrainingCheckpoint, default=None
         File of this training, from which it continues.
+    core : STNDT or None, default=None
+        Network of other neurons, whose core the network starts with.
 
     Returns
     -------
@@ -157,10 +161,10 @@ def train(
     """
     if checkpoint is not None and checkpoint.state is not None:
         try:
-            return _train(data, settings, previous, checkpoint)
+            return _train(data, settings, previous, checkpoint, core)
         except DamagedCheckpointError as error:
             checkpoint.discard(error)
-    return _train(data, settings, previous, checkpoint)
+    return _train(data, settings, previous, checkpoint, core)
 
 
 def _train(
@@ -168,6 +172,7 @@ def _train(
     settings: Settings,
     previous: MaskedModellingNet | None,
     checkpoint: TrainingCheckpoint | None,
+    core: STNDT | None,
 ) -> MaskedModellingNet:
     training, size = settings.training, data.size
     with isolated_torch(
@@ -176,8 +181,9 @@ def _train(
         n_positions = None
         if settings.network.causal and not data.whole_trials:
             n_positions = 1  # windows of a recording begin anywhere, so positions mean nothing
-        if settings.network.causal and previous is not None:
-            n_positions = len(previous.module_.positions.weight)
+        source = core if previous is None else previous.module_
+        if settings.network.causal and source is not None:
+            n_positions = len(source.positions.weight)
         net = build_net(
             settings,
             size.n_neurons,
@@ -186,6 +192,7 @@ def _train(
             mean_counts=data.statistics.mean,
             checkpoint=checkpoint,
             n_positions=n_positions,
+            callbacks=[] if core is None else start_callbacks(settings, size),
         )
         net.initialize()
         if torch.device(training.device).type == "cpu" and isinstance(net.module_, STNDT):
@@ -197,6 +204,8 @@ def _train(
         if checkpoint is not None and checkpoint.finished:
             checkpoint.restore_finished(net)
         else:
+            if core is not None:
+                take_core(net, core, settings, size, data.windows, data.statistics)
             net.partial_fit(data.windows)
             if data.validation is not None and training.calibration:
                 calibrate(net, data.validation)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -44,8 +45,8 @@ VALIDATION_SHARE = 4  # validate at most about one window for this many training
 MUON_LR = 10 / 3  # learning rate of the hidden matrices, relative to that of AdamW
 # matrices from hidden units to hidden units, by their names in the network
 HIDDEN_MATRICES = (
-    "layers.*.query_key_value.weight",
-    "layers.*.out.weight",
+    "*layers.*.query_key_value.weight",
+    "*layers.*.out.weight",
     "*feed_forward*.[14].weight",
 )
 
@@ -214,6 +215,11 @@ def build_net(
     mean_counts: NDArray | None = None,
     checkpoint: TrainingCheckpoint | None = None,
     n_positions: int | None = None,
+    *,
+    kind: type[MaskedModellingNet] = MaskedModellingNet,
+    n_updates: int | None = None,
+    callbacks: Sequence[tuple[str, Callback]] = (),
+    **changes: Any,
 ) -> MaskedModellingNet:
     """Build the net with learning rate schedule, gradient clipping, early stopping and progress.
 
@@ -233,12 +239,21 @@ def build_net(
         File from which to continue, and to write; None: none.
     n_positions : int or None, default=None
         Bins of a window that have a position of their own; None: all.
+    kind : type, default=MaskedModellingNet
+        Class of the net.
+    n_updates : int or None, default=None
+        Updates in all epochs together; None: one for each `batch_size` windows.
+    callbacks : sequence of (str, Callback)
+        Further callbacks, placed after those that are always there.
+    **changes
+        Parameters of the net that override those made here, but not `net_params`.
     """
     training, objective = settings.training, settings.objective
     # training modifies callbacks and lists of them
     net_params = copy.deepcopy(training.net_params or {})
     n_epoch = min(len(windows), LONGEST_EPOCH * training.batch_size)
-    n_updates = training.max_epochs * -(-n_epoch // training.batch_size)
+    if n_updates is None:
+        n_updates = training.max_epochs * -(-n_epoch // training.batch_size)
     own: list[tuple[str, Callback]] = [
         ("clipping", GradientNormClipping(1.0)),
         (
@@ -285,7 +300,7 @@ def build_net(
         params["n_scored_folds"] = min(n_folds, affordable, N_FOLDS)
     if training.verbose:
         own.append(("progress", Progress(n_updates)))
-    params["callbacks"] = own + copy.deepcopy(training.callbacks or [])
+    params["callbacks"] = [*own, *callbacks, *copy.deepcopy(training.callbacks or [])]
     if n_epoch < len(windows):
         part = RandomSampler(range(len(windows)), num_samples=n_epoch)
         params |= {"iterator_train__shuffle": False, "iterator_train__sampler": part}
@@ -296,6 +311,5 @@ def build_net(
             params["optimizer__param_groups"] = [(name, matrices) for name in HIDDEN_MATRICES]
     # settings of the objective in net_params have been resolved already
     of_objective = {field.name for field in fields(objective)}
-    return MaskedModellingNet(
-        **(params | {k: v for k, v in net_params.items() if k not in of_objective})
-    )
+    given = {k: v for k, v in net_params.items() if k not in of_objective}
+    return kind(**(params | changes | given))

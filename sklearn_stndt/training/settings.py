@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from sklearn_stndt.network import NetworkSettings
+from sklearn_stndt.network.core import CORE_SETTINGS
 from sklearn_stndt.training.objective import ObjectiveSettings
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
@@ -24,6 +25,8 @@ MANY_NEURONS = 128  # neurons from which most training passes skip spatial atten
 LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
 SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning in the skorch net
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
+LEAST_UPDATES = 60  # of a network with the core of another
+SHARE_OF_PASSES = 0.5  # of those from nothing, for a network with the core of another
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,8 @@ class TrainingSettings:
     checkpoint_dir: str | None
     callbacks: list | None
     net_params: dict | None
+    pretrained: Any
+    output: str
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,8 @@ class DataSize:
         Bins of a window.
     spikes_per_bin : float
         Mean spikes per bin, summed over neurons.
+    of_sessions : tuple of int
+        Windows of each session, if these are several.
     """
 
     n_bins: int
@@ -97,10 +104,17 @@ class DataSize:
     n_windows: int
     window: int
     spikes_per_bin: float
+    of_sessions: tuple[int, ...] = ()
 
     def epoch_windows(self, batch_size: int) -> int:
-        """Windows per epoch: all of them, or as many as the longest epoch has."""
-        return min(self.n_windows, LONGEST_EPOCH * batch_size)
+        """Windows per epoch: all of them, or as many as the longest epoch has.
+
+        A batch is from one session: the last of each session counts as a whole one.
+        """
+        n_windows = self.n_windows
+        if self.of_sessions:
+            n_windows = batch_size * sum(-(-n // batch_size) for n in self.of_sessions)
+        return min(n_windows, LONGEST_EPOCH * batch_size)
 
 
 def resolve(
@@ -111,6 +125,7 @@ def resolve(
     device: str,
     seed: int,
     previous: Settings | None = None,
+    core: NetworkSettings | None = None,
 ) -> Settings:
     """Turn the parameters of an estimator into settings.
 
@@ -128,6 +143,8 @@ def resolve(
         Seed of everything random.
     previous : Settings or None, default=None
         Settings of the fit whose weights are trained further: "auto" keeps its number of layers.
+    core : NetworkSettings or None, default=None
+        Settings of the network whose core is the start: those in `CORE_SETTINGS` are its own.
 
     Returns
     -------
@@ -183,6 +200,7 @@ def resolve(
             size.epoch_windows(batch_size),
             batch_size,
             size.spikes_per_bin,
+            has_core=core is not None,
         )
         max_epochs *= factor
     lr = estimator.lr
@@ -208,9 +226,10 @@ def resolve(
         if name.startswith("module__")
     }
     of_skorch = {name: given[name] for name in SKORCH_NAMES if name in given}
-    return Settings(
-        _override(network, of_module), _override(objective, given), _override(training, of_skorch)
-    )
+    network = _override(network, of_module)
+    if core is not None:
+        network = replace(network, **{name: getattr(core, name) for name in CORE_SETTINGS})
+    return Settings(network, _override(objective, given), _override(training, of_skorch))
 
 
 def _settings(kind: Any, estimator: Any, **resolved: Any) -> Any:
@@ -271,16 +290,23 @@ def auto_batch_size(n_windows: int) -> int:
 
 
 def auto_max_epochs(
-    n_bins: int, window: int, n_windows: int, batch_size: int, spikes_per_bin: float
+    n_bins: int,
+    window: int,
+    n_windows: int,
+    batch_size: int,
+    spikes_per_bin: float,
+    has_core: bool = False,
 ) -> int:
     """Enough epochs to see each bin 25 to 50 times, in 150 to 4,000 updates.
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
-    epoch is `n_windows` windows of `window` bins, which may overlap.
+    epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
+    core of another sees them half as often, in at least 60 updates.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
+    n_passes *= SHARE_OF_PASSES if has_core else 1
     n_updates = n_passes * n_bins / (batch_size * window)
-    n_updates = min(max(n_updates, N_UPDATES[0]), N_UPDATES[1])
+    n_updates = min(max(n_updates, LEAST_UPDATES if has_core else N_UPDATES[0]), N_UPDATES[1])
     return max(math.ceil(n_updates / math.ceil(n_windows / batch_size)), 1)
 
 

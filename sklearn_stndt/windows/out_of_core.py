@@ -1,5 +1,6 @@
 """Arrays larger than memory: read and written in pieces, with their pages released afterwards."""
 
+import math
 import mmap
 import shutil
 import tempfile
@@ -68,17 +69,19 @@ def extremes(array: NDArray) -> tuple[float, float]:
     return smallest, largest
 
 
-def empty_rates(X: NDArray) -> NDArray:
+def empty_rates(X: NDArray, n_columns: int | None = None) -> NDArray:
     """Allocate rates: in memory, or in a temporary file for large memory-mapped counts.
 
     Parameters
     ----------
     X : ndarray
         The counts.
+    n_columns : int or None, default=None
+        Length of the last axis; None: that of X.
 
     Returns
     -------
-    ndarray, same shape
+    ndarray, same shape except for the last axis
         Zeros, of the type of X if it is a float; for integers float64 in memory and, in a file,
         float32, the type in which rates are computed. The file has no name and is deleted with the
         array.
@@ -88,11 +91,13 @@ def empty_rates(X: NDArray) -> NDArray:
     OSError
         If there is not enough space on the disk.
     """
+    shape = X.shape if n_columns is None else (*X.shape[:-1], n_columns)
+    size = math.prod(shape)
     dtype: Any = X.dtype if X.dtype.kind == "f" else np.float64
-    if mapping_of(X) is None or X.size * np.dtype(dtype).itemsize < LARGE_RESULT:
-        return np.zeros(X.shape, dtype=dtype)
+    if mapping_of(X) is None or size * np.dtype(dtype).itemsize < LARGE_RESULT:
+        return np.zeros(shape, dtype=dtype)
     dtype = X.dtype if X.dtype.kind == "f" else np.float32
-    n_bytes = X.size * np.dtype(dtype).itemsize
+    n_bytes = size * np.dtype(dtype).itemsize
     folder = tempfile.gettempdir()
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
@@ -101,4 +106,4 @@ def empty_rates(X: NDArray) -> NDArray:
             "left. Set TMPDIR to a folder on a larger disk, or transform X in parts."
         )
     with tempfile.TemporaryFile(dir=folder, prefix="rates-") as file:
-        return np.memmap(file, dtype=dtype, mode="w+", shape=X.shape)
+        return np.memmap(file, dtype=dtype, mode="w+", shape=shape)

@@ -1,0 +1,415 @@
+"""Several sessions in one fit, and yesterday's network on today's neurons.
+
+    STNDT_DATA=<folder> python benchmarks/sessions.py --results sessions.jsonl
+
+Parts:
+
+- adapt: generated reaches, two halves of 120 neurons as two days. Day 1 has 150 trials; day 2 has
+  8, 25 or 70, and a network of these alone is compared with day 1's adapted to them. R2 of rates
+  is that of 80 further trials of day 2, weighted by the variance of each neuron's rate.
+- together: the 25 trials of day 2 alone, day 1 alone, and both in one fit.
+- chewie: motor cortex on two days with different neurons; each day alone, and both in one fit.
+- steinmetz: visual cortex in five sessions; each alone, and all in one fit.
+- day: chewie, from the first day to the second. Networks of 16 or 64 trials of the second day,
+  alone or adapted; and a decoder of the first day's latents, read on the second day.
+- generated day: the same on generated days, where neurons, trials and true rates are known.
+
+On recordings, a fifth of the trials is the test set and a quarter of the neurons is held out; their
+spikes give co-bps. Velocity is decoded by ridge regression from rates (or latents) of the same bin,
+with the penalty chosen by cross-validation in the training set. Seconds are processor time of the
+fits. Each result is written to a line of the results file, and the same command resumes after an
+interruption. Start a new file after changing the code.
+"""
+
+import argparse
+import os
+import time
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+from accuracy import ALPHAS, append_cell, read_cells
+from co_smoothing import parameter
+from problems import load
+from sklearn.base import clone
+from sklearn.cross_decomposition import CCA
+from sklearn.decomposition import PCA
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.model_selection import train_test_split
+from threadpoolctl import threadpool_limits
+
+from sklearn_stndt import MultiSessionEstimator, STNDTEstimator
+from sklearn_stndt.datasets import make_reach_days, make_reaches
+from sklearn_stndt.metrics import bits_per_spike
+
+NUMBERS = (8, 25, 70)  # trials of the second day, generated
+UNLABELLED = (16, 64)  # trials of the second day, to adapt to
+RECORDINGS = (3, 4, 5)  # seeds of generated recordings
+VISUAL = ("VISp", "VISl", "VISam", "VISpm", "VISrl", "VISa")
+MICE = ("01", "03", "08", "10", "12")
+CHEWIE = ("20131003", "20131219")
+N_COMPONENTS = 10  # of PCA, for alignment by Procrustes and by CCA
+FITS = {}  # fits that parts share
+
+
+def timed(fit):
+    """Result of a function, and the processor time that it took."""
+    start = time.process_time()
+    result = fit()
+    return result, time.process_time() - start
+
+
+# scores
+
+
+def rates_r2(estimator, spikes, true):
+    """R2 of rates over trials and bins, weighted by the variance of each neuron's rate."""
+    flat = [values.reshape(-1, values.shape[-1]) for values in (true, estimator.transform(spikes))]
+    return r2_score(*flat, multioutput="variance_weighted")
+
+
+def co_bps(estimator, spikes):
+    """Bits per spike of the held-out neurons."""
+    heldout = estimator.heldout_neurons_
+    hidden = spikes.astype(float)
+    hidden[..., heldout] = np.nan
+    return bits_per_spike(spikes[..., heldout], estimator.transform(hidden)[..., heldout])
+
+
+def known_bins(features, behaviour):
+    """Bins of trials in which behaviour is known, as rows."""
+    known = ~np.isnan(behaviour).any(-1)
+    return features[known], behaviour[known]
+
+
+def fit_ridge(features, behaviour):
+    """Ridge regression of standardised features, and a function that predicts with it."""
+    X, y = known_bins(features, behaviour)
+    mean, scale = X.mean(0), X.std(0) + 1e-12
+    ridge = RidgeCV(ALPHAS, cv=5).fit((X - mean) / scale, y)
+    return lambda other: ridge.predict((other - mean) / scale)
+
+
+def velocity_r2(predict, features, behaviour):
+    """R2 of a decoder that was fitted elsewhere."""
+    X, y = known_bins(features, behaviour)
+    return r2_score(y, predict(X))
+
+
+def both_scores(estimator, train, test):
+    """Co-bps and velocity R2 of one day; `train` and `test` are (spikes, velocity, target)."""
+    predict = fit_ridge(estimator.transform(train[0]), train[1])
+    return {
+        "co_bps": co_bps(estimator, test[0]),
+        "velocity_r2": velocity_r2(predict, estimator.transform(test[0]), test[1]),
+    }
+
+
+# data
+
+
+@cache
+def halves(seed):
+    """Day 1 (150 trials), day 2 (70 trials) and test of day 2 (80 trials): spikes and rates."""
+    data = make_reaches(300, 50, 120, random_state=seed)
+    first = data.spikes[:150, :, :60]
+    return first, data.spikes[150:220, :, 60:], data.spikes[220:, :, 60:], data.rates[220:, :, 60:]
+
+
+@cache
+def chewie(day):
+    """Spikes of units with more than 40 spikes, velocity and target of a day, in 100 ms bins."""
+    data = load(f"reaches_chewie/chewie_{day}_100ms.npz")
+    active = np.nansum(data["spikes"], (0, 1)) > 40
+    return data["spikes"][..., active], data["velocity"], data["target"]
+
+
+@cache
+def generated_day(day):
+    """Spikes, velocity and target of one of two generated days with other neurons."""
+    days = make_reach_days(2, 180, 50, 60, random_state=7)
+    return days[day].spikes, days[day].velocity, days[day].conditions
+
+
+@cache
+def mouse(session):
+    """Spikes of visual cortex, units with more than 40 spikes."""
+    data = load(f"steinmetz/steinmetz_{session}.npz")
+    spikes = data["spikes"][..., np.isin(data["area"], VISUAL)]
+    return spikes[..., spikes.sum((0, 1)) > 40]
+
+
+def split(arrays, seed):
+    """Training and test part of arrays of trials."""
+    parts = train_test_split(*arrays, test_size=0.2, random_state=seed)
+    return parts[::2], parts[1::2]
+
+
+# parts: each yields keys and functions that return a cell
+
+
+def fit_halves(base):
+    """Functions that fit and time day 1, and the first trials of day 2 alone; each fit is kept."""
+
+    @cache
+    def day1(recording):
+        start = clone(base).set_params(random_state=0)
+        return timed(lambda: start.fit(halves(recording)[0]))
+
+    @cache
+    def alone(recording, n):
+        start = clone(base).set_params(random_state=0)
+        return timed(lambda: start.fit(halves(recording)[1][:n]))
+
+    return day1, alone
+
+
+def adapt(base, seeds):
+    """Adapted and alone, from few trials of generated reaches."""
+    day1, alone = FITS.setdefault("halves", fit_halves(base))
+    for recording in RECORDINGS:
+        for n in NUMBERS:
+            for model in ("alone", "adapt"):
+
+                def cell(recording=recording, n=n, model=model):
+                    _, few, test, true = halves(recording)
+                    if model == "alone":
+                        estimator, seconds = alone(recording, n)
+                    else:
+                        first, _ = day1(recording)
+                        estimator, seconds = timed(lambda: first.adapt(few[:n]))
+                    return {"rates_r2": rates_r2(estimator, test, true), "seconds": seconds}
+
+                yield f"{n} trials", model, recording, cell
+
+
+def together(base, seeds):
+    """Two generated days in one fit, against each in its own."""
+    day1, alone = FITS.setdefault("halves", fit_halves(base))
+    for recording in RECORDINGS:
+
+        def single(recording=recording):
+            estimator, seconds = alone(recording, 25)
+            _, _, test, true = halves(recording)
+            seconds += day1(recording)[1]
+            return {"rates_r2": rates_r2(estimator, test, true), "seconds": seconds}
+
+        def joint(recording=recording):
+            first, few, test, true = halves(recording)
+            start = MultiSessionEstimator(clone(base).set_params(random_state=0))
+            estimator, seconds = timed(lambda: start.fit([first, few[:25]]))
+            r2 = rates_r2(estimator.estimators_[1], test, true)
+            return {"rates_r2": r2, "seconds": seconds}
+
+        yield "25 beside 150", "alone", recording, single
+        yield "25 beside 150", "together", recording, joint
+
+
+def several(base, names, read, scores):
+    """Recordings, each alone and all in one fit; a cell per recording and model."""
+
+    def cells(seeds):
+        for seed in seeds:
+
+            @cache
+            def parts(seed=seed):
+                return [split(read(name), seed) for name in names]
+
+            @cache
+            def joint(seed=seed, parts=parts):
+                start = MultiSessionEstimator(clone(base).set_params(random_state=seed))
+                return timed(lambda: start.fit([train[0] for train, _ in parts()]))
+
+            for i, name in enumerate(names):
+
+                def alone(i=i, seed=seed, parts=parts):
+                    train, test = parts()[i]
+                    start = clone(base).set_params(random_state=seed)
+                    estimator, seconds = timed(lambda: start.fit(train[0]))
+                    return scores(estimator, train, test) | {"seconds": seconds}
+
+                def of_joint(i=i, parts=parts, joint=joint):
+                    train, test = parts()[i]
+                    estimator, seconds = joint()
+                    cell = scores(estimator.estimators_[i], train, test)
+                    return cell | {"seconds": seconds / len(names)}
+
+                yield name, "alone", seed, alone
+                yield name, "together", seed, of_joint
+
+    return cells
+
+
+def chewie_days(base, seeds):
+    """Both days of chewie."""
+    return several(base.set_params(heldout_neurons=0.25), CHEWIE, chewie, both_scores)(seeds)
+
+
+def steinmetz(base, seeds):
+    """Five sessions of visual cortex."""
+
+    def scores(estimator, train, test):
+        return {"co_bps": co_bps(estimator, test[0])}
+
+    read = lambda name: (mouse(name),)  # noqa: E731
+    return several(base.set_params(heldout_neurons=0.25), MICE, read, scores)(seeds)
+
+
+def another_day(base, seeds, read, days):
+    """From the first day to the second, with few trials of the second and without labels."""
+    base.set_params(heldout_neurons=0.25)
+    for seed in seeds:
+
+        @cache
+        def parts(seed=seed):
+            return [split(read(day), seed) for day in days]
+
+        @cache
+        def first(seed=seed, parts=parts):
+            return clone(base).set_params(random_state=seed).fit(parts()[0][0][0])
+
+        @cache
+        def first_decoder(first=first, parts=parts):
+            (spikes, velocity, _), _ = parts()[0]
+            return fit_ridge(latents(first(), spikes), velocity)
+
+        def cell(n, model, seed=seed, parts=parts, first=first, decoder=first_decoder):
+            train, test = parts()[1]
+            few = train[0][:n]
+            start = clone(base).set_params(random_state=seed)
+            fit = first().adapt if model == "adapt" else start.fit
+            estimator, seconds = timed(lambda: fit(few))
+            scores = both_scores(estimator, train, test) | {"seconds": seconds}
+            if model == "adapt":
+                scores["frozen_r2"] = velocity_r2(decoder(), latents(estimator, test[0]), test[1])
+            return scores
+
+        for n in (*UNLABELLED, None):
+            name = "all trials" if n is None else f"{n} trials"
+            yield name, "alone", seed, lambda n=n, cell=cell: cell(n, "alone")
+            yield name, "adapt", seed, lambda n=n, cell=cell: cell(n, "adapt")
+        for model in ("no alignment", "Procrustes", "CCA"):
+
+            def linear(model=model, parts=parts):
+                return {"frozen_r2": aligned_r2(parts()[0][0], *parts()[1], model)}
+
+            yield "PCA, all trials", model, seed, linear
+
+
+def latents(estimator, spikes):
+    """Latents of an estimator, (n_trials, n_bins, d_model)."""
+    return clone_with_output(estimator).transform(spikes)
+
+
+def clone_with_output(estimator):
+    """The same fitted estimator, which returns latents."""
+    vars(other := object.__new__(type(estimator))).update(vars(estimator))
+    return other.set_params(output="latents")
+
+
+def aligned_r2(first, train, test, kind):
+    """Velocity R2 of a decoder of the first day's principal components on the second day's.
+
+    Procrustes and CCA align the mean courses of reaches to each target, and so use labels.
+    """
+    reduced, courses = [], []
+    for spikes, _, target in (first, train):
+        pca = PCA(N_COMPONENTS).fit(roots(spikes).reshape(-1, spikes.shape[-1]))
+        reduced.append(partial(project, pca))
+        components = project(pca, spikes)
+        means = [components[target == t].mean(0) for t in np.unique(target)]
+        courses.append(np.concatenate(means))
+    of_first, of_second = reduced[0](first[0]), reduced[1](test[0])
+    if kind == "Procrustes":
+        u, _, vt = np.linalg.svd(courses[1].T @ courses[0])
+        of_second = of_second @ (u @ vt)
+    if kind == "CCA":
+        cca = CCA(N_COMPONENTS, scale=False, max_iter=5000).fit(*courses)
+        of_first = of_first @ cca.x_rotations_
+        of_second = of_second @ cca.y_rotations_
+    return velocity_r2(fit_ridge(of_first, first[1]), of_second, test[1])
+
+
+def roots(spikes):
+    """Square roots of counts, 0 where missing."""
+    return np.sqrt(np.nan_to_num(spikes.astype(float)))
+
+
+def project(pca, spikes):
+    """Principal components of trials."""
+    components = pca.transform(roots(spikes).reshape(-1, spikes.shape[-1]))
+    return components.reshape(*spikes.shape[:2], -1)
+
+
+PARTS = {
+    "adapt": adapt,
+    "together": together,
+    "chewie": chewie_days,
+    "steinmetz": steinmetz,
+    "day": lambda base, seeds: another_day(base, seeds, chewie, CHEWIE),
+    "generated day": lambda base, seeds: another_day(base, seeds, generated_day, (0, 1)),
+}
+NEEDS_DATA = ("chewie", "steinmetz", "day")
+SCORES = ("rates_r2", "co_bps", "velocity_r2", "frozen_r2", "seconds")
+
+
+def format_table(part, rows):
+    """Mean of each score over seeds or recordings, with two standard errors."""
+    lines = [f"\n{part}", " " * 32 + "".join(f"{score:>18}" for score in SCORES)]
+    for (name, model), cells in rows.items():
+        line = f"{name:18}{model:14}"
+        for score in SCORES:
+            values = [cell[score] for cell in cells if score in cell]
+            if score == "seconds":
+                line += f"{np.mean(values):18.1f}" if values else ""
+            elif values:
+                error = 2 * np.std(values, ddof=1) / np.sqrt(len(values)) if values[1:] else np.nan
+                line += f"{np.mean(values):11.3f} ±{error:5.3f}"
+            else:
+                line += " " * 18
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def parse_options():
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of splits")
+    parser.add_argument("--results", type=Path, default=Path("sessions.jsonl"), metavar="FILE")
+    parser.add_argument(
+        "--param",
+        action="append",
+        default=[],
+        type=parameter,
+        metavar="NAME=VALUE",
+        help="constructor parameter of STNDTEstimator, repeatable",
+    )
+    return parser.parse_args()
+
+
+def main():
+    """Measure what is missing, and print the tables."""
+    options = parse_options()
+    params = dict(options.param)
+    cells = read_cells(options.results)
+    for part in options.parts:
+        if part in NEEDS_DATA and not os.environ.get("STNDT_DATA"):
+            print(f"\n{part}: skipped, because STNDT_DATA is not set")
+            continue
+        rows = {}
+        with threadpool_limits(1):
+            for name, model, seed, measure in PARTS[part](STNDTEstimator(**params), options.seeds):
+                key = f"{part} | {name} | {model} | {seed} | {sorted(params.items())}"
+                if key not in cells:
+                    cells[key] = measure()
+                    append_cell(options.results, key, cells[key])
+                rows.setdefault((name, model), []).append(cells[key])
+        print(format_table(part, rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()

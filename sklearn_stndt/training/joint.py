@@ -1,0 +1,360 @@
+"""Train one core on several sessions, each with its own neurons."""
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from skorch.helper import predefined_split
+from skorch.history import History
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+
+from sklearn_stndt.network import N_FOLDS, STNDT, CausalSTNDT, NetworkOutput, NetworkSettings
+from sklearn_stndt.network.core import share_core
+from sklearn_stndt.network.isolation import isolated_torch
+from sklearn_stndt.network.likelihood import Likelihood
+from sklearn_stndt.training.calibration import calibrate
+from sklearn_stndt.training.callbacks import HeldOutBits
+from sklearn_stndt.training.divergence import check_finite
+from sklearn_stndt.training.fitting import TrainingData
+from sklearn_stndt.training.memory import check_memory, reuse_memory
+from sklearn_stndt.training.net import (
+    HIDDEN_ENTRIES,
+    VALIDATION_SHARE,
+    MaskedModellingNet,
+    build_net,
+)
+from sklearn_stndt.training.settings import LONGEST_EPOCH, DataSize, Settings
+from sklearn_stndt.windows.cutting import Windows
+
+
+class SessionWindows(Dataset):
+    """Windows of several sessions, numbered one session after the other.
+
+    A batch must come from one session; it is returned with the session's number.
+
+    Parameters
+    ----------
+    sessions : sequence of Windows
+        Windows of each session, with its own neurons; they are read from its own array.
+    """
+
+    def __init__(self, sessions: Sequence[Windows]):
+        self.sessions = sessions
+        self.sizes = [len(windows) for windows in sessions]
+        self.edges = np.concatenate([[0], np.cumsum(self.sizes)])
+        self.window = sessions[0].window
+
+    def __len__(self) -> int:
+        return int(self.edges[-1])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        spikes, session = self.__getitems__([index])
+        return spikes[0], session
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return a batch, (len(indices), window, n_neurons), and the number of its session."""
+        session = int(np.searchsorted(self.edges, indices[0], side="right")) - 1
+        spikes, _ = self.sessions[session].__getitems__(np.asarray(indices) - self.edges[session])
+        return spikes, torch.tensor(session)
+
+
+class SessionBatches(Sampler):
+    """Batches of windows, each from one session; every window once in an epoch.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Number of windows of each session.
+    batch_size : int
+        Windows per batch, at most; the batches of a session are of nearly equal size.
+    shuffle : bool, default=True
+        Draw the windows of each batch, and the order of batches, anew in every epoch.
+    most : int or None, default=None
+        Most batches in an epoch; if there are more, it is a random part of them.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        batch_size: int,
+        shuffle: bool = True,
+        most: int | None = None,
+    ):
+        self.sizes = sizes
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.n_batches = sum(-(-size // batch_size) for size in sizes)
+        if most is not None:
+            self.n_batches = min(self.n_batches, most)
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches: list[Tensor] = []
+        first = 0
+        for size in self.sizes:
+            order = torch.randperm(size) if self.shuffle else torch.arange(size)
+            if size:
+                batches += (first + order).tensor_split(-(-size // self.batch_size))
+            first += size
+        chosen = torch.randperm(len(batches)) if self.shuffle else torch.arange(len(batches))
+        for i in chosen[: self.n_batches].tolist():
+            yield batches[i].tolist()
+
+
+class SessionNetworks(nn.Module):
+    """One network per session, with one core; calls go to the network of the present session.
+
+    Parameters
+    ----------
+    n_neurons : sequence of int
+        Neurons of each session.
+    n_bins : int
+        Bins of the windows of all sessions.
+    settings : sequence of NetworkSettings
+        One per session; they may differ in what does not shape the core.
+    **changes
+        Further parameters of :class:`~sklearn_stndt.network.STNDT`.
+    """
+
+    def __init__(
+        self,
+        n_neurons: Sequence[int],
+        n_bins: int,
+        settings: Sequence[NetworkSettings],
+        **changes: Any,
+    ):
+        super().__init__()
+        self.networks = nn.ModuleList(
+            (CausalSTNDT if s.causal else STNDT)(n, n_bins, s, **changes)
+            for n, s in zip(n_neurons, settings, strict=True)
+        )
+        self.session = 0
+        for network in self.networks[1:]:
+            share_core(cast(STNDT, network), self[0])
+
+    def __getitem__(self, session: int) -> STNDT:
+        return cast(STNDT, self.networks[session])
+
+    @property
+    def present(self) -> STNDT:
+        """Network of the present session."""
+        return self[self.session]
+
+    @property
+    def likelihood(self) -> Likelihood:
+        """Distribution of the counts of the present session."""
+        return self.present.likelihood
+
+    @property
+    def settings(self) -> NetworkSettings:
+        """Settings of the network of the present session."""
+        return self.present.settings
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.present.width
+
+    def embeddings(self, spikes: Tensor, visible: Tensor) -> list[Tensor]:
+        """Embedded input, as of one network."""
+        return self.present.embeddings(spikes, visible)
+
+    def forward(self, spikes: Tensor, visible: Tensor) -> NetworkOutput:
+        """Infer log-rates of the present session, as one network does."""
+        return self.present(spikes, visible)
+
+
+class MultiSessionNet(MaskedModellingNet):
+    """Trains the networks of several sessions, one batch of one session at a time.
+
+    Parameters
+    ----------
+    module : type
+        `SessionNetworks`.
+    objectives : sequence of ObjectiveSettings
+        One per session; they may differ in the held-out neurons.
+    **kwargs
+        Parameters of :class:`MaskedModellingNet`.
+    """
+
+    def __init__(self, module, *, objectives=(), **kwargs):
+        super().__init__(module, **kwargs)
+        self.objectives = objectives
+
+    def _take(self, session: Tensor) -> None:
+        self.module_.session = int(session)
+        self.objective = self.objectives[int(session)]
+
+    def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
+        """Train on a batch of one session."""
+        self._take(batch[1])
+        return super().train_step_single(batch, **fit_params)
+
+    def validation_step(self, batch, **fit_params) -> dict[str, Any]:
+        """Score a batch of one session."""
+        self._take(batch[1])
+        return super().validation_step(batch, **fit_params)
+
+
+class MeanHeldOutBits(HeldOutBits):
+    """Record held-out bits per spike of each session, and their mean as `valid_bits`."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.sessions_: dict[int, HeldOutBits] = {}
+
+    def on_batch_end(self, net, training=False, evaluated=None, **kwargs):
+        if training or evaluated is None:
+            return
+        session = net.module_.session
+        if session not in self.sessions_:
+            self.sessions_[session] = HeldOutBits()
+            self.sessions_[session].on_epoch_begin(net)
+        self.sessions_[session].on_batch_end(net, evaluated=evaluated)
+
+    def on_epoch_end(self, net, dataset_valid=None, **kwargs):
+        if dataset_valid is None:
+            return
+        bits = {}
+        for session, score in self.sessions_.items():
+            net.module_.session = session
+            score.on_epoch_end(net, dataset_valid=dataset_valid)
+            bits[session] = net.history[-1, "valid_bits"]
+        net.history.record("session_bits", bits)
+        net.history.record("valid_bits", float(np.mean(list(bits.values()))))
+
+    @property
+    def window_nll_(self) -> Tensor:
+        """Loss of each window, relative to the spikes of a window of its session."""
+        parts = []
+        for score in self.sessions_.values():
+            nll = score.window_nll_
+            parts.append(nll * len(nll) / score.n_spikes_.sum().clamp(min=1))
+        return torch.cat(parts)
+
+
+def total_size(sizes: Sequence[DataSize]) -> DataSize:
+    """Size of all sessions together, from which "auto" settings of the core follow."""
+    n_bins = sum(size.n_bins for size in sizes)
+    return DataSize(
+        n_bins=n_bins,
+        n_neurons=max(size.n_neurons for size in sizes),
+        n_windows=sum(size.n_windows for size in sizes),
+        window=sizes[0].window,
+        spikes_per_bin=sum(size.spikes_per_bin * size.n_bins for size in sizes) / n_bins,
+        of_sessions=tuple(size.n_windows for size in sizes),
+    )
+
+
+def train_together(
+    sessions: Sequence[TrainingData], settings: Sequence[Settings]
+) -> tuple[list[MaskedModellingNet], History]:
+    """Train networks with a shared core.
+
+    Parameters
+    ----------
+    sessions : sequence of TrainingData
+        Windows of each session, all of the same number of bins.
+    settings : sequence of Settings
+        One per session. They differ only in the held-out neurons and in stochastic depth.
+
+    Returns
+    -------
+    nets : list of MaskedModellingNet
+        One trained net per session, trimmed for prediction. Their networks hold the same modules
+        as their core.
+    history : History
+        Of the joint training; `valid_bits` is the mean over sessions.
+    """
+    training = settings[0].training
+    windows = SessionWindows([data.windows for data in sessions])
+    batches = SessionBatches(windows.sizes, training.batch_size, most=LONGEST_EPOCH)
+    n_positions = None
+    if settings[0].network.causal and not all(data.whole_trials for data in sessions):
+        n_positions = 1  # as in a single training
+    changes: dict[str, Any] = {
+        "module": SessionNetworks,
+        "module__n_neurons": [data.size.n_neurons for data in sessions],
+        "module__settings": [s.network for s in settings],
+        "objectives": [s.objective for s in settings],
+        "iterator_train__shuffle": False,
+        "iterator_train__sampler": None,
+        "iterator_train__batch_sampler": batches,
+        "iterator_train__batch_size": 1,
+    }
+    scored = [data.validation for data in sessions if data.validation is not None]
+    if scored:
+        # all sessions are listed, so that they keep their numbers; some may have no windows
+        validation = SessionWindows(
+            [
+                data.validation or Windows(data.windows.rows, [], [], windows.window)
+                for data in sessions
+            ]
+        )
+        n_entries = sum(len(part) * part.window * part.rows.shape[1] for part in scored)
+        n_folds = math.ceil(N_FOLDS * HIDDEN_ENTRIES / n_entries)
+        affordable = math.ceil(len(windows) / (VALIDATION_SHARE * len(validation)))
+        changes |= {
+            "train_split": predefined_split(validation),
+            "n_scored_folds": min(n_folds, affordable, N_FOLDS),
+            "iterator_valid__batch_sampler": SessionBatches(
+                validation.sizes, training.batch_size, shuffle=False
+            ),
+            "iterator_valid__batch_size": 1,
+            "callbacks__heldout_bits": MeanHeldOutBits(),
+        }
+    with isolated_torch(
+        training.n_threads, training.random_state, training.device, training.precision
+    ):
+        net = build_net(
+            settings[0],
+            max(data.size.n_neurons for data in sessions),
+            sessions[0].windows,
+            scored[0] if scored else None,
+            n_positions=n_positions,
+            kind=MultiSessionNet,
+            n_updates=training.max_epochs * len(batches),
+            **changes,
+        ).initialize()
+        for session, data in enumerate(sessions):
+            network = net.module_[session]
+            if torch.device(training.device).type == "cpu":
+                check_memory(network, data.size.window, data.size.n_neurons)
+            network.set_statistics(*(torch.as_tensor(s) for s in data.statistics))
+        reuse_memory()
+        net.partial_fit(windows)
+        pairs = enumerate(zip(sessions, settings, strict=True))
+        return [_net_of_session(net, i, data, s) for i, (data, s) in pairs], net.history
+
+
+def _net_of_session(
+    net: MaskedModellingNet, session: int, data: TrainingData, settings: Settings
+) -> MaskedModellingNet:
+    """Net of one session with its trained network, calibrated."""
+    own = build_net(settings, data.size.n_neurons, data.windows, data.validation).initialize()
+    own.module_ = net.module_[session]
+    check_finite(own)
+    if data.validation is not None and settings.training.calibration:
+        calibrate(own, data.validation)
+    own.trim_for_prediction()
+    own.history = _history_of_session(net.history, session)
+    own.interrupted_, own.diverged_ = net.interrupted_, net.diverged_
+    return own
+
+
+def _history_of_session(history: History, session: int) -> History:
+    """Epochs of the joint training, with the held-out bits per spike of one session."""
+    rows = History()
+    for epoch in history:
+        row = copy.copy(epoch) | {"batches": []}
+        row.pop("valid_bits", None)
+        bits = row.pop("session_bits", {})
+        if session in bits:
+            row["valid_bits"] = bits[session]
+        rows.append(row)
+    return rows

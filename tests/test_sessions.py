@@ -1,0 +1,215 @@
+"""Several sessions in one fit, each with its own neurons."""
+
+import pickle
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from sklearn_stndt import MultiSessionEstimator, STNDTEstimator
+from sklearn_stndt.training.joint import SessionBatches, SessionWindows
+from sklearn_stndt.windows.cutting import cut
+from sklearn_stndt.windows.segments import as_segments
+
+
+def counts(*shape, seed=0):
+    return np.random.default_rng(seed).poisson(1.0, shape)
+
+
+@pytest.fixture(scope="module")
+def sessions():
+    """Trials, a recording, a single trial of one neuron, and trials with a silent neuron."""
+    silent = counts(6, 9, 4, seed=3)
+    silent[..., 1] = 0
+    return [counts(12, 10, 5), counts(40, 7, seed=1), counts(1, 8, 1, seed=2), silent]
+
+
+@pytest.fixture(scope="module")
+def together(small, sessions):
+    return MultiSessionEstimator(small(window=10)).fit(sessions)
+
+
+def networks(estimator):
+    return [member.net_.module_ for member in estimator.estimators_]
+
+
+def test_each_session_has_rates_of_its_own_shape(together, sessions):
+    rates = together.transform(sessions)
+    assert [r.shape for r in rates] == [x.shape for x in sessions]
+    assert all(np.isfinite(r).all() and (r > 0).all() for r in rates)
+    assert together.window_ == 10
+
+
+def test_the_core_is_shared_and_trained_and_the_ends_are_not(together):
+    first, *others = networks(together)
+    for other in others:
+        assert other.layers is first.layers
+        assert other.positions is first.positions
+        assert other.norm is first.norm
+        assert other.mix_last.attention is first.mix_last.attention
+        assert other.mix_last.from_neurons is not first.mix_last.from_neurons
+        assert other.embed is not first.embed
+
+
+def test_estimators_are_ordinary_ones(together, sessions):
+    member = together.estimators_[0]
+    rates = member.transform(sessions[0])
+    pipeline = make_pipeline(member, FunctionTransformer()).fit
+    assert callable(pipeline)
+    assert np.array_equal(pickle.loads(pickle.dumps(member)).transform(sessions[0]), rates)
+    assert clone(member).fit(sessions[1]).n_features_in_ == 7
+    assert member.n_iter_ == len(member.history_) == together.n_iter_
+    assert np.isfinite(member.score(sessions[0]))
+
+
+def test_score_is_the_mean_over_sessions(together, sessions):
+    alone = [m.score(x) for m, x in zip(together.estimators_, sessions, strict=True)]
+    assert together.score(sessions) == pytest.approx(np.mean(alone))
+
+
+def test_results_repeat_and_do_not_depend_on_the_number_of_processes(together, sessions):
+    again = clone(together).set_params(n_jobs=2).fit(sessions)
+    for first, second in zip(together.transform(sessions), again.transform(sessions), strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_a_saved_estimator_still_shares_its_core(together, sessions):
+    loaded = pickle.loads(pickle.dumps(together))
+    first, second, *_ = networks(loaded)
+    assert first.layers is second.layers
+    assert np.array_equal(loaded.transform(sessions)[1], together.transform(sessions)[1])
+
+
+def test_best_weights_are_chosen_by_the_mean_over_sessions(together):
+    for row in together.history_:
+        # the trial that is alone has no validation
+        assert sorted(row["session_bits"]) == [0, 1, 3]
+        assert row["valid_bits"] == pytest.approx(np.mean(list(row["session_bits"].values())))
+    of_first = [row["session_bits"][0] for row in together.history_]
+    assert [row["valid_bits"] for row in together.estimators_[0].history_] == of_first
+    assert "valid_bits" not in together.estimators_[2].history_[0]
+
+
+def test_parameters_are_those_of_the_estimator():
+    estimator = MultiSessionEstimator(STNDTEstimator()).set_params(estimator__lr=0.5)
+    assert clone(estimator).get_params()["estimator__lr"] == 0.5
+
+
+def test_heldout_neurons_are_drawn_in_each_session(small, sessions):
+    together = MultiSessionEstimator(small(heldout_neurons=0.25)).fit([sessions[0], sessions[3]])
+    assert [len(m.heldout_neurons_) for m in together.estimators_] == [1, 1]
+    hidden = [x.astype(float) for x in (sessions[0], sessions[3])]
+    for member, x in zip(together.estimators_, hidden, strict=True):
+        x[..., member.heldout_neurons_] = np.nan
+    seen = together.transform([sessions[0].astype(float), sessions[3].astype(float)])
+    for first, second in zip(seen, together.transform(hidden), strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_without_early_stopping_every_session_trains_for_all_epochs(small, sessions):
+    together = MultiSessionEstimator(small(early_stopping=False, max_epochs=2)).fit(sessions[:2])
+    assert together.n_iter_ == 2
+    assert "valid_bits" not in together.history_[0]
+
+
+def test_groups_and_names_of_each_session(small):
+    table = pd.DataFrame(counts(20, 3), columns=["a", "b", "c"])
+    groups = [np.repeat([0, 1], 10), None]
+    X = [table, counts(4, 10, 2)]
+    together = MultiSessionEstimator(small()).fit(X, groups=groups)
+    assert together.window_ == 10
+    assert together.estimators_[0].feature_names_in_.tolist() == ["a", "b", "c"]
+    assert together.transform(X, groups=groups)[0].shape == (20, 3)
+    with pytest.raises(ValueError, match="one item per session, 2 in all"):
+        together.transform(X, groups=groups[0])
+
+
+def test_every_window_is_used_once_in_an_epoch_and_no_batch_mixes_sessions(torch_seed):
+    sizes = [5, 0, 9, 1]
+    edges = np.cumsum(sizes)
+    batches = SessionBatches(sizes, 4)
+    epoch = list(batches)
+    assert len(batches) == len(epoch) == 2 + 3 + 1
+    assert sorted(np.concatenate(epoch)) == list(range(15))
+    for batch in epoch:
+        assert len(set(np.searchsorted(edges, batch, side="right"))) == 1
+        assert len(batch) <= 4
+    assert list(batches) != epoch  # another order
+    assert len(list(SessionBatches(sizes, 4, most=2))) == 2
+
+
+def test_windows_are_read_from_their_own_session():
+    X = [counts(3, 6, 2), counts(4, 6, 5, seed=1)]
+    windows = SessionWindows([cut(as_segments(x), 6, 6) for x in X])
+    assert len(windows) == 7
+    spikes, session = windows.__getitems__([4, 3])
+    assert int(session) == 1
+    assert np.array_equal(spikes, X[1][[1, 0]])
+
+
+def tsd(width, n_neurons):
+    nap = pytest.importorskip("pynapple")
+    return nap.TsdFrame(t=width * np.arange(30), d=counts(30, n_neurons))
+
+
+def test_known_bin_widths_must_agree(small):
+    together = MultiSessionEstimator(small(window=10)).fit([tsd(0.02, 3), tsd(0.02, 4)])
+    assert type(together.transform([tsd(0.02, 3), tsd(0.02, 4)])[1]).__name__ == "TsdFrame"
+    with pytest.raises(ValueError, match=r"X\[0\] are 0.02 wide and bins of X\[2\] 0.05"):
+        together.fit([tsd(0.02, 3), counts(30, 2), tsd(0.05, 4)])
+
+
+@pytest.mark.parametrize(
+    ("X", "error", "message"),
+    [
+        ([], ValueError, "empty list"),
+        ([counts(10)], ValueError, r"X\[0\] has 1 dimension"),
+        ([[1, 2, 3]], ValueError, r"X\[0\] has 1 dimension"),
+        (counts(3, 10, 2), TypeError, "must be a list"),
+        (MappingProxyType({"a": counts(4, 3)}), TypeError, r"list\(X.values\(\)\)"),
+        ([counts(4, 5, 2), -counts(4, 5, 2)], ValueError, "Negative"),
+    ],
+)
+def test_what_is_not_a_list_of_sessions_is_refused(small, X, error, message):
+    with pytest.raises(error, match=message):
+        MultiSessionEstimator(small()).fit(X)
+
+
+def test_errors_name_the_session(small):
+    with pytest.raises(ValueError, match="Negative") as caught:
+        MultiSessionEstimator(small()).fit([counts(4, 5, 2), -counts(4, 5, 2)])
+    assert "session 1" in caught.value.__notes__[0]
+
+
+def test_sessions_must_be_those_of_fit(together, sessions):
+    with pytest.raises(ValueError, match=r"has 1 sessions, but .* on 4"):
+        together.transform(sessions[:1])
+    with pytest.raises(ValueError, match="features"):
+        together.transform(sessions[::-1])
+    with pytest.raises(NotFittedError):
+        clone(together).score(sessions)
+
+
+def test_a_core_needs_a_width_of_its_own(small, sessions):
+    with pytest.raises(ValueError, match="d_model=None"):
+        MultiSessionEstimator(small(d_model=None)).fit(sessions)
+
+
+def test_a_failed_fit_changes_nothing(together, sessions):
+    before = dict(vars(together))
+    with pytest.raises(ValueError, match="Negative"):
+        together.fit([-sessions[0]])
+    assert vars(together) == before
+
+
+def test_the_published_network_shares_all_that_is_not_of_neurons(small, sessions):
+    published = small(spatial_layers="all", max_epochs=1, n_layers=2)
+    first, second = networks(MultiSessionEstimator(published).fit(sessions[:2]))
+    assert first.mix_every.feed_forwards is second.mix_every.feed_forwards
+    assert first.mix_every.mixings[1].attention is second.mix_every.mixings[1].attention
+    assert first.mix_every.positions is not second.mix_every.positions
