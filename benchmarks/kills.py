@@ -168,16 +168,14 @@ class Trials:
             deadline = time.monotonic() + share * self.seconds
             while time.monotonic() < deadline and not has_ended(child):
                 time.sleep(0.001)
-            if not has_ended(child):
+            os.kill(child, signal.SIGKILL)  # without effect on a process that has just ended
+            if wait(child) == -signal.SIGKILL:
                 break
-            wait(child)
             share *= self.random.uniform()
-        os.kill(child, signal.SIGKILL)
-        code = wait(child)
         self.killed.append((child, time.monotonic()))
         finished = n_finished(self.make, directory)
         self.moments.append(finished)
-        self.counts["kills"] += code == -signal.SIGKILL
+        self.counts["kills"] += 1
         self.counts["after first"] += finished > 0
         self.counts["continued"] += any((directory / "run").glob("*.zip"))
         again = start(self.make, directory, self.n_jobs)

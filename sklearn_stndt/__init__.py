@@ -3,6 +3,7 @@
 from sklearn_stndt.decoding import BinwiseClassifier, BinwiseRegressor
 from sklearn_stndt.ensemble import BaggingEnsemble
 from sklearn_stndt.estimator import STNDTEstimator
+from sklearn_stndt.persistence import load, save
 from sklearn_stndt.sessions import MultiSessionEstimator
 
 __version__ = "0.1.0.dev0"
@@ -12,4 +13,6 @@ __all__ = [
     "BinwiseRegressor",
     "MultiSessionEstimator",
     "STNDTEstimator",
+    "load",
+    "save",
 ]

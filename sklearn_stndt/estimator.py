@@ -3,7 +3,7 @@
 import copy
 import os
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -496,6 +496,7 @@ class STNDTEstimator(RateTransformer):
         """Check X; return counts, their trials, and what they are, as for `choose_window`."""
         counts = check_counts(self, X, reset=reset)
         trials = check_groups(counts, groups, X)
+        self._trained_on: dict[str, Any] = {"shape": counts.shape}  # for the model card
         grouped = groups is not None or n_epochs(X) > 1
         kind = "trials" if counts.ndim == 3 else "groups" if grouped else "recording"
         return counts, trials, kind
@@ -517,7 +518,7 @@ class STNDTEstimator(RateTransformer):
     def _prepare(
         self, segments: Segments, seed: int, *, causal: bool, set_aside: bool = True
     ) -> TrainingData:
-        return prepare(
+        data = prepare(
             segments,
             window=self.window_,
             forecast_bins=0 if causal else self.forecast_bins,
@@ -526,6 +527,8 @@ class STNDTEstimator(RateTransformer):
             else None,
             seed=seed,
         )
+        self._trained_on |= asdict(data.size)
+        return data
 
     def _resolve(self, size: DataSize, seed: int, **start: Any) -> Settings:
         heldout = tuple(self.heldout_neurons_.tolist())

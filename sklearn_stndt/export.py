@@ -243,6 +243,8 @@ def _module_of(
             "estimators_, and average their rates where they run."
         )
     network = copy.deepcopy(source.net_.module_).cpu().eval().requires_grad_(False)
+    if not network.smoothing.width:
+        network.smoothing = nn.Identity()
     n_neurons, settings = network.readout.out_features, source.settings_
     if not step:
         n_hidden = 0 if settings.network.causal else settings.objective.forecast_bins

@@ -69,8 +69,10 @@ def is_in_words(error):
     """Whether an error was raised on purpose: by this package, or by a check of scikit-learn."""
     if not isinstance(error, ValueError | TypeError | OSError | ImportError):
         return False
-    place = traceback.extract_tb(error.__traceback__)[-1].filename.replace("\\", "/")
-    return "/sklearn_stndt/" in place or any(name in place for name in LIBRARIES)
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = last.filename.replace("\\", "/")
+    ours = "/sklearn_stndt/" in place and (last.line or "").startswith("raise")
+    return ours or any(name in place for name in LIBRARIES)
 
 
 def outcome(function, *args, **kwargs):

@@ -22,6 +22,7 @@ from sklearn_stndt._rates import infer_rates
 from sklearn_stndt.datasets import make_reach_days
 from sklearn_stndt.inspection import drift
 from sklearn_stndt.network.core import core_modules, core_parameters
+from sklearn_stndt.persistence import load, save
 from sklearn_stndt.streaming import RateStream
 from sklearn_stndt.training.settings import auto_max_epochs
 from sklearn_stndt.training.transfer import LargerEndSteps
@@ -194,6 +195,15 @@ def test_sources_of_a_core(fitted, other, small, spikes):
     ensemble = BaggingEnsemble(small(max_epochs=1), 2, random_state=0).fit(spikes)
     with pytest.raises(TypeError, match="estimators_"):
         small(pretrained=FrozenEstimator(ensemble)).fit(other)
+
+
+def test_a_saved_estimator_can_be_the_start(fitted, other, tmp_path):
+    save(fitted, tmp_path / "day1.stndt")
+    adapted = clone(fitted).set_params(pretrained=tmp_path / "day1.stndt").fit(other)
+    assert np.array_equal(adapted.transform(other), fitted.adapt(other).transform(other))
+    save(adapted, tmp_path / "day2.stndt")
+    loaded = load(tmp_path / "day2.stndt")
+    assert np.array_equal(loaded.transform(other), adapted.transform(other))
 
 
 def test_a_session_can_be_added_to_a_shared_core(small, spikes, other):

@@ -16,6 +16,7 @@ LAYERS = [
     {"live"},
     {"export", "plotting", "streaming"},
     {"ensemble", "inspection", "sessions"},
+    {"persistence"},
     {"estimator"},
     {"_base", "decoding", "presets"},
     {"inference", "_scoring", "_validation", "datasets"},

@@ -1,5 +1,7 @@
 """Causal rates: each bin's from this bin and earlier ones alone."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.linalg import toeplitz
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 
-from sklearn_stndt import BaggingEnsemble, BinwiseRegressor
+from sklearn_stndt import BaggingEnsemble, BinwiseRegressor, STNDTEstimator
+from sklearn_stndt.datasets import make_reaches
 from sklearn_stndt.inference import causal as inference
 from sklearn_stndt.inspection import attention_maps, neuron_importance
 from sklearn_stndt.network import CausalSTNDT
@@ -248,3 +252,38 @@ def test_hidden_counts_have_no_influence(network):
     other = torch.where(visible, spikes, torch.nan)
     with torch.no_grad():
         assert torch.equal(module(spikes, visible).log_rates, module(other, visible).log_rates)
+
+
+def test_a_copy_infers_the_same(network, spikes):
+    copied = pickle.loads(pickle.dumps(network))
+    assert_array_equal(copied.transform(spikes), network.transform(spikes))
+
+
+@pytest.mark.slow
+def test_causal_rates_and_forecasts_are_better_than_smoothing():
+    """On reaches: the best half Gaussian, and the last rate held, as forecast."""
+    data = make_reaches(n_trials=100, n_bins=25, n_neurons=40, random_state=0)
+    train, test = slice(0, 70), slice(70, None)
+    estimator = STNDTEstimator(causal=True, forecast_bins=5, max_epochs=60, random_state=0)
+    estimator.fit(data.spikes[train])
+    rates = estimator.transform(data.spikes[test])
+
+    def error(inferred, bins=slice(None)):
+        return np.square(inferred - data.rates[test][:, bins]).mean()
+
+    halves = []
+    for width in (1, 2, 3, 4, 6, 9):
+        weights = np.exp(-0.5 * (np.arange(25) / width) ** 2)
+        past = toeplitz(weights, np.zeros(25))
+        past /= past.sum(axis=1, keepdims=True)
+        halves.append(error(past @ data.spikes[test]))
+    assert error(rates) < 0.8 * min(halves)
+    mean = error(data.spikes[train].mean(axis=(0, 1)))
+    assert error(rates) < 0.7 * mean
+    errors = []
+    for begin in (12, 15, 18, 20):
+        later, last = slice(begin, begin + 5), slice(begin - 1, begin)
+        ahead = estimator.forecast(data.spikes[test][:, :begin], 5)
+        errors.append([error(ahead, later), error(rates[:, last], later)])
+    forecast, held = np.mean(errors, axis=0)
+    assert forecast < 0.9 * held

@@ -65,7 +65,7 @@ def test_too_large_a_step_is_reduced(small, spikes, params, early_stopping):
     (message,) = [str(one.message) for one in caught]
     used = float(re.search(r"from the initial weights with lr=([\d.e-]+)\. ", message)[1])
     assert len(estimator.history_) == 6
-    assert estimator.score(spikes) > -1
+    assert estimator.score(spikes) > -5  # not -1e6
     # as if the smaller step had been chosen at once
     other = {"net_params": params["net_params"] | {"lr": used}} if "net_params" in params else {}
     same = small(**(params | {"lr": used} | other)).fit(spikes)
@@ -91,7 +91,7 @@ def test_too_much_weight_decay_is_named(small, spikes):
 )
 def test_training_goes_back_to_its_last_good_weights(small, spikes, monkeypatch, harm):
     monkeypatch.setattr(divergence, "UPDATES_BETWEEN", 1)
-    params = {"max_epochs": 6, "early_stopping": False}
+    params = {"max_epochs": 6, "early_stopping": False, "lr": 0.003}
     whole = small(**params).fit(spikes)
     with pytest.warns(ConvergenceWarning, match="the weights after epoch [34] with lr=0.0003"):
         estimator = small(**params, callbacks=[harm]).fit(spikes)
@@ -159,7 +159,7 @@ def test_which_scores_are_divergence(scores, diverges):
     ids=["at once", "later", "at the end"],
 )
 def test_an_error_says_that_smaller_steps_do_not_help(small, spikes, harm, message):
-    estimator = small(callbacks=[harm], early_stopping=False)
+    estimator = small(callbacks=[harm], early_stopping=False, lr=0.003)
     with pytest.raises(FloatingPointError, match=message):
         estimator.fit(spikes)
     assert not hasattr(estimator, "net_")
@@ -212,7 +212,7 @@ def test_further_training_on_other_counts_is_no_divergence(small, spikes):
 
 
 def test_an_ensemble_leaves_a_member_out_that_diverges(small, spikes):
-    members = [small(), small(callbacks=[Harm(2, always=True)])]
+    members = [small(), small(callbacks=[Harm(2, always=True)], lr=0.003)]
     with pytest.warns(FitFailedWarning, match="Member 1 of 2 failed.*FloatingPointError"):
         ensemble = BaggingEnsemble(members, 2, random_state=0).fit(spikes)
     assert len(ensemble) == 1

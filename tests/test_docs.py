@@ -17,6 +17,7 @@ PUBLIC = (
     ".inspection",
     ".live",
     ".metrics",
+    ".persistence",
     ".plotting",
     ".presets",
     ".streaming",

@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn_stndt import BaggingEnsemble
 from sklearn_stndt.ensemble import runs
 from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, MemberFile
+from sklearn_stndt.ensemble.trials import Recording
 
 # ---- one process at a time
 
@@ -92,10 +94,26 @@ def test_large_counts_are_shared_in_one_file(small, spikes, tmp_path, monkeypatc
     monkeypatch.setattr(runs, "_LARGE", 0)
     params = {"n_best": 1, "bootstrap": True, "random_state": 0}
     expected = BaggingEnsemble(small(), 2, **params).fit(spikes)
+    read = []
+    opened = Recording.opened
+
+    def open_and_note(self):
+        if isinstance(self.X, Path):
+            read.append(np.load(self.X))
+        return opened(self)
+
+    monkeypatch.setattr(Recording, "opened", open_and_note)
     with joblib.parallel_config("threading", n_jobs=2):
-        ensemble = BaggingEnsemble(small(), 2, checkpoint_dir=tmp_path, **params).fit(spikes)
-    assert_array_equal(np.load(tmp_path / "counts.npy"), spikes)
-    assert_same_ensembles(ensemble, expected, spikes)
+        ensemble = BaggingEnsemble(small(), 2, checkpoint_dir=tmp_path, **params)
+        ensemble.fit(spikes)
+        assert len(read) >= 2
+        assert_array_equal(read[0], spikes)
+        assert_same_ensembles(ensemble, expected, spikes)
+        names = {"lock", "manifest.json", "member-00000.zip", "member-00001.zip"}
+        assert {path.name for path in tmp_path.iterdir()} == names
+        read.clear()
+        ensemble.fit(spikes)
+        assert not read  # no member is trained, so no worker needs the counts
 
 
 def test_a_member_that_kills_its_workers_fails_after_several_attempts(scaled, spikes, tmp_path):
@@ -124,7 +142,7 @@ def test_a_worker_does_not_train_what_another_has_finished(scaled, spikes, monke
     first = scaled().fit(spikes)
     FITS.clear()
     # as if a worker was lost after it had written a member, before it reported it
-    monkeypatch.setattr(CheckpointDirectory, "finished", lambda self: {})
+    monkeypatch.setattr(CheckpointDirectory, "finished", lambda self, plans: {})
     again = scaled().fit(spikes)
     assert not FITS
     assert_same_ensembles(again, first, spikes)

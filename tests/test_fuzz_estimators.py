@@ -96,7 +96,7 @@ def counts(draw):
     return X
 
 
-@examples(40)
+@examples(25)
 @given(params=some_params, X=counts())
 def test_rates_are_finite_or_the_error_is_in_words(params, X):
     estimator = STNDTEstimator(**(TINY | params))
@@ -126,7 +126,7 @@ def test_odd_parameters(name, value):
 
 
 def test_lists_of_unequal_lengths_name_no_neurons():
-    with pytest.raises(ValueError, match=r"heldout_neurons must be .*, got \[1, \[2, 3\]\]"):
+    with pytest.raises(ValueError, match=r"heldout_neurons holds lists of unequal lengths, \[1, "):
         STNDTEstimator(**TINY, heldout_neurons=[1, [2, 3]]).fit(np.ones((4, 6, N_NEURONS)))
 
 

@@ -18,6 +18,7 @@ from sklearn_stndt.datasets import (
     evaluate,
     load_nlb,
     load_nwb,
+    load_submission,
     save_submission,
 )
 
@@ -225,6 +226,15 @@ def test_flipped_bytes_of_nwb_files(originals, folder, data):
 def test_truncated_files(originals, folder, loader, share):
     content = originals[LOADERS[loader][0]].read_bytes()
     check_damaged(originals, folder, loader, content[: int(share * len(content))])
+
+
+def test_a_name_that_is_no_text_is_damage(folder):
+    path = write_submission(folder / "name.h5")
+    path.write_bytes(path.read_bytes().replace(b"spikes_heldout", b"spikes_\x80eldout"))
+    with pytest.raises(
+        ValueError, match=r"name\.h5: /area2_bump_20 holds the name b'eval_spikes_\\x80"
+    ):
+        load_submission(path)
 
 
 # -- fields of NWB files ----------

@@ -8,6 +8,17 @@ import pytest
 DOCS = Path(__file__).parents[1] / "docs"
 GUIDES = [DOCS / "install.md", *sorted((DOCS / "guide").glob("*.md"))]
 WITHOUT_CODE = {"index", "limits", "mathematics"}
+EXTRAS = {
+    "h5py",
+    "matplotlib",
+    "pandas",
+    "polars",
+    "pynapple",
+    "pynwb",
+    "safetensors",
+    "skops",
+    "xarray",
+}
 FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KINDS = {
     "python",
@@ -28,9 +39,7 @@ def test_every_block_of_a_guide_has_a_language():
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
 def test_code_of_the_guide_prints_what_it_shows(guide, capsys, monkeypatch, tmp_path):
-    for package in {"h5py", "matplotlib", "pandas", "polars", "pynapple", "pynwb", "xarray"} & set(
-        re.findall(r"\w+", guide.read_text())
-    ):
+    for package in EXTRAS & set(re.findall(r"\w+", guide.read_text())):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     blocks = FENCE.findall(guide.read_text())

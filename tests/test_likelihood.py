@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from sklearn_stndt.network.likelihood import Poisson
+from sklearn_stndt.network.likelihood import MAX_LOG_RATE, Poisson
 
 poisson_nll = Poisson(3).nll
 
@@ -33,3 +33,23 @@ def test_every_rate_has_a_square_and_a_logarithm(log_rate):
     assert rate.log().isfinite()
     assert rate.square().isfinite()
     assert (rate < 1e-30) == (log_rate < 0)
+
+
+def test_the_null_model_is_each_neuron_at_its_mean():
+    spikes = torch.tensor([[0.0, 1.0, 0.0], [4.0, 1.0, 0.0]])
+    likelihood = Poisson(3)
+    rates = spikes.mean(0)
+    expected = likelihood.nll(likelihood.start(rates.clamp(min=1e-30)), spikes).sum(0)
+    null = likelihood.null_nll(spikes.sum(0), torch.full((3,), 2.0))
+    torch.testing.assert_close(null, expected)
+    torch.testing.assert_close(likelihood.mean(likelihood.start(rates[:2])), rates[:2])
+    one_entry = likelihood.null_nll(torch.tensor([3.0]), torch.tensor([1.0]))
+    torch.testing.assert_close(one_entry, torch.tensor([3 - 3 * math.log(3)]))
+    no_entries = likelihood.null_nll(torch.zeros(3), torch.zeros(3))
+    torch.testing.assert_close(no_entries, torch.zeros(3))
+
+
+def test_readouts_are_clipped_at_the_largest_rate_alone():
+    readout = torch.tensor([-50.0, 0.3, MAX_LOG_RATE, MAX_LOG_RATE + 1])
+    expected = torch.tensor([-50.0, 0.3, MAX_LOG_RATE, MAX_LOG_RATE])
+    torch.testing.assert_close(Poisson(3).limit(readout), expected)

@@ -118,6 +118,7 @@ def assert_same_fits(one, other, X):
 
 FORMS = {
     "defaults": {},
+    "AdamW": {"optimizer": "adamw"},
     "no validation": {"early_stopping": False},
     "early stop": {"n_iter_no_change": 1, "lr": 0.1, "max_epochs": 8},
     "published loss": {

@@ -76,7 +76,15 @@ class H5Group(Mapping):
         self._known = known or _Known()
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._group)
+        with reading(self._path):
+            names = list(self._group)
+        for name in names:
+            if not isinstance(name, str):  # h5py leaves what is no UTF-8 as bytes
+                raise ValueError(
+                    f"{self._path}: {self._group.name} holds the name {name!r}, which is no text. "
+                    "The file is damaged. Download or write it again."
+                )
+            yield name
 
     def __len__(self) -> int:
         return len(self._group)

@@ -114,6 +114,8 @@ def bin_spikes(
     if start is None:
         start = recorded.start or 0.0
     check_number(start, "start")
+    if stop is not None:
+        check_number(stop, "stop")
     last = max((train[-1] for train in trains if train.size), default=start)
     if not is_start_known:
         first = min((train[0] for train in trains if train.size), default=0.0)
@@ -127,8 +129,6 @@ def bin_spikes(
         stop = recorded.stop
         slack = CLOCK / bin_width  # pynapple rounds the ends of its time support
     end_of_bins = f"the last spike, {last:g} s" if stop is None else f"stop={stop:g} s"
-    if stop is not None:
-        check_number(stop, "stop")
     end = last if stop is None else stop
     if end - start > LONGEST and not is_stop_given:
         raise ValueError(

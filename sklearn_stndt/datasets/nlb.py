@@ -132,6 +132,11 @@ def load_nlb(
     ('mc_maze_small', 0.005, (20, 140, 142))
     """
     if not isinstance(path, str | os.PathLike | Mapping):
+        if not isinstance(path, Iterable) or not getattr(path, "ndim", 1):
+            raise TypeError(
+                f"path is a {type(path).__name__}; pass a path, a dictionary of arrays, or a list "
+                "of these."
+            )
         path = list(path)
     files = path if isinstance(path, list) else [path]
     if not files:

@@ -364,9 +364,9 @@ def _check_task(
     check_number(modulation, "modulation", at_least=0)
     check_number(variability, "variability", at_least=0)
     check_number(private_noise, "private_noise", at_least=0, at_most=10)
-    check_number(lag, "lag", at_least=0)
+    check_number(lag, "lag", at_least=0, at_most=3600)
     check_number(distance, "distance", above=0)
-    check_number(duration, "duration", above=0)
+    check_number(duration, "duration", above=0, at_most=3600)
 
 
 def _check_size(n_trials, n_bins, n_neurons, n_conditions):

@@ -272,6 +272,11 @@ def make_lorenz(
 
     # Slightly less than the quotient, so that rounding does not turn 0.12 / 0.006 into 21 steps.
     steps_per_bin = max(1, int(np.ceil(speed * bin_width / _LORENZ_STEP - 1e-6)))
+    check_memory(
+        24.0 * n_conditions * n_bins * steps_per_bin,
+        f"Integration in {steps_per_bin:,} steps per bin",
+        "Lower bin_width or speed.",
+    )
     path = _integrate_lorenz(state, n_bins * steps_per_bin, speed * bin_width / steps_per_bin)
     path -= path.mean(axis=1, keepdims=True)
     path /= np.abs(path).max(axis=1, keepdims=True)

@@ -73,7 +73,9 @@ class BaggingEnsemble(RateTransformer):
         the same parameters and data trains only the missing members. `n_estimators`, `n_best`,
         `n_jobs`, `oob_score`, `error_score` and `verbose` may change. Members stay on disk and are
         loaded one at a time when needed. On a cluster, all workers must share the directory.
-        Members are pickles: pass only directories that you trust.
+        Members are written as by :func:`sklearn_stndt.save`, which needs the extra `save`. Members
+        that it cannot hold, and all of them without the extra, are pickles: pass only directories
+        that you trust.
     error_score : "raise" or number, default=numpy.nan
         What to do if a member fails: stop with an error, or warn, enter this score into
         `results_`, and continue without the member.
@@ -259,6 +261,7 @@ class BaggingEnsemble(RateTransformer):
             if self.checkpoint_dir is not None:
                 directory = CheckpointDirectory(self.checkpoint_dir)
                 stack.enter_context(directory.locked())
+                stack.callback(directory.remove_counts)
             settings = EnsembleSettings(**self.get_params(deep=False))
             run = begin_run(settings, recording, previous, directory)
             if train_run(run, self.n_jobs, self.verbose):

@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from threadpoolctl import threadpool_limits
 
+from sklearn_stndt._fingerprints import describe
 from sklearn_stndt._rates import find_rates, groups_keyword, infer_rates
 from sklearn_stndt._scoring import infer_hidden
-from sklearn_stndt.ensemble.checkpoints import (
-    CheckpointDirectory,
-    MemberFile,
-)
+from sklearn_stndt.ensemble.checkpoints import NUMBERS, CheckpointDirectory, MemberFile
 from sklearn_stndt.ensemble.plans import Plan
 from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.ensemble.workers import end_with_parent
 from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.persistence.archive import ModelFileError
+from sklearn_stndt.persistence.registry import register
 
 # Dask gives up a task when it has lost four workers to it, and joblib then waits forever
 MOST_WORKERS_LOST = 3
 
 
+@register
 @dataclass
 class Outcome:
     """Result of training a member."""
@@ -47,11 +48,12 @@ class Outcome:
     def record(self) -> dict[str, Any]:
         """Return the data that are saved with the member."""
         return {
-            "index": self.plan.index,
+            **self.plan.identity,
             "described": self.plan.described,
-            "score": None if np.isnan(self.score) else float(self.score),
-            "fit_time": self.fit_time,
-            "score_time": self.score_time,
+            "evaluated": describe(self.plan.evaluated),
+        } | {
+            name: None if np.isnan(getattr(self, name)) else float(getattr(self, name))
+            for name in NUMBERS
         }
 
 
@@ -86,7 +88,7 @@ def fit_member(work: Work, plan: Plan) -> Outcome:
         )
     outcome = _fit_member(work, plan)
     if not (outcome.failed or outcome.interrupted):
-        file = directory.file(plan.index)
+        file = directory.file(plan)
         file.write(outcome.record(), outcome.member, outcome.arrays)
         outcome = replace(outcome, member=None, arrays={})
     directory.end(plan.index)
@@ -130,17 +132,22 @@ def evaluate(outcome: Outcome, recording: Recording, work: Work) -> None:
 
 
 def read_member(directory: CheckpointDirectory, plan: Plan) -> Outcome | None:
-    """Read the outcome of a member that another worker has saved."""
-    file = directory.file(plan.index)
-    record = file.read_record() if file.path.exists() else None
-    return None if record is None else outcome_of_record(plan, record)
+    """Read the outcome of a member that another worker has saved; None if there is none."""
+    file = directory.file(plan)
+    if not file.path.exists():
+        return None
+    try:
+        return outcome_of_record(plan, file.read_record(plan.identity))
+    except ModelFileError:
+        return None
 
 
 def outcome_of_record(plan: Plan, record: dict[str, Any]) -> Outcome:
     """Restore an outcome from its record."""
-    score = np.nan if record["score"] is None else record["score"]
-    times = {name: record[name] for name in ("fit_time", "score_time")}
-    return Outcome(plan, score=score, **times)
+    numbers: dict[str, Any] = {
+        name: np.nan if record[name] is None else record[name] for name in NUMBERS
+    }
+    return Outcome(plan, **numbers)
 
 
 def load_member(outcome: Outcome) -> Any:

@@ -15,6 +15,8 @@ from sklearn_stndt._fingerprints import describe, describe_estimator
 from sklearn_stndt._validation import check_heldout_neurons
 from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.estimator import STNDTEstimator
+from sklearn_stndt.persistence.files import can_be_saved
+from sklearn_stndt.persistence.registry import register
 from sklearn_stndt.training.settings import DEFAULT_WINDOW
 
 # purposes; the seed of a member gives an independent stream of random numbers for each
@@ -66,6 +68,7 @@ class EnsembleSettings:
         return number
 
 
+@register
 @dataclass(frozen=True)
 class Spec:
     """Description that distinguishes runs; saved as JSON with the members on disk."""
@@ -75,6 +78,7 @@ class Spec:
     seeds: list[int]
 
 
+@register
 @dataclass(frozen=True)
 class Plan:
     """Plan of one member."""
@@ -87,6 +91,13 @@ class Plan:
     evaluated: NDArray  # trials to score, none of them trained on
     takes_groups: bool
     described: dict[str, str]  # description that identifies the member, made in the main process
+    recording: str  # description of the data
+    pickled: bool  # its file holds a pickle, because the estimator cannot be saved without
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What only the file of this member says about itself."""
+        return {"index": self.index, "seed": self.seed, "recording": self.recording}
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,7 @@ def draw_plans(settings: EnsembleSettings, recording: Recording, known: Spec | N
     evaluated = np.array([], dtype=int) if settings.oob_score else set_aside
     pool = np.setdiff1d(np.arange(recording.n_trials), set_aside)
     n_samples = settings.n_samples(len(pool))
+    data = recording.describe()
     members = []
     for index, seed in enumerate(seeds[:n_members]):
         estimator, params = draw_estimator(
@@ -159,10 +171,12 @@ def draw_plans(settings: EnsembleSettings, recording: Recording, known: Spec | N
                 evaluated=evaluated if len(evaluated) else left_out,
                 takes_groups=has_fit_parameter(estimator, "groups"),
                 described=described | {"trials": describe(drawn)},
+                recording=describe(data),
+                pickled=not can_be_saved(estimator),
             )
         )
     spec = Spec(
-        data=recording.describe()
+        data=data
         | {
             "trials set aside": describe(set_aside),
             HELDOUT: describe(wanted),

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
+from sklearn_stndt._fingerprints import describe
 from sklearn_stndt.ensemble.checkpoints import MemberFile
 from sklearn_stndt.ensemble.members import Outcome, Work, evaluate, load_member
 from sklearn_stndt.ensemble.selection import HeldOutScore
@@ -17,7 +18,7 @@ def array_of(outcome: Outcome, name: str, work: Work) -> NDArray:
     if name in outcome.arrays:
         return outcome.arrays[name]
     if isinstance(outcome.member, MemberFile):
-        found = outcome.member.load_array(name)
+        found = outcome.member.load_array(name, describe(outcome.plan.evaluated))
         if found is not None:
             return found
     again = Outcome(outcome.plan, member=load_member(outcome))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from joblib import effective_n_jobs
 
-from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, MemberFile
+from sklearn_stndt.ensemble.checkpoints import COUNTS, CheckpointDirectory, MemberFile
 from sklearn_stndt.ensemble.members import (
     Outcome,
     Work,
@@ -19,11 +19,13 @@ from sklearn_stndt.ensemble.members import (
 )
 from sklearn_stndt.ensemble.plans import EnsembleSettings, Plan, Spec, draw_plans
 from sklearn_stndt.ensemble.trials import Recording
+from sklearn_stndt.persistence.registry import register
 
 _LARGE = 1 << 20  # bytes; workers read larger counts from a file
 _ATTEMPTS = 40  # to find a file on a shared disk, half a second apart
 
 
+@register
 @dataclass
 class Run:
     """Plans and outcomes of one fit."""
@@ -47,7 +49,7 @@ class Run:
         """Store the outcome of a worker; a member in a file stays there."""
         directory = None if self.work is None else self.work.directory
         if directory is not None and not (outcome.failed or outcome.interrupted):
-            outcome.member = _find(directory, outcome.plan.index)
+            outcome.member = _find(directory, outcome.plan)
         self.outcomes[outcome.plan.index] = outcome
 
     def collect(self) -> None:
@@ -109,11 +111,12 @@ def begin_run(
             f"n_best={settings.n_best} is more than n_estimators={n_members}. Lower n_best, or "
             "train more members."
         )
-    manifest = None if directory is None else directory.open()
+    seeded = settings.random_state is not None
+    manifest = None if directory is None else directory.open(seeded)
     written = None if manifest is None else Spec(**manifest)
     # without a random_state, seeds and held-out neurons are taken from the finished members
     known = previous.spec if previous is not None else None
-    if known is None and settings.random_state is None:
+    if known is None and not seeded:
         known = written
     plans = draw_plans(settings, recording, known)
     run = Run(plans.spec, {}, plans.members)
@@ -133,8 +136,9 @@ def begin_run(
             run.outcomes[index] = outcome
     if directory is not None:
         _open_directory(run, directory, written)
-        if recording.X.nbytes > _LARGE and effective_n_jobs(settings.n_jobs) > 1:
-            run.work = replace(run.work, recording=recording.spilled(directory))
+        large = recording.X.nbytes > _LARGE
+        if run.missing and large and effective_n_jobs(settings.n_jobs) > 1:
+            run.work = replace(run.work, recording=recording.spilled(directory.path / COUNTS))
     if previous is not None and len(previous.outcomes) == n_members:
         warnings.warn(
             f"warm_start=True and n_estimators={n_members} as before: no member is trained.",
@@ -152,9 +156,10 @@ def _check_same(spec: Spec, other: Spec, what: str) -> None:
             "random_state, or start a new ensemble."
         )
     for name, described in spec.data.items():
-        if described != other.data[name]:
+        before = other.data.get(name)
+        if described != before:
             raise ValueError(
-                f"{what} of another run: {name} was {other.data[name]}, and is {described} now. "
+                f"{what} of another run: {name} was {before}, and is {described} now. "
                 "Fit with the earlier one, or start a new ensemble."
             )
 
@@ -166,19 +171,23 @@ def _open_directory(run: Run, directory: CheckpointDirectory, written: Spec | No
         _check_same(run.spec, written, what)
         # if the directory belongs to a larger run, it has more seeds
         run.spec = replace(run.spec, seeds=max(run.spec.seeds, written.seeds, key=len))
-    found = directory.finished()
+    found = directory.finished(run.plans)
     for plan in run.plans:
         if plan.index in found:
             file, record = found[plan.index]
             _check_member(plan, record, directory)
             run.outcomes[plan.index] = outcome_of_record(plan, record)
             run.outcomes[plan.index].member = file
-    if written != run.spec:
+    missing = [plan for plan in run.plans if plan.index not in found]
+    if missing:
+        directory.check_writable(missing)
+    if directory.read_only is None and (written != run.spec or directory.outdated):
         directory.describe(asdict(run.spec))
     for index, outcome in run.outcomes.items():
         if index not in found:
-            directory.file(index).write(outcome.record(), load_member(outcome), {})
-            outcome.member = directory.file(index)
+            file = directory.file(outcome.plan)
+            file.write(outcome.record(), load_member(outcome), {})
+            outcome.member = file
 
 
 def _check_member(plan: Plan, record: dict[str, Any], directory: CheckpointDirectory) -> None:
@@ -193,9 +202,9 @@ def _check_member(plan: Plan, record: dict[str, Any], directory: CheckpointDirec
             )
 
 
-def _find(directory: CheckpointDirectory, index: int) -> MemberFile:
+def _find(directory: CheckpointDirectory, plan: Plan) -> MemberFile:
     """Find a file that a worker has written."""
-    file = directory.file(index)
+    file = directory.file(plan)
     for _ in range(_ATTEMPTS):
         if file.path.exists():
             return file

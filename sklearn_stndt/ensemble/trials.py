@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from sklearn_stndt._containers import divide
 from sklearn_stndt._files import write_atomically
 from sklearn_stndt._fingerprints import fingerprint
-from sklearn_stndt.ensemble.checkpoints import COUNTS, CheckpointDirectory
 
 N_BLOCKS = 20  # blocks of a continuous recording, which are drawn like trials
 
@@ -76,9 +75,8 @@ class Recording:
         """Describe counts and groups by their fingerprints."""
         return {"X": fingerprint(self.X), "groups": fingerprint(self.groups)}
 
-    def spilled(self, directory: CheckpointDirectory) -> "Recording":
+    def spilled(self, path: Path) -> "Recording":
         """Write the counts to a file, from which every worker reads them."""
-        path = directory.path / COUNTS
         write_atomically(path, lambda file: np.save(file, self.X, allow_pickle=False))
         return replace(self, X=path)
 

@@ -31,6 +31,16 @@ def as_float64(values: ArrayLike, name: str) -> NDArray[np.float64]:
         raise TypeError(f"{name} holds values that are not real ({error}); {wanted}") from error
 
 
+def rectangular(values: Any, name: str) -> NDArray:
+    """Return `values` as an array; lists of unequal lengths are an error."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} holds lists of unequal lengths, {values!r}; pass an array or a plain list."
+        ) from error
+
+
 def as_labels(values: Any, name: str) -> tuple[NDArray, NDArray[np.bool_]]:
     """Return labels as an array, and mark the known ones: not None, NaN, NaT, NA nor masked."""
     if isinstance(values, list | tuple):  # NumPy would turn NaN among strings into "nan"
@@ -127,10 +137,7 @@ def check_neurons(
     from_the_end : bool, default=True
         Whether negative indices count from the last neuron.
     """
-    try:
-        indices = np.asarray(neurons)
-    except ValueError:  # lists of unequal lengths
-        indices = np.empty(0)
+    indices = rectangular(neurons, name)
     if indices.dtype == bool and indices.shape == (n_neurons,):
         indices = np.flatnonzero(indices)
     if indices.ndim != 1 or not indices.size or indices.dtype.kind not in "iu":
@@ -152,7 +159,7 @@ def check_neurons(
 
 def check_n_bins(n_bins: Any, n_all: int) -> int:
     """Return a number of bins at the end of a trial after checking it."""
-    whole = isinstance(n_bins, int | np.integer) and not isinstance(n_bins, bool)
+    whole = isinstance(n_bins, int | np.integer) and not isinstance(n_bins, bool | np.timedelta64)
     if not whole or not 0 < n_bins <= n_all:
         raise ValueError(
             f"n_bins must be a whole number from 1 to {n_all}, the bins of a trial, got {n_bins!r}."

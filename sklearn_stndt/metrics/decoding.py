@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 
-from sklearn_stndt.metrics._checks import as_float64
+from sklearn_stndt.metrics._checks import as_float64, rectangular
 
 # The decoder of the Neural Latents Benchmark: nine penalties, five contiguous folds.
 ALPHAS = np.logspace(-4, 0, 9)
@@ -103,7 +103,7 @@ def velocity_r2(
         )
     if check:
         _warn_of_units(rates, train_rates)
-    if lag and decode_mask is not None and rates.ndim == 2:
+    if rates.ndim == 2 and decode_mask is not None and np.any(lag):
         raise ValueError("lag cannot be used with masks of 2D data; shift velocity yourself.")
     rates, velocity = shift(rates, velocity, lag)
     train_rates, train_velocity = shift(train_rates, train_velocity, lag)
@@ -117,7 +117,8 @@ def velocity_r2(
 def shift(rates: NDArray, velocity: NDArray, lag: Any) -> tuple[NDArray, NDArray]:
     """Pair the rates of bin t with the velocity of bin t + lag, within trials."""
     n_bins = rates.shape[-2]
-    if not isinstance(lag, Integral) or isinstance(lag, bool) or abs(int(lag)) >= n_bins:
+    is_whole = isinstance(lag, Integral) and not isinstance(lag, bool | np.timedelta64)
+    if not is_whole or abs(int(lag)) >= n_bins:
         raise ValueError(
             f"lag must be a whole number of bins, shorter than a trial of {n_bins}, got {lag!r}."
         )
@@ -186,7 +187,7 @@ def _check_pair(
 def _check_mask(mask: Any, length: int, name: str) -> NDArray[np.bool_]:
     if mask is None:
         return np.ones((length, 1), dtype=bool)
-    array = np.asarray(mask)
+    array = rectangular(mask, name)
     if array.ndim == 1:
         array = array[:, None]
     is_binary = array.dtype.kind in "biuf" and np.isin(array, [0, 1]).all()

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import pearsonr
 from sklearn.metrics import r2_score
 
-from sklearn_stndt.metrics._checks import as_float64, as_labels, number_labels
+from sklearn_stndt.metrics._checks import as_float64, as_labels, number_labels, rectangular
 
 
 def psth_r2(
@@ -164,7 +164,7 @@ def tp_corr(
             f"rates has {len(rates)} trials, produced has shape {produced.shape} and conditions "
             f"has shape {labels.shape}; pass one time and one condition per trial."
         )
-    counted = np.ones(rates.shape[:2], dtype=bool) if mask is None else np.asarray(mask)
+    counted = np.ones(rates.shape[:2], dtype=bool) if mask is None else rectangular(mask, "mask")
     if counted.shape != rates.shape[:2] or counted.dtype != bool:
         raise ValueError(
             f"mask must hold True and False, of shape {rates.shape[:2]}, got {counted.dtype} of "
@@ -199,6 +199,11 @@ def tp_corr(
 
 def _trials_of_conditions(conditions: Any, n_conditions: int, n_trials: int) -> list[NDArray]:
     """Return the trials of each condition, from either form of `conditions`."""
+    if not np.iterable(conditions):
+        raise TypeError(
+            f"conditions is {conditions!r}; pass the condition of each trial, or the trials of "
+            "each condition."
+        )
     lists = list(conditions)
     if lists and all(np.ndim(entry) == 0 for entry in lists):
         labels, known = as_labels(lists, "conditions")

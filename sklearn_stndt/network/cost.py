@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from sklearn_stndt.network.causal import N_FILTERS
+
 if TYPE_CHECKING:
     from sklearn_stndt.network.model import STNDT
 
@@ -19,9 +21,18 @@ MAX_INFERENCE_ENTRIES = 2**24  # entries of all activations of a batch, on the o
 def largest_activation(network: "STNDT", n_bins: int, n_neurons: int) -> int:
     """Entries of the largest tensor of one window in the forward pass."""
     settings, width = network.settings, network.width
-    n_maps = settings.n_spatial_heads if settings.attention == "spatiotemporal" else 0
     widest = max(settings.dim_feedforward, 3 * width, n_neurons)
-    return max(n_bins * widest, n_maps * n_neurons**2)
+    return max(n_bins * widest, spatial_entries(network, n_bins, n_neurons))
+
+
+def spatial_entries(network: "STNDT", n_bins: int, n_neurons: int) -> int:
+    """Entries of the weights of a spatial attention: a map, or, if causal, queries and keys."""
+    settings = network.settings
+    if settings.attention != "spatiotemporal":
+        return 0
+    if not settings.causal:
+        return settings.n_spatial_heads * n_neurons**2
+    return 2 * n_bins * n_neurons * (settings.d_spatial or N_FILTERS)
 
 
 def training_chunk_size(network: "STNDT", shape: torch.Size, device: torch.device) -> int:
@@ -38,6 +49,8 @@ def inference_batch_size(network: "STNDT", n_bins: int, n_neurons: int) -> int:
     """Windows per batch at inference, within the memory bound."""
     a_window = n_bins * (4 * n_neurons + 12 * network.width) + 2 * n_neurons**2
     a_window += network.settings.n_heads * n_bins**2
+    if network.settings.causal:
+        a_window += 3 * spatial_entries(network, n_bins, n_neurons)
     return int(np.clip(MAX_INFERENCE_ENTRIES // a_window, 1, 256))
 
 
@@ -66,5 +79,6 @@ def training_bytes(network: "STNDT", n_bins: int, n_neurons: int) -> int:
     between_neurons = 0
     if settings.attention == "spatiotemporal":
         n_mixings = 1 if settings.spatial_layers == "last" else settings.n_layers
-        between_neurons = 8 * n_mixings * settings.n_spatial_heads * n_neurons**2
+        n_tensors = 4 if settings.causal else 8
+        between_neurons = n_tensors * n_mixings * spatial_entries(network, n_bins, n_neurons)
     return int(4 * (streams + between_bins + between_neurons))
