@@ -9,7 +9,10 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+
+from sklearn_stndt._pretrained import find_pretrained
 
 # parameters that do not change the trained member
 _WITHOUT_INFLUENCE = ("n_jobs", "verbose", "memory", "checkpoint_dir")
@@ -61,12 +64,10 @@ def describe(value: Any) -> str:
 
 def _fingerprint_of_fit(frozen: FrozenEstimator) -> str:
     """Describe what was fitted: by the weights of its network, if it has one."""
-    fitted = frozen.estimator
-    if getattr(fitted, "_shares_core", False) and hasattr(fitted, "estimators_"):
-        fitted = fitted.estimators_[0]
-    if not hasattr(fitted, "net_"):
-        return str(joblib.hash(fitted))
-    weights = fitted.net_.module_.state_dict().values()
+    try:
+        weights = find_pretrained(frozen).net_.module_.state_dict().values()
+    except (TypeError, ValueError, NotFittedError):
+        return str(joblib.hash(frozen.estimator))
     return fingerprint(np.concatenate([w.cpu().numpy().ravel() for w in weights]))
 
 

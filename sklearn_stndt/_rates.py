@@ -56,7 +56,7 @@ def find_rates(estimator: Any) -> tuple[list[Any], Any]:
     """
     found = _find(estimator)
     if found is not None:
-        return found[:2]
+        return found[0], _of_rates(found[1])
     foreign = estimator
     while not hasattr(foreign, "transform"):
         inner = _inside(foreign)
@@ -93,7 +93,8 @@ def rate_estimator(estimator: Any) -> tuple[list[Any], Any]:
     sklearn.exceptions.NotFittedError
         Before fit.
     """
-    return rate_steps(estimator)[:2]
+    before, source, _ = rate_steps(estimator)
+    return before, _of_rates(source)
 
 
 def rate_steps(estimator: Any) -> tuple[list[Any], Any, list[Any]]:
@@ -109,8 +110,9 @@ def rate_steps(estimator: Any) -> tuple[list[Any], Any, list[Any]]:
     before : list of transformers
         Transformers that X passes through first.
     source : STNDTEstimator or BaggingEnsemble
+        With the `output` that it has, which need not be "rates".
     after : list of estimators
-        Steps that rates pass through, such as a decoder.
+        Steps that its output passes through, such as a decoder.
     """
     found = _find(estimator)
     if found is None:
@@ -158,9 +160,6 @@ def infer_rates(estimator: Any, X: Any, groups: ArrayLike | None = None) -> NDAr
 
 def _find(estimator: Any) -> tuple[list[Any], Any, list[Any]] | None:
     if isinstance(estimator, RateMixin):
-        if estimator.output != "rates":
-            estimator = copy.copy(estimator)  # the user's keeps its output
-            estimator.output = "rates"
         return [], estimator, []
     inner = _inside(estimator)
     if inner is not None:
@@ -172,6 +171,15 @@ def _find(estimator: Any) -> tuple[list[Any], Any, list[Any]] | None:
             if found is not None:
                 return steps[:i] + found[0], found[1], found[2] + steps[i + 1 :]
     return None
+
+
+def _of_rates(source: Any) -> Any:
+    """Return an estimator that infers rates, whatever its `output`; the given one is unchanged."""
+    if source.output == "rates":
+        return source
+    source = copy.copy(source)
+    source.output = "rates"
+    return source
 
 
 def _inside(estimator: Any) -> BaseEstimator | None:

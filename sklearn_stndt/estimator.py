@@ -475,13 +475,14 @@ class STNDTEstimator(RateTransformer):
         segments = as_segments(counts, trials)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if previous is None:
-            self._fitted_with = {name: getattr(self, name) for name in FIXED_BY_FIT}
-            self.device_ = choose_device(self.device)
+            self._begin()
         else:
             check_unchanged(self, self._fitted_with)
             self.device_ = keep_device(self.device_, self.settings_.training.device)
         rates = None if lessons is None else lessons[0].rates
-        checkpoint = open_checkpoint(self, counts, trials, self.device_, seed, previous, rates)
+        checkpoint = open_checkpoint(
+            self, counts, trials, self.device_, seed, previous, core=core, rates=rates
+        )
         if checkpoint is not None:
             seed = stack.enter_context(checkpoint.opened()).seed
         if previous is None:
@@ -490,7 +491,8 @@ class STNDTEstimator(RateTransformer):
         set_aside = core is None or enough_to_set_aside(
             segments, self.window_, self.validation_fraction
         )
-        data = self._prepare(segments, seed, set_aside)
+        causal = self.causal if core_settings is None else core_settings.causal
+        data = self._prepare(segments, seed, causal=causal, set_aside=set_aside)
         if lessons is not None:
             data = replace(data, windows=TaughtWindows(data.windows, lessons))
         self.settings_ = self._resolve(
@@ -501,6 +503,7 @@ class STNDTEstimator(RateTransformer):
         )
         network = None if core is None else core.net_.module_
         self._finish(train(data, self.settings_, previous, checkpoint, network))
+        warn_of_divergence(self.net_)
         if self.net_.interrupted_:
             warn_of_interruption(self.net_, previous)
 
@@ -509,12 +512,18 @@ class STNDTEstimator(RateTransformer):
     def _check(
         self, X: ArrayLike, groups: ArrayLike | None, *, reset: bool = True
     ) -> tuple[NDArray, NDArray | None, str]:
-        """Check X and groups; return them and what they are, as for `choose_window`."""
+        """Check X; return counts, their trials, and what they are, as for `choose_window`."""
         counts = check_counts(self, X, reset=reset)
+        trials = check_groups(counts, groups, X)
         self._trained_on: dict[str, Any] = {"shape": counts.shape}  # for the model card
         grouped = groups is not None or n_epochs(X) > 1
         kind = "trials" if counts.ndim == 3 else "groups" if grouped else "recording"
-        return counts, check_groups(counts, groups, X), kind
+        return counts, trials, kind
+
+    def _begin(self) -> None:
+        """Set what a fit determines before it sees more than the number of neurons."""
+        self._fitted_with = {name: getattr(self, name) for name in FIXED_BY_FIT}
+        self.device_ = choose_device(self.device)
 
     def _draw_heldout(self, seed: int) -> None:
         self.heldout_neurons_ = check_heldout_neurons(
@@ -525,14 +534,16 @@ class STNDTEstimator(RateTransformer):
         """Bins that the network sees at once, if these are its data."""
         return choose_window(self.window, segments.longest, kind, self.forecast_bins)
 
-    def _prepare(self, segments: Segments, seed: int, set_aside: bool = True) -> TrainingData:
+    def _prepare(
+        self, segments: Segments, seed: int, *, causal: bool, set_aside: bool = True
+    ) -> TrainingData:
         data = prepare(
             segments,
             window=self.window_,
-            forecast_bins=0 if self.causal else self.forecast_bins,
-            validation_fraction=(
-                self.validation_fraction if self.early_stopping and set_aside else None
-            ),
+            forecast_bins=0 if causal else self.forecast_bins,
+            validation_fraction=self.validation_fraction
+            if self.early_stopping and set_aside
+            else None,
             seed=seed,
         )
         self._trained_on |= asdict(data.size)
@@ -547,7 +558,6 @@ class STNDTEstimator(RateTransformer):
         self.net_ = net
         self.history_ = net.history
         self.n_iter_ = len(self.history_)
-        warn_of_divergence(self.net_)
 
     def adapt(self, X: ArrayLike, *, groups: ArrayLike | None = None, **params: Any) -> Self:
         """Fit an estimator of other neurons that starts from what this one has learned.

@@ -14,11 +14,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._containers import bin_width
-from sklearn_stndt._validation import FIXED_BY_FIT, unchanged_if_failed, warn_of_interruption
+from sklearn_stndt._validation import (
+    unchanged_if_failed,
+    warn_of_divergence,
+    warn_of_interruption,
+)
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.network.core import share_core
 from sklearn_stndt.training.joint import total_size, train_together
-from sklearn_stndt.training.settings import choose_device
 from sklearn_stndt.windows.segments import as_segments
 
 _SAME_WIDTH = 0.01  # relative difference of bin widths that is due to rounding of clocks
@@ -115,7 +118,8 @@ class MultiSessionEstimator(BaseEstimator):
         TypeError
             If X is not a list.
         ValueError
-            If X is empty or holds vectors; if sessions that know the width of their bins differ in
+            If X is empty or holds vectors; if the estimator has `pretrained`, `checkpoint_dir` or
+            no width (``d_model=None``); if sessions that know the width of their bins differ in
             it; or as in :meth:`STNDTEstimator.fit`, with a note that names the session.
         """
         with unchanged_if_failed(self):
@@ -131,6 +135,11 @@ class MultiSessionEstimator(BaseEstimator):
                 f"d_model={base.d_model!r}. Pass an estimator with e.g. d_model=64; to add a "
                 "session to a trained core, use adapt."
             )
+        if base.checkpoint_dir is not None:
+            raise ValueError(
+                "A fit of several sessions writes no checkpoints, so the estimator must have "
+                f"checkpoint_dir=None, got {str(base.checkpoint_dir)!r}."
+            )
         _check_bin_widths(X)
         seed = int(check_random_state(base.random_state).randint(np.iinfo(np.int32).max))
         members = [clone(base) for _ in X]
@@ -141,8 +150,7 @@ class MultiSessionEstimator(BaseEstimator):
             with _naming(i):
                 counts, trials, kind = member._check(x, of_rows)
                 segments = as_segments(counts, trials)
-                member._fitted_with = {n: getattr(member, n) for n in FIXED_BY_FIT}
-                member.device_ = choose_device(member.device)
+                member._begin()
                 member._draw_heldout(seed)
                 windows.append(member._window_of(segments, kind))
                 parts.append(segments)
@@ -150,7 +158,7 @@ class MultiSessionEstimator(BaseEstimator):
         for i, (member, segments) in enumerate(zip(members, parts, strict=True)):
             with _naming(i):
                 member.window_ = max(windows)
-                data.append(member._prepare(segments, seed))
+                data.append(member._prepare(segments, seed, causal=base.causal))
         total = total_size([one.size for one in data])
         for member, one in zip(members, data, strict=True):
             size = replace(total, n_neurons=one.size.n_neurons)
@@ -161,6 +169,7 @@ class MultiSessionEstimator(BaseEstimator):
         self.estimators_ = members
         self.n_iter_ = len(self.history_)
         self.window_ = max(windows)
+        warn_of_divergence(nets[0])
         if nets[0].interrupted_:
             warn_of_interruption(nets[0], None)
 

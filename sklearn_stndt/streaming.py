@@ -84,6 +84,11 @@ class RateStream:
         self.ahead = _whole(ahead, "ahead", 0)
         before, source, after = rate_steps(estimator)
         self._before = [_for_arrays(step) for step in before]
+        if source.output != "rates":
+            raise ValueError(
+                f"The estimator has output={source.output!r}, but a stream infers rates. Fit the "
+                "steps after it to rates, with output='rates'."
+            )
         members = _members(source)
         trained = min(member.settings_.objective.forecast_bins for _, _, member in members)
         if self.ahead > trained:

@@ -23,6 +23,7 @@ from sklearn_stndt.datasets import make_reach_days
 from sklearn_stndt.inspection import drift
 from sklearn_stndt.network.core import core_modules, core_parameters
 from sklearn_stndt.persistence import load, save
+from sklearn_stndt.streaming import RateStream
 from sklearn_stndt.training.settings import auto_max_epochs
 from sklearn_stndt.training.transfer import LargerEndSteps
 
@@ -270,13 +271,15 @@ def latent(fitted):
     return copy.copy(fitted).set_params(output="latents")
 
 
-def test_log_rates_are_a_linear_map_of_latents(fitted, latent, spikes):
+@pytest.mark.parametrize("width", [0.0, 1.5])
+def test_log_rates_are_a_linear_map_of_latents(fitted, spikes, width):
     X = spikes[:3]
-    latents = latent.transform(X)
+    fitted = copy.deepcopy(fitted)
+    fitted.net_.module_.smoothing.width.fill_(width)
+    latents = copy.copy(fitted).set_params(output="latents").transform(X)
     assert latents.shape == (*X.shape[:2], 8)
-    module = fitted.net_.module_
-    log_rates = module.readout(torch.as_tensor(latents, dtype=torch.float32))
-    log_rates = module.smoothing(log_rates).detach().numpy()
+    readout = fitted.net_.module_.readout
+    log_rates = readout(torch.as_tensor(latents, dtype=torch.float32)).detach().numpy()
     assert np.allclose(np.exp(log_rates), fitted.transform(X), rtol=1e-4)
 
 
@@ -342,3 +345,55 @@ def test_drift_needs_a_score_of_the_first_day(small, spikes):
     network.net_.module_.readout.weight.data.normal_(0, 3)
     with pytest.raises(ValueError, match="no more than mean rates"):
         drift(network, spikes, reference=spikes)
+
+
+# causal networks
+
+
+@pytest.fixture(scope="module")
+def causal(small, spikes):
+    return small(causal=True).fit(spikes)
+
+
+def test_a_causal_core_makes_causal_networks(causal, other, small):
+    adapted = causal.adapt(other)
+    by_default = small(pretrained=FrozenEstimator(causal), forecast_bins=2, max_epochs=1)
+    for estimator in (adapted, by_default.fit(other)):
+        assert estimator.settings_.network.causal
+        later = other.astype(float)
+        later[:, 12:] = np.nan
+        seen, rates = estimator.transform(later), estimator.transform(other.astype(float))
+        assert np.allclose(seen[:, :12], rates[:, :12], rtol=1e-5)
+    stream = RateStream(adapted)
+    steps = [stream.step(counts) for counts in other[0]]
+    assert np.allclose(steps, adapted.transform(other)[0], rtol=1e-4)
+
+
+def test_a_causal_network_does_not_start_from_one_that_is_not(fitted, other):
+    with pytest.raises(ValueError, match="causal=True contradicts pretrained"):
+        fitted.adapt(other, causal=True)
+
+
+def test_a_recording_takes_the_last_position_of_causal_trials(causal, rows, small):
+    adapted = causal.adapt(rows, lr=1e-12, weight_decay=0.0)
+    last = causal.net_.module_.positions.weight[-1:]
+    assert torch.allclose(adapted.net_.module_.positions.weight, last, atol=1e-6)
+    assert adapted.adapt(rows[:, :5]).transform(rows[:, :5]).shape == (len(rows), 5)
+
+
+def test_causal_latents_do_not_depend_on_later_bins(causal, rows, spikes):
+    latent = copy.copy(causal).set_params(output="latents")
+    whole, start = latent.transform(rows), latent.transform(rows[:50])  # in parts, with a memory
+    assert whole.shape == (len(rows), 8)
+    assert np.allclose(whole[:50], start, atol=1e-5)
+    readout = causal.net_.module_.readout
+    log_rates = readout(torch.as_tensor(whole, dtype=torch.float32)).detach().numpy()
+    assert np.allclose(np.exp(log_rates), causal.transform(rows), rtol=1e-4)
+
+
+def test_a_stream_of_a_decoder_of_latents_is_refused(causal, spikes, reaches):
+    latent = copy.copy(causal).set_params(output="latents")
+    pipeline = make_pipeline(latent, BinwiseRegressor(Ridge()))
+    pipeline[1].fit(latent.transform(spikes), reaches.velocity)
+    with pytest.raises(ValueError, match="output='rates'"):
+        RateStream(pipeline)

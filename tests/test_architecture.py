@@ -18,11 +18,13 @@ LAYERS = [
     {"ensemble", "inspection", "sessions"},
     {"persistence"},
     {"estimator"},
-    {"_base", "_pretrained", "decoding", "presets"},
+    {"_base", "decoding", "presets"},
     {"inference", "_scoring", "_validation", "datasets"},
     {"training", "metrics"},
+    {"_fingerprints"},
+    {"_pretrained"},
     {"network", "windows", "_rates"},
-    {"_containers", "_files", "_fingerprints"},
+    {"_containers", "_files"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))

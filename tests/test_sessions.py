@@ -1,18 +1,29 @@
 """Several sessions in one fit, each with its own neurons."""
 
 import pickle
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from skorch import NeuralNet
 
 from sklearn_stndt import MultiSessionEstimator, STNDTEstimator
-from sklearn_stndt.training.joint import SessionBatches, SessionWindows
+from sklearn_stndt.network import NetworkSettings
+from sklearn_stndt.streaming import RateStream
+from sklearn_stndt.training.joint import (
+    MeanHeldOutBits,
+    SessionBatches,
+    SessionNetworks,
+    SessionWindows,
+)
+from sklearn_stndt.training.net import HIDDEN_MATRICES
+from sklearn_stndt.training.optimizer import Muon
 from sklearn_stndt.windows.cutting import cut
 from sklearn_stndt.windows.segments import as_segments
 
@@ -213,3 +224,75 @@ def test_the_published_network_shares_all_that_is_not_of_neurons(small, sessions
     assert first.mix_every.feed_forwards is second.mix_every.feed_forwards
     assert first.mix_every.mixings[1].attention is second.mix_every.mixings[1].attention
     assert first.mix_every.positions is not second.mix_every.positions
+
+
+def test_muon_is_applied_to_the_shared_matrices_and_every_weight_is_updated_once(sessions):
+    settings = NetworkSettings(n_layers=2, d_model=8, dim_feedforward=16)
+    networks = SessionNetworks([5, 7], 10, [settings] * 2)
+    net = NeuralNet(
+        networks,
+        torch.nn.Identity,
+        optimizer=Muon,
+        optimizer__param_groups=[(name, {"orthogonal": True}) for name in HIDDEN_MATRICES],
+    ).initialize()
+    groups = net.optimizer_.param_groups
+    chosen = {id(p) for group in groups if group.get("orthogonal") for p in group["params"]}
+    names = {name for name, p in net.module_.named_parameters() if id(p) in chosen}
+    matrices = (
+        "attention.query_key_value",
+        "attention.out",
+        "feed_forward.1",
+        "feed_forward.4",
+    )
+    assert names == {f"networks.0.layers.{i}.{part}.weight" for i in (0, 1) for part in matrices}
+    updated = [id(p) for group in groups for p in group["params"]]
+    assert len(updated) == len(set(updated)) == len(list(net.module_.parameters()))
+
+
+def test_windows_of_a_session_count_by_the_inverse_of_its_spikes():
+    score = MeanHeldOutBits()
+    score.on_epoch_begin(None)
+    net = SimpleNamespace(module_=SimpleNamespace(session=0))
+    for session, n_spikes in ((0, 10.0), (1, 2.0)):
+        net.module_.session = session
+        evaluated = (torch.tensor([4.0, 6.0]), torch.tensor([n_spikes]), torch.tensor([20.0]))
+        score.on_batch_end(net, evaluated=evaluated)
+    assert score.window_nll_.tolist() == pytest.approx([0.4, 0.6, 2.0, 3.0])
+
+
+def test_last_weights_are_kept_unless_earlier_ones_are_clearly_better(together):
+    assert together.history_[-1]["kept"]
+
+
+def test_a_joint_training_that_diverges_goes_back(small, sessions):
+    unstable = MultiSessionEstimator(small(window=10, optimizer="adamw", lr=1e4))
+    with pytest.warns(ConvergenceWarning, match="diverged"):
+        unstable.fit(sessions)
+    assert all(np.isfinite(rates).all() for rates in unstable.transform(sessions))
+
+
+def test_causal_sessions(small, sessions):
+    together = MultiSessionEstimator(small(window=10, causal=True)).fit(sessions)
+    first, second, *_ = networks(together)
+    assert first.mix_last.attention is second.mix_last.attention
+    assert len(first.positions.weight) == 1  # one session is a recording
+    shown = sessions[0].astype(float)
+    later = shown.copy()
+    later[:, 6:] = 3
+    member = together.estimators_[0]
+    assert np.allclose(member.transform(shown)[:, :6], member.transform(later)[:, :6], rtol=1e-5)
+    stream = RateStream(together.estimators_[1])
+    steps = [stream.step(row) for row in sessions[1]]
+    assert np.allclose(steps, together.transform(sessions)[1], rtol=1e-4)
+
+
+def test_smoothing_and_gain_belong_to_a_session(together):
+    widths = [network.smoothing.width for network in networks(together)]
+    assert len({id(width) for width in widths}) == len(widths)
+    assert float(widths[2]) == 0  # no validation windows
+    assert torch.equal(networks(together)[2].readout.gain, torch.ones(1))
+
+
+def test_checkpoints_of_several_sessions_are_refused(small, sessions, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_dir=None"):
+        MultiSessionEstimator(small(checkpoint_dir=tmp_path)).fit(sessions)

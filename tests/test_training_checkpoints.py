@@ -16,11 +16,13 @@ import torch
 from numpy.testing import assert_array_equal
 from same_ensembles import assert_same_ensembles
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, KFold
 from skorch.callbacks import Callback
 from subprocesses import kill, started, wait_until
 
 from sklearn_stndt import BaggingEnsemble
+from sklearn_stndt.network.core import core_parameters
 from sklearn_stndt.training import checkpointing, divergence, net
 from sklearn_stndt.training import settings as training_settings
 
@@ -555,3 +557,25 @@ def test_checkpoints_are_written_at_most_every_few_seconds(dying, spikes, monkey
     )
     dying(max_epochs=5).fit(spikes)
     assert written == [(0, False), (5, True)]
+
+
+@pytest.mark.parametrize("epoch", [2, 7])
+def test_an_adaptation_that_dies_with_a_fixed_or_a_free_core_continues(dying, small, spikes, epoch):
+    start = small().fit(spikes)
+    few = spikes[:8, :, :7]
+    adaptation = {"pretrained": start, "max_epochs": 10}  # the core is fixed in the first 2
+    dying_one = dying(**adaptation)
+    die(dying_one, few, "update", epoch)
+    dying_one.fit(few)
+    whole = small(callbacks=[Dies()], **adaptation).fit(few)
+    assert_same_fits(dying_one, whole, few)
+    weights = core_parameters(dying_one.net_.module_)
+    assert all(weight.requires_grad for weight in weights)
+
+
+def test_a_start_from_another_core_has_another_file(small, spikes, tmp_path):
+    few = spikes[:8, :, :7]
+    starts = [small(random_state=seed).fit(spikes) for seed in (0, 1)]
+    for start in (*starts, pickle.loads(pickle.dumps(starts[0]))):
+        small(pretrained=FrozenEstimator(start), checkpoint_dir=tmp_path, max_epochs=1).fit(few)
+    assert len(files(tmp_path)) == 2

@@ -207,6 +207,7 @@ def make_reaches(
         "duration": duration,
     }
     _check_task(**task)
+    _check_size(n_trials, n_bins, n_neurons, n_conditions)
     rng = check_random_state(random_state)
     # Neurons are drawn first, so that for a given seed they do not depend on `n_trials`.
     mean_rates, loadings = _draw_neurons(n_neurons, mean_rate, rng)
@@ -306,6 +307,8 @@ def make_reach_days(
         "duration": duration,
     }
     _check_task(**task)
+    n_in_all = sum(int(number) for number in numbers_of_trials)
+    _check_size(n_in_all, n_bins, max(numbers_of_neurons), n_conditions)
     rng = check_random_state(random_state)
     mixing = _draw_mixing(rng)
     days: list[Bunch] = []
@@ -366,6 +369,15 @@ def _check_task(
     check_number(duration, "duration", above=0, at_most=3600)
 
 
+def _check_size(n_trials, n_bins, n_neurons, n_conditions):
+    """Refuse trials that do not fit into memory."""
+    check_memory(
+        32 * int(n_trials) * int(n_bins) * (int(n_neurons) + len(_SHARES)) + 8 * int(n_conditions),
+        f"Spikes and rates of {n_trials:,} trials, {n_bins:,} bins and {n_neurons:,} neurons",
+        "Lower one of these.",
+    )
+
+
 def _draw_mixing(rng):
     """How the plan starts the rotations, (n_planes, 2, 2)."""
     return np.linalg.qr(rng.standard_normal((len(_FREQUENCIES), 2, 2)))[0]
@@ -390,13 +402,7 @@ def _record(
     duration,
 ):
     """Draw the trials of one day."""
-    n_neurons = len(mean_rates)
-    distance = float(distance)
-    check_memory(
-        32 * int(n_trials) * int(n_bins) * (n_neurons + len(_SHARES)) + 8 * int(n_conditions),
-        f"Spikes and rates of {n_trials:,} trials, {n_bins:,} bins and {n_neurons:,} neurons",
-        "Lower one of these.",
-    )
+    n_neurons, distance = len(mean_rates), float(distance)
     loadings = modulation * loadings
     conditions = rng.permutation(np.arange(n_trials) % n_conditions)
 

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from sklearn_stndt.inference.rates import output_of_kind
 from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.training.net import MaskedModellingNet
@@ -24,7 +25,7 @@ def infer_causal(
     out: NDArray | None = None,
     kind: str = "rates",
 ) -> NDArray:
-    """Infer the rate of every row of the segments from this row and earlier ones.
+    """Infer the rates, or the latents, of every row of the segments from it and earlier ones.
 
     Segments longer than a window are inferred in parts, with a memory of the bins before.
 
@@ -39,10 +40,10 @@ def infer_causal(
     -------
     ndarray of shape (n_rows, n_neurons) or (n_rows, d_model)
     """
-    n_rows, n_neurons = segments.rows.shape
+    n_neurons = segments.rows.shape[1]
     if out is None:
         n_columns = n_neurons if kind == "rates" else net.module_.width
-        out = np.zeros((n_rows, n_columns), dtype=np.float32)
+        out = np.zeros((len(segments.rows), n_columns), dtype=np.float32)
     lengths = segments.stops - segments.starts
     order = np.argsort(lengths, kind="stable")  # so that those of a batch have similar lengths
     net.module_.eval()
@@ -63,7 +64,7 @@ def _write(
     out: NDArray,
     kind: str,
 ) -> None:
-    """Write the rates or latents of a batch of segments, in order of their lengths."""
+    """Write the output for a batch of segments, in order of their lengths."""
     network, memory = net.module_, None
     part = longest if longest <= window else max(window, PART)
     for start in range(0, longest, part):
@@ -80,9 +81,7 @@ def _write(
         else:
             memory = memory or network.new_memory(len(chosen), part)
             output = network.continued(spikes, visible, memory)
-        latents = kind == "latents"
-        values = output.latents if latents else network.likelihood.mean(output.log_rates)
-        values = values.cpu().numpy()
+        values = output_of_kind(net, output, kind)
         for i in np.flatnonzero(going_on):
             out[starts[i] : starts[i] + lengths[i]] = values[i, : lengths[i]]
         let_go(out)

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from sklearn_stndt.inference.stitching import Stitcher
+from sklearn_stndt.network import NetworkOutput
 from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.training.net import MaskedModellingNet
@@ -100,7 +101,7 @@ def iterate_rates(
     Raises
     ------
     FloatingPointError
-        If a rate is not finite.
+        If a value is not finite.
     """
     if net.module_.training:  # a repeated call takes as long as a layer
         net.module_.eval()
@@ -108,14 +109,18 @@ def iterate_rates(
     for start in range(0, len(windows), size):
         indices = np.arange(start, min(start + size, len(windows)))
         spikes, _, visible = net.split_visible(windows.__getitems__(indices)[0])
-        output = net.module_(spikes, visible)
-        if kind == "latents":
-            values = output.latents.cpu().numpy()
-        else:
-            values = net.module_.likelihood.mean(output.log_rates).cpu().numpy()
+        values = output_of_kind(net, net.module_(spikes, visible), kind)
         if not np.isfinite(values.sum()):
             raise FloatingPointError(
                 f"The network infers {kind} that are NaN or infinite: its weights were changed "
                 "after training, or its file is damaged. Fit again."
             )
         yield indices, values
+
+
+def output_of_kind(net: MaskedModellingNet, output: NetworkOutput, kind: str) -> NDArray:
+    """Rates, or latents, in an output of the network."""
+    if kind == "latents":
+        assert output.latents is not None
+        return output.latents.cpu().numpy()
+    return net.module_.likelihood.mean(output.log_rates).cpu().numpy()

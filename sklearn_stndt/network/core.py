@@ -61,11 +61,16 @@ def share_core(network: STNDT, source: STNDT) -> None:
 def copy_core(network: STNDT, source: STNDT) -> None:
     """Copy the weights of another network's core; both must have the same `CORE_SETTINGS`.
 
-    The bias of the embedding, which is not tied to neurons either, is copied as a start.
+    The bias of the embedding, which is not tied to neurons either, is copied as a start. A network
+    with fewer positions gets the last of them.
     """
     theirs = core_modules(source)
     for name, module in core_modules(network).items():
-        module.load_state_dict(theirs[name].state_dict())
+        if name == "positions":
+            n_positions = len(network.positions.weight)
+            network.positions.weight.copy_(source.positions.weight[-n_positions:])
+        else:
+            module.load_state_dict(theirs[name].state_dict())
     network.embed.bias.copy_(source.embed.bias)
 
 

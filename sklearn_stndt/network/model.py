@@ -88,7 +88,8 @@ class NetworkOutput(NamedTuple):
     spatial_weights : list of Tensor, shape (batch, n_neurons, n_neurons)
         One per application of spatial attention; empty unless requested.
     latents : Tensor, shape (batch, n_bins, d_model), or None
-        Normalised residual stream, from which the readout computes log-rates.
+        Normalised residual stream, smoothed at inference, from which the readout computes
+        log-rates.
     """
 
     log_rates: Tensor
@@ -299,7 +300,8 @@ class STNDT(nn.Module):
         """
         seen = bin_visible.to(x.dtype)
         encoded = (x * seen).sum(1) / seen.sum(1).clamp(min=1)  # (batch, width)
-        latents = self.norm(x)  # (batch, n_bins, width)
+        # smoothed before the readout, which is linear, so that log-rates are a map of latents
+        latents = self.smoothing(self.norm(x), bin_visible)  # (batch, n_bins, width)
         log_rates = self.readout(self.drop_rates(latents))  # (batch, n_bins, n_neurons)
-        log_rates = self.likelihood.limit(self.smoothing(log_rates, bin_visible))
+        log_rates = self.likelihood.limit(log_rates)
         return NetworkOutput(log_rates, encoded, temporal, spatial, latents)

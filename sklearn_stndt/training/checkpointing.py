@@ -245,6 +245,7 @@ def open_checkpoint(
     device: str,
     seed: int,
     previous: NeuralNet | None,
+    core: Any = None,
     rates: NDArray | None = None,
 ) -> TrainingCheckpoint | None:
     """Find the file of a training; None if the estimator has no `checkpoint_dir`.
@@ -263,6 +264,8 @@ def open_checkpoint(
         The seed. Without a `random_state`, that of the training in the file is used instead.
     previous : NeuralNet or None
         Net whose weights are trained further.
+    core : STNDTEstimator, default=None
+        Fitted estimator whose core is the start; `pretrained` is described by it.
     rates : ndarray, default=None
         Rates to be learned in place of the counts.
 
@@ -280,22 +283,28 @@ def open_checkpoint(
         )
     described = describe_estimator(estimator)
     del described["random_state"]  # described by the seed
-    weights = hashlib.blake2b(digest_size=16)
-    if previous is not None:
-        for name, values in previous.module_.state_dict().items():
-            weights.update(name.encode())
-            weights.update(np.ascontiguousarray(values.cpu().numpy()).data)
+    described = {k: v for k, v in described.items() if k.partition("__")[0] != "pretrained"}
+    if core is not None:
+        described["pretrained"] = f"{core.settings_.network} {_hash_of_weights(core.net_)}"
     described |= {
         "X": fingerprint(counts),
         "groups": fingerprint(groups),
         "device": device,
         "seed": "drawn" if estimator.random_state is None else str(seed),
-        "trained further": "None" if previous is None else weights.hexdigest(),
+        "trained further": "None" if previous is None else _hash_of_weights(previous),
     }
     if rates is not None:
         described["rates"] = fingerprint(rates)
     directory = Path(estimator.checkpoint_dir).expanduser().absolute()
     return TrainingCheckpoint(directory, described, seed)
+
+
+def _hash_of_weights(net: NeuralNet) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, values in net.module_.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(values.cpu().numpy()).data)
+    return digest.hexdigest()
 
 
 def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -41,7 +41,7 @@ class DivergenceGuard(Callback):
         Mean counts of the recording; None: only losses that are not finite count as divergence.
     """
 
-    def __init__(self, mean_counts: NDArray | None = None):
+    def __init__(self, mean_counts: Any = None):
         self.mean_counts = mean_counts
 
     def on_train_begin(self, net, **kwargs):
@@ -54,8 +54,12 @@ class DivergenceGuard(Callback):
         self.lrs_: list[float] = []
         self.mean_loss_, self.limit_ = 0.0, math.inf
         if self.mean_counts is not None:
-            self.mean_loss_, n_spikes, size = _loss_of_mean_rates(net, self.mean_counts)
-            self.limit_ = self.mean_loss_ + WORST_BITS * math.log(2) * n_spikes + 10 * size
+            self.mean_loss_, self.limit_ = self.limit_of(net, self.mean_counts)
+
+    def limit_of(self, net: NeuralNet, mean_counts: Any) -> tuple[float, float]:
+        """Training loss of mean rates, and the loss from which training has diverged."""
+        loss, n_spikes, size = _loss_of_mean_rates(net, mean_counts)
+        return loss, loss + WORST_BITS * math.log(2) * n_spikes + 10 * size
 
     def on_epoch_begin(self, net, **kwargs):
         if not self.lrs_:

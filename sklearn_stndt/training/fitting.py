@@ -1,6 +1,7 @@
 """Train the network on segments."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -146,7 +147,7 @@ def train(
         Net whose weights and history to continue from.
     checkpoint : TrainingCheckpoint, default=None
         File of this training, from which it continues.
-    core : STNDT or None, default=None
+    core : STNDT, default=None
         Network of other neurons, whose core the network starts with.
 
     Returns
@@ -178,12 +179,11 @@ def _train(
     with isolated_torch(
         training.n_threads, training.random_state, training.device, training.precision
     ):
-        n_positions = None
-        if settings.network.causal and not data.whole_trials:
-            n_positions = 1  # windows of a recording begin anywhere, so positions mean nothing
-        source = core if previous is None else previous.module_
-        if settings.network.causal and source is not None:
-            n_positions = len(source.positions.weight)
+        n_positions = count_positions(settings, [data])
+        if previous is not None:
+            n_positions = len(previous.module_.positions.weight)
+        elif core is not None and n_positions is None:
+            n_positions = len(core.positions.weight)
         net = build_net(
             settings,
             size.n_neurons,
@@ -220,6 +220,13 @@ def _train(
         history[:0] = previous.history
     net.history = history
     return net
+
+
+def count_positions(settings: Settings, sessions: Sequence[TrainingData]) -> int | None:
+    """Bins of a window that have a position of their own; None: all of them."""
+    whole_trials = all(data.whole_trials for data in sessions)
+    # windows of a recording begin anywhere, so positions in a stream mean nothing
+    return 1 if settings.network.causal and not whole_trials else None
 
 
 def _take_weights(net: MaskedModellingNet, previous: MaskedModellingNet) -> None:

@@ -1,7 +1,6 @@
 """Train one core on several sessions, each with its own neurons."""
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -12,21 +11,16 @@ from skorch.history import History
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 
-from sklearn_stndt.network import N_FOLDS, STNDT, CausalSTNDT, NetworkOutput, NetworkSettings
+from sklearn_stndt.network import STNDT, NetworkOutput, NetworkSettings
 from sklearn_stndt.network.core import share_core
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood
 from sklearn_stndt.training.calibration import calibrate
 from sklearn_stndt.training.callbacks import HeldOutBits
-from sklearn_stndt.training.divergence import check_finite
-from sklearn_stndt.training.fitting import TrainingData
+from sklearn_stndt.training.divergence import DivergenceGuard, check_finite
+from sklearn_stndt.training.fitting import TrainingData, count_positions
 from sklearn_stndt.training.memory import check_memory, reuse_memory
-from sklearn_stndt.training.net import (
-    HIDDEN_ENTRIES,
-    VALIDATION_SHARE,
-    MaskedModellingNet,
-    build_net,
-)
+from sklearn_stndt.training.net import MaskedModellingNet, build_net, count_folds, network_class
 from sklearn_stndt.training.settings import LONGEST_EPOCH, DataSize, Settings
 from sklearn_stndt.windows.cutting import Windows
 
@@ -131,7 +125,7 @@ class SessionNetworks(nn.Module):
     ):
         super().__init__()
         self.networks = nn.ModuleList(
-            (CausalSTNDT if s.causal else STNDT)(n, n_bins, s, **changes)
+            network_class(s)(n, n_bins, s, **changes)
             for n, s in zip(n_neurons, settings, strict=True)
         )
         self.session = 0
@@ -187,23 +181,27 @@ class MultiSessionNet(MaskedModellingNet):
         super().__init__(module, **kwargs)
         self.objectives = objectives
 
-    def _take(self, session: Tensor) -> None:
+    def take(self, session: Tensor | int) -> None:
+        """Make a session the present one."""
         self.module_.session = int(session)
         self.objective = self.objectives[int(session)]
 
     def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
         """Train on a batch of one session."""
-        self._take(batch[1])
+        self.take(batch[1])
         return super().train_step_single(batch, **fit_params)
 
     def validation_step(self, batch, **fit_params) -> dict[str, Any]:
         """Score a batch of one session."""
-        self._take(batch[1])
+        self.take(batch[1])
         return super().validation_step(batch, **fit_params)
 
 
 class MeanHeldOutBits(HeldOutBits):
-    """Record held-out bits per spike of each session, and their mean as `valid_bits`."""
+    """Record held-out bits per spike of each session, and their mean as `valid_bits`.
+
+    `window_nll_` weighs the windows of a session by the inverse of its spikes, as this mean does.
+    """
 
     def on_epoch_begin(self, net, **kwargs):
         self.sessions_: dict[int, HeldOutBits] = {}
@@ -230,12 +228,27 @@ class MeanHeldOutBits(HeldOutBits):
 
     @property
     def window_nll_(self) -> Tensor:
-        """Loss of each window, relative to the spikes of a window of its session."""
-        parts = []
-        for score in self.sessions_.values():
-            nll = score.window_nll_
-            parts.append(nll * len(nll) / score.n_spikes_.sum().clamp(min=1))
+        scores = self.sessions_.values()
+        n_spikes = [max(float(score.n_spikes_.sum()), 1.0) for score in scores]
+        parts = [score.window_nll_ / n for score, n in zip(scores, n_spikes, strict=True)]
         return torch.cat(parts)
+
+
+class JointGuard(DivergenceGuard):
+    """As `DivergenceGuard`, with the highest limit of all sessions.
+
+    Parameters
+    ----------
+    mean_counts : sequence of ndarray of shape (n_neurons,)
+        Mean counts of each session.
+    """
+
+    def limit_of(self, net, mean_counts):
+        limits = []
+        for session, counts in enumerate(mean_counts):
+            net.take(session)
+            limits.append(super().limit_of(net, counts))
+        return max(loss for loss, _ in limits), max(limit for _, limit in limits)
 
 
 def total_size(sizes: Sequence[DataSize]) -> DataSize:
@@ -274,9 +287,6 @@ def train_together(
     training = settings[0].training
     windows = SessionWindows([data.windows for data in sessions])
     batches = SessionBatches(windows.sizes, training.batch_size, most=LONGEST_EPOCH)
-    n_positions = None
-    if settings[0].network.causal and not all(data.whole_trials for data in sessions):
-        n_positions = 1  # as in a single training
     changes: dict[str, Any] = {
         "module": SessionNetworks,
         "module__n_neurons": [data.size.n_neurons for data in sessions],
@@ -286,6 +296,7 @@ def train_together(
         "iterator_train__sampler": None,
         "iterator_train__batch_sampler": batches,
         "iterator_train__batch_size": 1,
+        "callbacks__divergence": JointGuard([data.statistics.mean for data in sessions]),
     }
     scored = [data.validation for data in sessions if data.validation is not None]
     if scored:
@@ -297,11 +308,9 @@ def train_together(
             ]
         )
         n_entries = sum(len(part) * part.window * part.rows.shape[1] for part in scored)
-        n_folds = math.ceil(N_FOLDS * HIDDEN_ENTRIES / n_entries)
-        affordable = math.ceil(len(windows) / (VALIDATION_SHARE * len(validation)))
         changes |= {
             "train_split": predefined_split(validation),
-            "n_scored_folds": min(n_folds, affordable, N_FOLDS),
+            "n_scored_folds": count_folds(n_entries, len(validation), len(windows)),
             "iterator_valid__batch_sampler": SessionBatches(
                 validation.sizes, training.batch_size, shuffle=False
             ),
@@ -316,9 +325,9 @@ def train_together(
             max(data.size.n_neurons for data in sessions),
             sessions[0].windows,
             scored[0] if scored else None,
-            n_positions=n_positions,
             kind=MultiSessionNet,
             n_updates=training.max_epochs * len(batches),
+            n_positions=count_positions(settings[0], sessions),
             **changes,
         ).initialize()
         for session, data in enumerate(sessions):
@@ -338,9 +347,9 @@ def _net_of_session(
     """Net of one session with its trained network, calibrated."""
     own = build_net(settings, data.size.n_neurons, data.windows, data.validation).initialize()
     own.module_ = net.module_[session]
-    check_finite(own)
     if data.validation is not None and settings.training.calibration:
         calibrate(own, data.validation)
+    check_finite(own)
     own.trim_for_prediction()
     own.history = _history_of_session(net.history, session)
     own.interrupted_, own.diverged_ = net.interrupted_, net.diverged_

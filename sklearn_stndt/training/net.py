@@ -24,6 +24,7 @@ from sklearn_stndt.network import (
     N_FOLDS,
     STNDT,
     CausalSTNDT,
+    NetworkSettings,
     corrupt,
     draw_mask,
     group_sizes,
@@ -218,15 +219,27 @@ def keep_batch(batch):
     return batch
 
 
+def network_class(settings: NetworkSettings) -> type[STNDT]:
+    """Class of the network that has these settings."""
+    return CausalSTNDT if settings.causal else STNDT
+
+
+def count_folds(n_entries: int, n_validation: int, n_training: int) -> int:
+    """Folds to score in validation, by its entries and windows and by the training windows."""
+    n_folds = math.ceil(N_FOLDS * HIDDEN_ENTRIES / max(n_entries, 1))
+    affordable = math.ceil(n_training / (VALIDATION_SHARE * n_validation))
+    return min(n_folds, affordable, N_FOLDS)
+
+
 def build_net(
     settings: Settings,
     n_neurons: int,
     windows: Windows,
     validation: Windows | None,
+    *,
     mean_counts: NDArray | None = None,
     checkpoint: TrainingCheckpoint | None = None,
     n_positions: int | None = None,
-    *,
     kind: type[MaskedModellingNet] = MaskedModellingNet,
     n_updates: int | None = None,
     callbacks: Sequence[tuple[str, Callback]] = (),
@@ -284,7 +297,7 @@ def build_net(
     if checkpoint is not None:
         own.append(("checkpoint", Checkpointing(checkpoint)))
     params: dict[str, Any] = {
-        "module": CausalSTNDT if settings.network.causal else STNDT,
+        "module": network_class(settings.network),
         "module__n_neurons": n_neurons,
         "module__n_bins": training.window,
         "module__settings": settings.network,
@@ -306,9 +319,7 @@ def build_net(
     if validation is not None:
         own.append(("early_stopping", BestWeights(training.n_iter_no_change)))
         n_entries = len(validation) * validation.window * n_neurons
-        n_folds = math.ceil(N_FOLDS * HIDDEN_ENTRIES / max(n_entries, 1))
-        affordable = math.ceil(len(windows) / (VALIDATION_SHARE * len(validation)))
-        params["n_scored_folds"] = min(n_folds, affordable, N_FOLDS)
+        params["n_scored_folds"] = count_folds(n_entries, len(validation), len(windows))
     if training.verbose:
         own.append(("progress", Progress(n_updates)))
     params["callbacks"] = [*own, *callbacks, *copy.deepcopy(training.callbacks or [])]

@@ -46,11 +46,10 @@ class LargerEndSteps(Callback):
         self._core = list(core_parameters(net.module_))
         self._of_core = {id(weight) for weight in self._core}
         self.n_updates_ = 0
-        self._freeze(self.n_frozen > 0)
 
     def on_batch_begin(self, net, training=False, **kwargs):
-        if training and self.n_updates_ >= self.n_frozen and self._frozen:
-            self._freeze(False)
+        if training:  # each time, because training may go back, or continue from a checkpoint
+            self._freeze(self.n_updates_ < self.n_frozen)
 
     def on_grad_computed(self, net, training=False, **kwargs):
         if training:
@@ -71,7 +70,6 @@ class LargerEndSteps(Callback):
         self.__dict__.pop("_before", None)
 
     def _freeze(self, frozen: bool) -> None:
-        self._frozen = frozen
         for weight in self._core:
             weight.requires_grad_(not frozen)
 
@@ -126,7 +124,7 @@ def take_core(
             size.n_neurons,
             windows,
             None,
-            n_positions=len(core.positions.weight),
+            n_positions=len(net.module_.positions.weight),
             callbacks=[("larger_end_steps", LargerEndSteps(END_RATE, math.inf))],
         ).initialize()
         begun.module_.set_statistics(*(torch.as_tensor(s) for s in statistics))
