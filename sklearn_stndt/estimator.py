@@ -188,7 +188,7 @@ class STNDTEstimator(RateTransformer):
         of a saved one: this network starts with its core, that is with everything that is not tied
         to neurons, and learns embedding, tokens and readout of the neurons of X anew. For use in
         `cross_val_score` and searches, freeze it: ``pretrained=FrozenEstimator(day1)``. It
-        determines the parameters of the network and the window, and "auto" epochs are fewer. If
+        determines the parameters of the network and the window. If
         `validation_fraction` gives fewer than three windows, none are set aside, and training runs
         for all epochs. See :meth:`adapt`.
     output : {"rates", "latents"}, default="rates"

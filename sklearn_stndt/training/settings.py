@@ -26,7 +26,6 @@ LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a tri
 SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning in the skorch net
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 LEAST_UPDATES = 60  # of a network with the core of another
-SHARE_OF_PASSES = 0.5  # of those from nothing, for a network with the core of another
 
 
 @dataclass(frozen=True)
@@ -301,10 +300,9 @@ def auto_max_epochs(
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
-    core of another sees them half as often, in at least 60 updates.
+    core of another needs at least 60 updates.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
-    n_passes *= SHARE_OF_PASSES if has_core else 1
     n_updates = n_passes * n_bins / (batch_size * window)
     n_updates = min(max(n_updates, LEAST_UPDATES if has_core else N_UPDATES[0]), N_UPDATES[1])
     return max(math.ceil(n_updates / math.ceil(n_windows / batch_size)), 1)

@@ -16,35 +16,34 @@ from sklearn_stndt.windows.cutting import Windows
 from sklearn_stndt.windows.segments import Segments
 
 FROZEN_SHARE = 0.2  # share of the updates during which the core does not change
-END_RATE = 3.0  # steps of the ends, relative to those of training from nothing
+CORE_RATE = 0.3  # steps of the core, relative to those of training from nothing
 N_STARTS = 3  # ends that are tried
 START_UPDATES = 40  # updates of each of them, at most
 START_SHARE = 0.6  # and at most this share of the updates that follow
 FEWEST_SET_ASIDE = 3  # windows; fewer say little about when to stop
 
 
-class LargerEndSteps(Callback):
-    """Take larger steps for the ends than for the core, and keep the core fixed at first.
+class SlowerCore(Callback):
+    """Keep the core fixed at first, then take smaller steps for it than for the ends.
 
-    The ends have to find out how neurons map to the core's stream; large steps keep them from
-    settling on the first map that they find. Steps are scaled after the optimizer has taken them,
-    so that this works for every optimizer.
+    The ends have to find out how neurons map to the core's stream, while the core keeps what it
+    knows. Steps are scaled after the optimizer has taken them, so that this works for every
+    optimizer.
 
     Parameters
     ----------
-    end_rate : float
-        Factor of the steps of the ends.
+    core_rate : float
+        Factor of the steps of the core.
     n_frozen : int or inf, default=0
         Number of updates during which the core is fixed.
     """
 
-    def __init__(self, end_rate: float, n_frozen: float = 0):
-        self.end_rate = end_rate
+    def __init__(self, core_rate: float, n_frozen: float = 0):
+        self.core_rate = core_rate
         self.n_frozen = n_frozen
 
     def on_train_begin(self, net, **kwargs):
         self._core = list(core_parameters(net.module_))
-        self._of_core = {id(weight) for weight in self._core}
         self.n_updates_ = 0
 
     def on_batch_begin(self, net, training=False, **kwargs):
@@ -53,20 +52,19 @@ class LargerEndSteps(Callback):
 
     def on_grad_computed(self, net, training=False, **kwargs):
         if training:
-            weights = net.module_.parameters()
-            moved = [w for w in weights if w.grad is not None and id(w) not in self._of_core]
+            moved = [weight for weight in self._core if weight.grad is not None]
             self._before = [(weight, weight.detach().clone()) for weight in moved]
 
     @torch.no_grad()
     def on_batch_end(self, net, training=False, **kwargs):
         if training:
             for weight, before in self._before:
-                weight.copy_(torch.lerp(before, weight, self.end_rate))
+                weight.copy_(torch.lerp(before, weight, self.core_rate))
             self.n_updates_ += 1
 
     def on_train_end(self, net, **kwargs):
         self._freeze(False)
-        del self._core, self._of_core
+        del self._core
         self.__dict__.pop("_before", None)
 
     def _freeze(self, frozen: bool) -> None:
@@ -77,7 +75,7 @@ class LargerEndSteps(Callback):
 def start_callbacks(settings: Settings, size: DataSize) -> list[tuple[str, Callback]]:
     """Callbacks of a net that starts with the core of another."""
     n_frozen = round(FROZEN_SHARE * settings.training.max_epochs * _n_batches(settings, size))
-    return [("larger_end_steps", LargerEndSteps(END_RATE, n_frozen))]
+    return [("slower_core", SlowerCore(CORE_RATE, n_frozen))]
 
 
 def _n_batches(settings: Settings, size: DataSize) -> int:
@@ -125,7 +123,7 @@ def take_core(
             windows,
             None,
             n_positions=len(net.module_.positions.weight),
-            callbacks=[("larger_end_steps", LargerEndSteps(END_RATE, math.inf))],
+            callbacks=[("slower_core", SlowerCore(CORE_RATE, math.inf))],
         ).initialize()
         begun.module_.set_statistics(*(torch.as_tensor(s) for s in statistics))
         copy_core(begun.module_, core)
