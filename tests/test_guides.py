@@ -7,7 +7,7 @@ import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
 GUIDES = [DOCS / "install.md", *sorted((DOCS / "guide").glob("*.md"))]
-WITHOUT_CODE = {"index", "limits", "mathematics"}
+WITHOUT_CODE = {"index", "limits", "mathematics", "promises"}
 EXTRAS = {
     "h5py",
     "matplotlib",

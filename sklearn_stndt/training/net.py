@@ -138,7 +138,7 @@ class MaskedModellingNet(NeuralNet):
             for masked, part, first in zip(masks, known.split(size), of_parts, strict=True)
         ]
         targets = spikes
-        if batch[1].numel():
+        if torch.is_tensor(batch[1]) and batch[1].shape == spikes.shape:  # rates
             targets = batch[1].to(spikes.device)
             groups = [
                 (part, *group[1:]) for part, group in zip(visible.split(size), groups, strict=True)
