@@ -39,6 +39,7 @@ def test_a_student_is_an_ordinary_fitted_estimator():
     assert type(student) is STNDTEstimator
     assert (student.dropout, student.d_model) == (0.0, SMALL["d_model"])
     assert student.mask_ratio == STUDENT["mask_ratio"]
+    assert student.calibration is STUDENT["calibration"]
     assert student.max_epochs == TINY["max_epochs"]
     assert_array_equal(student.heldout_neurons_, ensemble.heldout_neurons_)
     assert np.isfinite(student.score(X))
@@ -134,8 +135,9 @@ def test_a_recording_too_large_to_draw_is_learned_itself(monkeypatch):
 def test_a_checkpoint_of_an_ordinary_fit_is_not_used(tmp_path):
     X = counts_of()
     ensemble = ensemble_of(X)
-    STNDTEstimator(**TINY, random_state=0, checkpoint_dir=tmp_path).fit(X)
-    expected = ensemble.distill(X).transform(X)
+    student = ensemble.distill(X)
+    expected = student.transform(X)
+    clone(student).set_params(checkpoint_dir=tmp_path).fit(X)
     for _ in range(2):  # trained, then read
         student = ensemble.distill(X, checkpoint_dir=tmp_path)
         assert_array_equal(student.transform(X), expected)

@@ -33,8 +33,8 @@ from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.training.distillation import draw_lessons
 
 # in place of the defaults of STNDTEstimator: rates are less noisy than counts, and can be learned
-# for longer and with less regularisation
-STUDENT = {"max_epochs": "long", "dropout": 0.0, "mask_ratio": (0.0, 0.4)}
+# for longer and with less regularisation; those of calibrated members are calibrated already
+STUDENT = {"max_epochs": "long", "dropout": 0.0, "mask_ratio": (0.0, 0.4), "calibration": False}
 
 
 class BaggingEnsemble(RateTransformer):
@@ -339,15 +339,14 @@ class BaggingEnsemble(RateTransformer):
         **params
             Parameters of the network that differ from those of `estimator`, such as a smaller
             `d_model`, or ``causal=True`` for a network that sees no later bins. If neither these
-            nor `estimator` set them: ``max_epochs="long"``, ``dropout=0.0`` and
-            ``mask_ratio=(0.0, 0.4)``. Held-out neurons are those of the ensemble, and so is
-            `random_state` if it is not passed.
+            nor `estimator` set them: ``max_epochs="long"``, ``dropout=0.0``,
+            ``mask_ratio=(0.0, 0.4)`` and ``calibration=False``. Held-out neurons are those of the
+            ensemble, and so is `random_state` if it is not passed.
 
         Returns
         -------
         student : STNDTEstimator
-            Fitted. Its early stopping, calibration and score use counts, as in
-            :meth:`STNDTEstimator.fit`.
+            Fitted. Its early stopping and score use counts, as in :meth:`STNDTEstimator.fit`.
 
         Raises
         ------
