@@ -55,6 +55,24 @@ def refuse_booleans(estimator: Any) -> None:
             )
 
 
+def check_callbacks(callbacks: list | None) -> None:
+    """Refuse what is not a callback of skorch, or a pair of a name and a callback.
+
+    Raises
+    ------
+    TypeError
+        If an entry is anything else.
+    """
+    for entry in callbacks or []:
+        named = isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[0], str)
+        callback = entry[1] if named else entry
+        if isinstance(callback, type) or not hasattr(callback, "on_train_begin"):
+            raise TypeError(
+                f"callbacks must be a list of skorch callbacks, but contains {entry!r}. Pass "
+                "instances, such as skorch.callbacks.EpochTimer(), or pairs (name, callback)."
+            )
+
+
 # parameters that determine the shapes of the network's input and targets
 FIXED_BY_FIT = ("heldout_neurons", "forecast_bins", "window")
 

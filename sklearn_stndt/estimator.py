@@ -21,6 +21,7 @@ from sklearn_stndt._pretrained import check_same_core, find_pretrained
 from sklearn_stndt._scoring import score_hidden
 from sklearn_stndt._validation import (
     FIXED_BY_FIT,
+    check_callbacks,
     check_counts,
     check_forecast,
     check_groups,
@@ -47,6 +48,8 @@ from sklearn_stndt.training.settings import (
 from sklearn_stndt.training.transfer import enough_to_set_aside
 from sklearn_stndt.windows.out_of_core import empty_rates
 from sklearn_stndt.windows.segments import Segments, as_segments, before_forecast, before_hidden
+
+MOST = 1_000_000  # largest whole number as a parameter
 
 
 class STNDTEstimator(RateTransformer):
@@ -254,10 +257,10 @@ class STNDTEstimator(RateTransformer):
     device_: str
 
     _parameter_constraints: dict = {
-        "n_layers": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "n_heads": [Interval(Integral, 1, None, closed="left")],
-        "d_model": [Interval(Integral, 1, None, closed="left"), None],
-        "dim_feedforward": [Interval(Integral, 1, None, closed="left"), None],
+        "n_layers": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto"})],
+        "n_heads": [Interval(Integral, 1, MOST, closed="both")],
+        "d_model": [Interval(Integral, 1, MOST, closed="both"), None],
+        "dim_feedforward": [Interval(Integral, 1, MOST, closed="both"), None],
         "dropout": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
         "dropout_embedding": [Interval(Real, 0, 1, closed="left"), None],
         "dropout_rates": [Interval(Real, 0, 1, closed="left"), None],
@@ -267,38 +270,38 @@ class STNDTEstimator(RateTransformer):
         "local_attention": ["boolean"],
         "spatial_layers": [StrOptions({"last", "all"})],
         "stochastic_depth": [Interval(Real, 0, 1, closed="left"), StrOptions({"auto"})],
-        "n_spatial_heads": [Interval(Integral, 1, None, closed="left")],
-        "d_spatial": [Interval(Integral, 1, None, closed="left"), None],
+        "n_spatial_heads": [Interval(Integral, 1, MOST, closed="both")],
+        "d_spatial": [Interval(Integral, 1, MOST, closed="both"), None],
         "input_scaling": [StrOptions({"sqrt", "standardized", "counts"})],
         "mask_ratio": [Interval(Real, 0, 1, closed="neither"), "array-like"],
         "token_ratio": [Interval(Real, 0, 1, closed="both")],
         "random_ratio": [Interval(Real, 0, 1, closed="both")],
         "heldout_neurons": [
-            Interval(Integral, 1, None, closed="left"),
+            Interval(Integral, 1, MOST, closed="both"),
             Interval(RealNotInt, 0, 1, closed="neither"),
             "array-like",
             None,
         ],
-        "forecast_bins": [Interval(Integral, 0, None, closed="left")],
+        "forecast_bins": [Interval(Integral, 0, MOST, closed="both")],
         "contrastive_weight": [Interval(Real, 0, None, closed="left")],
         "contrastive_at": [StrOptions({"encoder", "embedding"})],
         "contrastive_mask_ratio": [Interval(Real, 0, 1, closed="neither"), "array-like", None],
         "contrastive_token_ratio": [Interval(Real, 0, 1, closed="both"), None],
         "contrastive_random_ratio": [Interval(Real, 0, 1, closed="both"), None],
         "temperature": [Interval(Real, 0, None, closed="neither")],
-        "window": [Interval(Integral, 1, None, closed="left"), None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto", "long"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "window": [Interval(Integral, 1, MOST, closed="both"), None],
+        "max_epochs": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto", "long"})],
+        "batch_size": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto"})],
         "optimizer": [StrOptions({"muon", "adamw"})],
         "lr": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
         "warmup": [Interval(Real, 0, 1, closed="left")],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "n_iter_no_change": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto"})],
         "calibration": ["boolean"],
         "device": [str],
-        "n_threads": [Interval(Integral, 1, None, closed="left")],
+        "n_threads": [Interval(Integral, 1, MOST, closed="both")],
         "precision": [StrOptions({"float32", "bfloat16"})],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -463,6 +466,7 @@ class STNDTEstimator(RateTransformer):
         stack: ExitStack,
         lessons: list[Lesson] | None = None,
     ) -> None:
+        check_callbacks(self.callbacks)
         previous = getattr(self, "net_", None) if self.warm_start else None
         core = core_settings = None
         if self.pretrained is not None and previous is None:

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 import torch
 from numpy.testing import assert_array_equal
+from skorch.callbacks import Callback
 
 SHAPE = (24, 20, 12)
 
@@ -145,6 +146,10 @@ BAD_PARAMETERS = [
     ({"callbacks": "print"}, "'callbacks' parameter"),
     ({"net_params": []}, "'net_params' parameter"),
     ({"device": "abacus"}, "device.*abacus"),
+    ({"batch_size": 2**70}, "'batch_size' parameter.*range"),
+    ({"d_model": 2**70}, "'d_model' parameter.*range"),
+    ({"mask_ratio": [0.1, [0.2, 0.3]]}, "mask_ratio must be"),
+    ({"context": [1, [2, 3]]}, "context must be"),
 ]
 
 
@@ -152,6 +157,12 @@ BAD_PARAMETERS = [
 def test_bad_parameters_are_refused(small, spikes, params, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         small(**params).fit(spikes)
+
+
+@pytest.mark.parametrize("callbacks", [[1], ["a"], [Callback], [("name", 1)]])
+def test_callbacks_that_are_none_are_refused(small, spikes, callbacks):
+    with pytest.raises(TypeError, match="skorch callbacks, but contains"):
+        small(callbacks=callbacks).fit(spikes)
 
 
 def test_an_unknown_parameter_is_refused(small):

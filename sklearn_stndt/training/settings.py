@@ -185,6 +185,7 @@ def resolve(
         heldout_neurons=heldout_neurons,
         contrastive_mask_ratio=contrastive_mask_ratio,
         contrastive_token_ratio=_or(estimator.contrastive_token_ratio, estimator.token_ratio),
+        contrastive_weight=float(estimator.contrastive_weight),
         contrastive_random_ratio=_or(estimator.contrastive_random_ratio, estimator.random_ratio),
     )
     batch_size = estimator.batch_size
@@ -251,12 +252,19 @@ def _or(value: Any, default: Any) -> Any:
     return default if value is None else value
 
 
+def _is_pair(value: Any) -> bool:
+    try:
+        return np.shape(value) == (2,)
+    except ValueError:  # lists of different lengths
+        return False
+
+
 def check_mask_ratio(mask_ratio: Any, name: str) -> float | tuple[float, float]:
     """Validate a share of entries, or a range of shares in any container."""
     if isinstance(mask_ratio, Real):
         if 0 < float(mask_ratio) < 1:
             return float(mask_ratio)
-    elif np.shape(mask_ratio) == (2,):
+    elif _is_pair(mask_ratio):
         low, high = mask_ratio
         if isinstance(low, Real) and isinstance(high, Real):
             low, high = float(low), float(high)
@@ -272,7 +280,7 @@ def check_context(context: Any) -> tuple[int, int] | None:
     """Validate bins back and ahead, in any container."""
     if context is None:
         return None
-    if np.shape(context) == (2,):
+    if _is_pair(context):
         back, ahead = context
         if isinstance(back, Integral) and isinstance(ahead, Integral):
             back, ahead = int(back), int(ahead)
