@@ -149,8 +149,6 @@ class BaggingEnsemble(RateTransformer):
     .. [1] T. Le, E. Shlizerman, "STNDT: Modeling neural population activity with a spatiotemporal
        transformer", NeurIPS 2022, arXiv:2206.04727.
     .. [2] R. Caruana et al., "Ensemble selection from libraries of models", ICML 2004.
-    .. [3] G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015,
-       arXiv:1503.02531.
 
     Examples
     --------
@@ -327,7 +325,7 @@ class BaggingEnsemble(RateTransformer):
         """Train one network to infer the rates of the ensemble.
 
         It takes as long as a single member to infer rates, and its rates are closer to those of
-        the ensemble [3]_. It learns the rates that the ensemble infers from counts drawn from the
+        the ensemble [1]_. It learns the rates that the ensemble infers from counts drawn from the
         rates of X.
 
         Parameters
@@ -356,6 +354,11 @@ class BaggingEnsemble(RateTransformer):
             If X, groups or a parameter is invalid.
         sklearn.exceptions.NotFittedError
             Before fit.
+
+        References
+        ----------
+        .. [1] G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", 2015,
+           arXiv:1503.02531.
         """
         check_is_fitted(self)
         student = self._student(params)
