@@ -37,18 +37,19 @@ def unchanged_if_failed(estimator: Any) -> Iterator[None]:
 
 
 def refuse_booleans(estimator: Any) -> None:
-    """Refuse True and False as numbers, which Python and scikit-learn accept.
+    """Refuse booleans and durations as numbers, which Python, numpy and scikit-learn accept.
 
     Raises
     ------
     InvalidParameterError
-        If a parameter that takes a number is a boolean.
+        If a parameter that takes a number is a boolean or a numpy duration.
     """
     for name, constraints in estimator._parameter_constraints.items():
         value = getattr(estimator, name)
         numeric = any(isinstance(c, Interval) or c in (Integral, Real) for c in constraints)
-        # what takes arrays too has its own checks
-        if isinstance(value, bool) and numeric and "array-like" not in constraints:
+        # what takes arrays too has its own checks of booleans
+        refused = isinstance(value, bool) and "array-like" not in constraints
+        if numeric and (refused or isinstance(value, np.timedelta64)):
             raise InvalidParameterError(
                 f"The {name!r} parameter of {type(estimator).__name__} takes a number, got "
                 f"{value!r}. Pass a number."

@@ -85,6 +85,8 @@ def test_a_neuron_never_visible_in_fit_is_refused(small, spikes, heldout):
 
 
 BAD_PARAMETERS = [
+    ({"forecast_bins": np.timedelta64("NaT")}, "forecast_bins.*takes a number"),
+    ({"heldout_neurons": np.timedelta64(1)}, "heldout_neurons.*takes a number"),
     ({"heldout_neurons": 12}, "heldout_neurons=12 would hide 12 of 12 neurons"),
     ({"heldout_neurons": 0.99}, "heldout_neurons=0.99 would hide 12 of 12 neurons"),
     ({"heldout_neurons": [12]}, "between 0 and 11.*12 neurons, got 12"),
