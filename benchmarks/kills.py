@@ -17,6 +17,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from joblib.externals.loky import get_reusable_executor
 
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
@@ -84,6 +86,8 @@ def start(make, directory, n_jobs):
         os.setsid()
         estimator = make(directory / "run", n_jobs).fit(SPIKES)
         (directory / "digest").write_text(digest(estimator))
+        if n_jobs > 1:
+            get_reusable_executor().shutdown()
         code = 0
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -132,7 +136,8 @@ def in_shared_memory(pids):
     """Names in shared memory that processes of these ids have left."""
     if not SHARED_MEMORY.exists():
         return []
-    return [p.name for p in SHARED_MEMORY.iterdir() if any(f"-{i}-" in p.name for i in pids)]
+    mine = re.compile(rf"[-_]({'|'.join(map(str, pids))})[-_]")
+    return [path.name for path in SHARED_MEMORY.iterdir() if mine.search(path.name)]
 
 
 class Trials:
@@ -172,7 +177,7 @@ class Trials:
             if wait(child) == -signal.SIGKILL:
                 break
             share *= self.random.uniform()
-        self.killed.append((child, time.monotonic()))
+        killed = time.monotonic()
         finished = n_finished(self.make, directory)
         self.moments.append(finished)
         self.counts["kills"] += 1
@@ -183,17 +188,20 @@ class Trials:
         same = code == 0 and (directory / "digest").read_text() == self.expected
         self.counts["same bits"] += same
         left = set(names(directory)) ^ set(self.names)
-        left |= set(in_shared_memory([child, again]))
         temporary = os.listdir(tempfile.gettempdir())
         left |= {name for name in temporary if not name.startswith("torchinductor_")}  # of torch
         if left:
             self.left.append(sorted(left))
+        self.killed.append((child, again, killed))
         self.check_orphans()
 
     def check_orphans(self):
-        """Look for processes of fits that were killed long enough ago."""
-        while self.killed and time.monotonic() > self.killed[0][1] + ORPHANED:
-            leader, _ = self.killed.pop(0)
+        """Look for processes and shared memory of fits that were killed long enough ago."""
+        while self.killed and time.monotonic() > self.killed[0][2] + ORPHANED:
+            leader, again, _ = self.killed.pop(0)
+            shared = in_shared_memory([leader, again])
+            if shared:
+                self.left.append(shared)
             alive = session(leader)
             if alive:
                 self.orphans.append(leader)
@@ -214,6 +222,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)  # threads do not survive a fork
     warnings.simplefilter("ignore")
+    os.environ["PYTHONWARNINGS"] = "ignore"  # joblib says what it removes after a kill
     checkpointing.INTERVAL, checkpointing.WRITING_SHARE = 0.0, np.inf
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         temporary = Path(folder, "tmp")

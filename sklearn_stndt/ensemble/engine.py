@@ -95,6 +95,8 @@ def train_run(run: Run, n_jobs: int | None, verbose: int) -> bool:
 
 def _train(run: Run, n_jobs: int | None, progress: Progress) -> bool:
     missing = run.missing
+    if n_jobs is not None and n_jobs > len(missing) > 0:
+        n_jobs = len(missing)  # a worker without a member would not end with this process
     tasks = (delayed(fit_member)(run.work, plan) for plan in missing)
     results: Iterable[Outcome] = ()
     try:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import threading
 import time
+from typing import Any
 
 _INTERVAL = 1.0  # seconds between two looks
 
@@ -13,19 +14,27 @@ _watching: int | None = None  # process that looks
 def end_with_parent() -> None:
     """Let this process end soon after its parent, even if that is killed.
 
-    Workers of joblib would go on training, and then wait for five minutes. Nothing happens in a
-    process that multiprocessing or joblib did not start, nor on Windows.
+    Workers of joblib would go on training, and then wait for minutes. Nothing happens in a process
+    that neither multiprocessing nor joblib has started.
     """
     global _watching
     parent = multiprocessing.parent_process()
-    if os.name != "posix" or parent is None or _watching == os.getpid():
+    if parent is None or _watching == os.getpid():
         return
-    if os.getppid() == parent.pid:  # with the method "forkserver", another process is in between
-        _watching = os.getpid()
-        threading.Thread(target=_watch, args=(parent.pid,), daemon=True).start()
+    if not _is_alive(parent):
+        os._exit(1)
+    _watching = os.getpid()
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
+def _watch(parent: Any) -> None:
+    while _is_alive(parent):
         time.sleep(_INTERVAL)
     os._exit(1)
+
+
+def _is_alive(parent: Any) -> bool:
+    try:
+        return parent.is_alive()
+    except (TypeError, ValueError):  # joblib's processes know only the number of their parent
+        return os.getppid() == parent.pid
