@@ -31,9 +31,9 @@ class DivergenceGuard(Callback):
     Losses are numbers that the history holds anyway, so a GPU is not synchronised for this.
     Training has diverged if a loss or a score is not finite, or if the loss of an epoch is above
     that of mean rates by more than 10 bits per spike and 10 times that loss, or if the held-out
-    score collapses. Kept weights are good
-    if at least `UPDATES_BETWEEN` updates followed without divergence; until then, training starts
-    again, and is bit-identical to one with the smaller step from the start.
+    score collapses. Kept weights are good if at least `UPDATES_BETWEEN` updates followed without
+    divergence; until then, training starts again, and is bit-identical to one with the smaller step
+    from the start.
 
     Parameters
     ----------
