@@ -8,6 +8,11 @@ stream, for several, with bins ahead and with a decoder. The first row for compa
 loop without a memory: `transform` of the last window in every step. Also printed: how much the
 process grew during the steps, and the largest difference from the rates of `transform`.
 
+    python benchmarks/latency.py --published <folder>
+
+compares with the published network as well, from a copy of github.com/trungle93/STNDT in that
+folder: its forward pass over the last window, in turns with a step.
+
     python benchmarks/latency.py --hz 200 --minutes 10
 
 plays bins at a fixed rate instead, as a rig does, and prints how many were late by a bin or more,
@@ -17,9 +22,13 @@ Run it on an idle core (`taskset -c 1`), with OMP_NUM_THREADS=1.
 """
 
 import argparse
+import importlib
 import resource
+import sys
 import time
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -42,6 +51,63 @@ class WindowAgain:
     def step(self, counts):
         self.bins = np.concatenate([self.bins[1:], counts[None]])
         return self.estimator.transform(self.bins)[-1]
+
+
+class Published:
+    """The published network, which infers the last window again in every step.
+
+    Parameters
+    ----------
+    folder : Path
+        Copy of the published repository.
+    n_neurons, window : int
+        Size of the window.
+    """
+
+    # those of the published configs/mc_maze.yaml; else the defaults of src/config/default.py
+    CONFIG = {
+        "FULL_CONTEXT": False,
+        "CONTEXT_FORWARD": 50,
+        "CONTEXT_BACKWARD": 50,
+        "CONTEXT_WRAP_INITIAL": False,
+        "HIDDEN_SIZE": 128,
+        "DROPOUT": 0.1,
+        "DROPOUT_RATES": 0.2,
+        "DROPOUT_EMBEDDING": 0.2,
+        "NUM_HEADS": 2,
+        "NUM_LAYERS": 4,
+        "ACTIVATION": "relu",
+        "LINEAR_EMBEDDER": True,
+        "EMBED_DIM": 1,
+        "LEARNABLE_POSITION": False,
+        "LOGRATE": True,
+        "FIXUP_INIT": True,
+        "PRE_NORM": True,
+        "SCALE_NORM": False,
+        "SPIKE_LOG_INIT": False,
+        "DECODER": SimpleNamespace(LAYERS=1),
+        "LOSS": SimpleNamespace(TYPE="poisson"),
+        "POSITION": SimpleNamespace(OFFSET=False),
+        "TEMPERATURE": 0.07,
+        "LAMBDA": 0.1,
+        "USE_CONTRAST_PROJECTOR": False,
+        "CONTRAST_LAYER": "embedder",
+        "LINEAR_PROJECTOR": True,
+    }
+
+    def __init__(self, folder, n_neurons, window):
+        sys.path.insert(0, str(folder))
+        network = importlib.import_module("src.model").STNDT
+        config = SimpleNamespace(**self.CONFIG)
+        self.network = network(config, window, n_neurons, torch.device("cpu"), 20).eval()
+        self.window = torch.zeros(1, window, n_neurons)
+        self.labels = torch.zeros(1, window, n_neurons)
+
+    @torch.inference_mode()
+    def step(self, counts):
+        self.window = torch.cat([self.window[:, 1:], torch.from_numpy(counts)[None, None]], dim=1)
+        log_rates = self.network(self.window, self.labels, val_phase=True)[3]
+        return log_rates[0, -1].exp().numpy()
 
 
 def milliseconds(stream, bins, n_steps):
@@ -67,6 +133,23 @@ def report(name, stream, bins, n_steps):
     times = milliseconds(stream, bins, n_steps)
     row = "".join(f"{np.quantile(times, q):10.3f}" for q in QUANTILES.values())
     print(f"{name:34}{row}{resident_kib() - before:10d}", flush=True)
+
+
+def in_turns(stream, published, bins, n_steps):
+    """Print the median times of steps of both, one after the other, and their ratios."""
+    times = np.empty((n_steps, 2, 2))
+    for i in range(n_steps):
+        for j, each in enumerate((stream, published)):
+            begin = time.perf_counter(), time.thread_time()
+            each.step(bins[i % len(bins)])
+            times[i, j] = time.perf_counter() - begin[0], time.thread_time() - begin[1]
+    for k, name in enumerate(("elapsed", "of the processor")):
+        ours, theirs = 1000 * np.median(times[:, :, k], axis=0)
+        print(
+            f"in turns with the published network, time {name}: {ours:.3f} ms and {theirs:.3f} ms, "
+            f"ratio {ours / theirs:.3f}",
+            flush=True,
+        )
 
 
 def play(stream, bins, hz, minutes):
@@ -96,6 +179,7 @@ def main():
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--streams", type=int, default=10)
     parser.add_argument("--ahead", type=int, default=10)
+    parser.add_argument("--published", type=Path, metavar="FOLDER", help="copy of that repository")
     parser.add_argument("--hz", type=float, help="play bins at this rate instead")
     parser.add_argument("--minutes", type=float, default=10.0)
     args = parser.parse_args()
@@ -143,6 +227,10 @@ def main():
         bins,
         args.steps // 10,
     )
+
+    if args.published:
+        published = Published(args.published, args.neurons, args.window)
+        in_turns(RateStream(causal), published, bins, args.steps // 10)
 
     stream = RateStream(causal)
     inferred = np.array([stream.step(counts) for counts in bins[:1000]])
