@@ -11,7 +11,7 @@ process grew during the steps, and the largest difference from the rates of `tra
     python benchmarks/latency.py --published <folder>
 
 compares with the published network as well, from a copy of github.com/trungle93/STNDT in that
-folder: its forward pass over the last window, in turns with a step.
+folder: its forward pass over the last window, in turns with steps of ours.
 
     python benchmarks/latency.py --hz 200 --minutes 10
 
@@ -135,18 +135,21 @@ def report(name, stream, bins, n_steps):
     print(f"{name:34}{row}{resident_kib() - before:10d}", flush=True)
 
 
-def in_turns(stream, published, bins, n_steps):
-    """Print the median times of steps of both, one after the other, and their ratios."""
-    times = np.empty((n_steps, 2, 2))
-    for i in range(n_steps):
-        for j, each in enumerate((stream, published)):
-            begin = time.perf_counter(), time.thread_time()
-            each.step(bins[i % len(bins)])
-            times[i, j] = time.perf_counter() - begin[0], time.thread_time() - begin[1]
-    for k, name in enumerate(("elapsed", "of the processor")):
-        ours, theirs = 1000 * np.median(times[:, :, k], axis=0)
+def in_turns(stream, published, bins, n_rounds, n_steps=20):
+    """Print the times of steps of both, in turns of `n_steps`, and the ratios of their medians."""
+    both = stream, published
+    times = np.empty((2, 2, n_rounds, n_steps))  # elapsed and of the processor; ours and theirs
+    for i in range(n_rounds):
+        for j, each in enumerate(both):
+            for k in range(n_steps):
+                begin = time.perf_counter(), time.thread_time()
+                each.step(bins[(i * n_steps + k) % len(bins)])
+                times[0, j, i, k] = time.perf_counter() - begin[0]
+                times[1, j, i, k] = time.thread_time() - begin[1]
+    for name, of_both in zip(("elapsed", "of the processor"), times, strict=True):
+        ours, theirs = 1000 * np.median(of_both, axis=(1, 2))
         print(
-            f"in turns with the published network, time {name}: {ours:.3f} ms and {theirs:.3f} ms, "
+            f"median time {name}, in turns: step {ours:.3f} ms, published network {theirs:.3f} ms, "
             f"ratio {ours / theirs:.3f}",
             flush=True,
         )
@@ -230,7 +233,7 @@ def main():
 
     if args.published:
         published = Published(args.published, args.neurons, args.window)
-        in_turns(RateStream(causal), published, bins, args.steps // 10)
+        in_turns(RateStream(causal), published, bins, args.steps // 200)
 
     stream = RateStream(causal)
     inferred = np.array([stream.step(counts) for counts in bins[:1000]])
