@@ -78,15 +78,16 @@ class KalmanFilter(TransformerMixin, BaseEstimator):
         added = np.eye(n) - A @ A.T
         x, P = np.zeros((len(X), n)), np.broadcast_to(np.eye(n), (len(X), n, n))
         filtered = np.empty((*X.shape[:2], n))
+        products = (C[:, :, None] * C[:, None]).reshape(len(C), n * n)
         for t in range(X.shape[1]):
             if t:
                 x, P = x @ A.T, A @ P @ A.T + added
             weight = ~np.isnan(X[:, t]) / self.noise_  # (n_trials, n_neurons)
-            gained = np.einsum("kn,ni,nj->kij", weight, C, C, optimize=True)
+            gained = (weight @ products).reshape(-1, n, n)
             gap = np.nan_to_num(X[:, t] - self.mean_) * weight
             P = np.linalg.inv(np.linalg.inv(P) + gained)
-            error = gap @ C - np.einsum("kij,kj->ki", gained, x)
-            x = x + np.einsum("kij,kj->ki", P, error)
+            error = (gap @ C)[..., None] - gained @ x[..., None]
+            x = x + (P @ error)[..., 0]
             filtered[:, t] = x
         return filtered
 
@@ -121,9 +122,9 @@ class KalmanRates(TransformerMixin, BaseEstimator):
         heldout_neurons=None,
         *,
         forecast_bins=0,
-        n_factors=(2, 4, 8, 12),
+        n_factors=(4, 8, 12),
         widths=(0.0, 2.0),
-        alphas=(1e-3, 1e-2, 1e-1),
+        alphas=(1e-3, 1e-2),
     ):
         self.heldout_neurons = heldout_neurons
         self.forecast_bins = forecast_bins

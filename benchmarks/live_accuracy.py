@@ -4,6 +4,7 @@
 
 - co-bps of a quarter of the neurons, hidden in test trials, in motor cortex: ex2 (61 units, 20 ms)
   and chewie (174 units, 50 ms, half of the bins missing);
+  "causal, distilled" learns the rates of an ensemble of three two-sided networks;
 - generated reaches: R2 of inferred against true rates, and R2 of velocity by ridge regression from
   the rates of one bin. Penalty and lag are chosen by cross-validation in training trials;
 - forecast: bits per spike of all neurons in the last 200 ms of a trial, of which no bin is seen,
@@ -29,7 +30,7 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, KFold
 from threadpoolctl import threadpool_limits
 
-from sklearn_stndt import BinwiseRegressor, STNDTEstimator
+from sklearn_stndt import BaggingEnsemble, BinwiseRegressor, STNDTEstimator
 from sklearn_stndt.metrics import bits_per_spike
 
 FORECAST_BINS = 10  # 200 ms
@@ -39,10 +40,11 @@ PENALTIES = (1e-3, 1e-2, 3e-2, 1e-1)
 DECODER = {"estimator__alpha": np.logspace(-3, 3, 5), "lag": [0, 2, 4, 6]}
 NETWORKS = {"two-sided": {}, "causal": {"causal": True}}
 CO_SMOOTHING = [*NETWORKS, "half Gaussian", "Kalman filter"]
+DISTILLED = "causal, distilled"
 FORECAST = [*NETWORKS, "linear autoregressive", "Kalman filter", "last rate", "PSTH"]
 TASKS = {
-    "ex2, co-bps": ("ex2", CO_SMOOTHING),
-    "chewie, co-bps": ("chewie", CO_SMOOTHING),
+    "ex2, co-bps": ("ex2", [*CO_SMOOTHING, DISTILLED]),
+    "chewie, co-bps": ("chewie", [*CO_SMOOTHING, DISTILLED]),
     "reaches": ("reaches", CO_SMOOTHING),
     "ex2, fp-bps": ("ex2", FORECAST),
     "reaches, fp-bps": ("reaches", [*FORECAST, "true rates"]),
@@ -86,6 +88,11 @@ def co_smooth(problem, model, seed):
         )
     elif model == "Kalman filter":
         fitted = KalmanRates(problem.heldout)
+    elif model == DISTILLED:
+        member = STNDTEstimator(heldout_neurons=problem.heldout)
+        fitted = BaggingEnsemble(member, 3, random_state=seed).fit(problem.train)
+        fitted = fitted.distill(problem.train, causal=True)
+        return {"co_bps": co_bps(fitted, problem.test, problem.heldout)}
     else:
         fitted = STNDTEstimator(
             heldout_neurons=problem.heldout, random_state=seed, **NETWORKS[model]
