@@ -81,6 +81,35 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     return gains
 
 
+@torch.no_grad()
+def calibrate_as(net: MaskedModellingNet, calibrated: STNDT, windows: Windows) -> None:
+    """Smooth and scale log-rates by the width and the gains of another network.
+
+    Parameters
+    ----------
+    net : MaskedModellingNet
+        Trained net of the same neurons, without calibration; smoothing, gain and shift of its
+        network are modified.
+    calibrated : STNDT
+        Network that has been calibrated.
+    windows : Windows
+        Windows over which mean rates are preserved; those used for training will do.
+    """
+    module: STNDT = net.module_
+    module.smoothing.width.zero_()
+    predictions, rows = _predictions(net, windows)
+    module.smoothing.width.copy_(calibrated.smoothing.width)
+    width = float(calibrated.smoothing.width)
+    log_rates = _smooth(predictions.log_rates, rows.bin_visible, width)
+    readout = module.readout
+    gain = calibrated.readout.gain / readout.gain  # (n_neurons,)
+    center = _mean(log_rates, predictions.known)
+    _, shift = _scaled(gain.cpu(), center, log_rates, predictions.known)
+    moved = ((1 - gain.cpu()) * center + shift).to(readout.shift)
+    readout.shift.copy_(gain * readout.shift + moved)
+    readout.gain.mul_(gain)
+
+
 class _Predictions(NamedTuple):
     """Log-rates of windows and the counts they are scored against, on the CPU.
 
@@ -173,7 +202,9 @@ def _mean(log_rates: Tensor, known: Tensor) -> Tensor:
     return total / known.sum((0, 1)).clamp(min=1)
 
 
-def _scaled(gain: float, center: Tensor, log_rates: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def _scaled(
+    gain: float | Tensor, center: Tensor, log_rates: Tensor, known: Tensor
+) -> tuple[Tensor, Tensor]:
     """Scaled log-rates, and the shift in them, (n_neurons,), that preserves each mean rate."""
     scaled = center + gain * (log_rates - center)
     before = torch.where(known, log_rates, -torch.inf).flatten(0, 1).logsumexp(0)
