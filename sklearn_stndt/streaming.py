@@ -13,12 +13,13 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._rates import pass_through, rate_steps
-from sklearn_stndt._validation import LARGEST_COUNT
+from sklearn_stndt._validation import LARGEST_COUNT, may_be_negative
 from sklearn_stndt.decoding._base import BinwiseDecoder
 from sklearn_stndt.ensemble import BaggingEnsemble
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.metrics._checks import as_float64
 from sklearn_stndt.network.isolation import isolated_torch
+from sklearn_stndt.network.likelihood import LARGEST_SIGNAL
 
 __all__ = ["RateStream"]
 
@@ -113,6 +114,12 @@ class RateStream:
                 stacklevel=2,
             )
         n_rows = n_streams or 1
+        signals = may_be_negative(
+            [s.likelihood for s in (m.settings_.network for *_, m in members)]
+        )
+        self._lowest, self._largest = 0.0, LARGEST_COUNT
+        if signals:
+            self._lowest, self._largest = -LARGEST_SIGNAL, LARGEST_SIGNAL
         self._networks = [
             (n_picks, [_for_arrays(step) for step in steps], _Network(member, n_rows, ahead))
             for n_picks, steps, member in members
@@ -253,11 +260,12 @@ class RateStream:
                 + (f", for each of {self.n_streams} streams" if self.n_streams else "")
                 + ". Pass NaN for lost channels."
             )
-        if (wrong := (bins < 0) | (bins > LARGEST_COUNT)).any():
+        if (wrong := (bins < self._lowest) | (bins > self._largest)).any():
+            what = "values of a bin" if self._lowest else "spikes per bin"
             raise ValueError(
-                f"{name} holds values that are not spike counts, which are from 0 to "
-                f"{LARGEST_COUNT:,.0f}: {', '.join(f'{v:g}' for v in bins[wrong][:5])}. Pass "
-                "spikes per bin, NaN where a channel is lost."
+                f"{name} holds values that are not {what}, which are from {self._lowest:,.0f} to "
+                f"{self._largest:,.0f}: {', '.join(f'{v:g}' for v in bins[wrong][:5])}. Pass "
+                f"{what}, NaN where a channel is lost."
             )
         return bins if self.n_streams is not None else bins[None]
 

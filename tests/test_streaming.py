@@ -293,8 +293,8 @@ def test_counts_are_checked(causal, n_streams):
     for bad, message in [
         (good[..., 1:], r"counts has shape .* is expected: one bin of all 12 neurons"),
         (np.stack([good] * 3), r"counts has shape \(3, "),
-        (-good, r"counts holds values that are not spike counts, .*: -1, -1"),
-        (np.inf * good, "counts holds values that are not spike counts, .*: inf"),
+        (-good, r"counts holds values that are not spikes per bin, .*: -1, -1"),
+        (np.inf * good, "counts holds values that are not spikes per bin, .*: inf"),
         (1e9 * good, r"from 0 to 3,269,017: 1e\+09"),
         ([[1], [1, 2]], "counts is not a rectangular array"),
     ]:
@@ -305,7 +305,7 @@ def test_counts_are_checked(causal, n_streams):
             stream.step(bad)
     with pytest.raises(ValueError, match=r"X has shape .*n_bins, 12"):
         stream.warm_up(good[..., None])
-    with pytest.raises(ValueError, match="X holds values that are not spike counts"):
+    with pytest.raises(ValueError, match="X holds values that are not spikes per bin"):
         stream.warm_up(-good[..., None, :])
 
 
@@ -364,7 +364,7 @@ def test_streams_in_threads_do_not_disturb_each_other(causal, spikes):
 def test_a_refused_bin_leaves_the_stream_as_it_was(causal, spikes):
     stream = RateStream(causal)
     stream.step(spikes[0, 0])
-    with pytest.raises(ValueError, match="not spike counts"):
+    with pytest.raises(ValueError, match="not spikes per bin"):
         stream.step(-np.ones(N_NEURONS))
     assert_allclose(stream.step(spikes[0, 1]), causal.transform(spikes[0])[1], **CLOSE)
 
