@@ -76,6 +76,9 @@ class SimulationDisplay:
     window: int
     bin_width: float | None
     has_intervals: bool
+    counts: bool
+    fano_factors: NDArray
+    correlations: NDArray
     intervals: list[NDArray]
 
     def __init__(
