@@ -190,8 +190,8 @@ class SimulationDisplay:
         SimulationDisplay
         """
         require_matplotlib()
-        self.figure_, axes = make_axes(ax, 1, 3, (9.0, 3.0))
-        self.axes_ = axes[0]
+        self.figure_, axes = make_axes(ax, 3, 1, (3.6, 8.8))
+        self.axes_ = axes[:, 0]
         self.ax_ = self.axes_[0]
         first, second, third = self.axes_
         what = "Fano factor" if self.counts else "variance"
@@ -213,6 +213,8 @@ class SimulationDisplay:
 
     def _compare(self, ax: Any, values: NDArray, title: str, *, logarithmic: bool) -> None:
         """Draw values of the model against those of the data."""
+        from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
         data, model = values[:, np.isfinite(values).all(0)]
         if logarithmic:
             usable = (data > 0) & (model > 0)
@@ -222,16 +224,24 @@ class SimulationDisplay:
         ax.axline((1, 1), slope=1, color=text_color(), lw=0.8, ls=":")
         if logarithmic:
             ax.set(xscale="log", yscale="log")
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_minor_locator(NullLocator())
         if len(data):
             low, high = min(data.min(), model.min()), max(data.max(), model.max())
             margin = 1.15 if logarithmic else 0.05 * (high - low) + 1e-3
             limits = (low / margin, high * margin) if logarithmic else (low - margin, high + margin)
             ax.set(xlim=limits, ylim=limits)
+            ticks = _logarithmic_ticks(*limits) if logarithmic else None
+            for axis in (ax.xaxis, ax.yaxis):
+                axis.set_major_locator(FixedLocator(ticks) if ticks else MaxNLocator(4))
+                axis.set_major_formatter("{x:g}")
         ax.set(title=title, xlabel="data", ylabel="model")
         ax.title.set_fontsize("medium")
         ax.set_box_aspect(1)
 
     def _draw_intervals(self, ax: Any) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         data, model = self.intervals
         width = 1.0 if self.bin_width is None else 1000 * self.bin_width
         unit = "bins" if self.bin_width is None else "ms"
@@ -253,8 +263,20 @@ class SimulationDisplay:
         else:
             ax.set(xlabel=f"lag ({unit})", ylabel="autocorrelation")
         ax.set_title("intervals" if self.has_intervals else "autocorrelation", fontsize="medium")
+        ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         ax.legend(frameon=False, fontsize="small")
         ax.set_box_aspect(1)
+
+
+def _logarithmic_ticks(low: float, high: float) -> list[float]:
+    """At most five of the numbers 1, 2 and 5, times powers of ten, between limits."""
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for digits in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [digit * 10.0**power for power in powers for digit in digits]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= 5:
+            return ticks
+    return ticks[:: -(-len(ticks) // 5)]
 
 
 def _sums(entries: NDArray, window: int) -> NDArray:
