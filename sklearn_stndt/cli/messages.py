@@ -1,5 +1,6 @@
 """What the command says: progress and warnings on stderr, errors in one line."""
 
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -83,7 +84,7 @@ def one_line(text: str) -> str:
     text = " ".join(text.split())
     for argument, option in _OPTIONS:
         text = text.replace(argument, option)
-    return text
+    return re.sub(r"\b(align|trials|units|window|device)=", r"--\1 ", text)
 
 
 def describe(error: BaseException) -> str:

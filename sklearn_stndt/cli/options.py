@@ -215,12 +215,12 @@ def _add_network(parser: Parser, *, keeps_model: bool = True) -> None:
         group.add_argument(
             "--model", metavar="FILE", help="save the trained network here, such as model.stndt"
         )
-        group.add_argument(
-            "--load",
-            metavar="FILE",
-            help="use this saved network and train none; for the same neurons in bins of the same "
-            "width",
-        )
+    group.add_argument(
+        "--load",
+        metavar="FILE",
+        help="use this saved network and train none; for the same neurons in bins of the same "
+        "width",
+    )
 
 
 def _add_common(parser: Parser) -> None:
@@ -332,7 +332,7 @@ def check_network(options: argparse.Namespace) -> None:
     """Raise an error if options contradict each other."""
     if options.load is None:
         return
-    if options.model is not None:
+    if getattr(options, "model", None) is not None:
         raise CommandError("--model saves a network that was trained, but --load trains none.")
     for name in ("attention", "causal", "window_bins"):
         if getattr(options, name):

@@ -39,7 +39,7 @@ what is written
                             trial or recording
               session_time  the same on the clock of the file, where it has one
               columns       identifiers of the neurons
-              trials        identifiers of the trials, in NWB those of the table
+              trials        identifiers of the trials (in NWB, their id)
               held_out      whether the trial (or bin) was set aside
               bits_per_spike, bits_per_spike_smoothing, bin_width, unit,
               description
