@@ -157,8 +157,8 @@ PSTHDisplay.from_estimator(network, X[test], targets[test], bin_width=data.bin_w
 # Decode the movement
 # -------------------
 # Ridge regression from the rates to the velocity of the hand, bin by bin. Its penalty, and the lag
-# between neurons and hand, are chosen by cross-validation over the training trials. The same decoder
-# gets the smoothed spikes for comparison.
+# between neurons and hand, are chosen by cross-validation over the training trials. The same
+# decoder gets the smoothed spikes for comparison.
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 
