@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import sklearn_stndt
 from sklearn_stndt import STNDTEstimator
 from sklearn_stndt._rates import rate_estimator
+from sklearn_stndt._scoring import scoring_of
 from sklearn_stndt.cli.held_out import grouped
 from sklearn_stndt.cli.messages import CommandError, Reporter
 from sklearn_stndt.training.settings import DEFAULT_WINDOW
@@ -68,6 +69,8 @@ def load(path: str, counts: NDArray, bin_width: float) -> Any:
         _, source = rate_estimator(network)
     except Exception as error:
         raise CommandError(f"{path} holds no fitted network that infers rates ({error})") from error
+    if not scoring_of(network).counts:
+        raise CommandError(f"{path} is a network of signals, not of spike counts.")
     if network.n_features_in_ != counts.shape[-1]:
         raise CommandError(
             f"{path} is a network of {network.n_features_in_} neurons, but {counts.shape[-1]} were "

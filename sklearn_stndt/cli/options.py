@@ -187,7 +187,7 @@ def _add_network(parser: Parser, *, keeps_model: bool = True) -> None:
         default="auto",
         metavar="N",
         help="how long to train: a number of epochs, auto (default: by the size of the data) or "
-        "long (three times as long)",
+        "long (half as long again)",
     )
     group.add_argument(
         "--window-bins",
@@ -246,6 +246,7 @@ def make_parser() -> Parser:
         help="firing rates of a recording",
         description=pages.RATES,
         epilog=pages.RATES_MORE,
+        usage=f"{PROGRAM} rates FILE --out FILE [options]",
     )
     rates.add_argument(
         "input", metavar="FILE", help="recording: .nwb, .npy, .npz, .mat, .csv, .tsv"
