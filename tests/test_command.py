@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
+from scipy.sparse import csc_array
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
 from skorch.callbacks import Callback
@@ -185,6 +186,12 @@ def test_counts_are_the_same_from_each_kind_of_file(counts, spikes, name, option
     recording = read(parsed(counts / name, *options))
     assert np.array_equal(recording.counts, spikes)
     assert recording.bin_width == WIDTH
+
+
+def test_a_sparse_matrix_of_matlab_holds_counts(rows, tmp_path):
+    savemat(tmp_path / "sparse.mat", {"counts": csc_array(rows)})
+    recording = read(parsed(tmp_path / "sparse.mat", "--bin-width", WIDTH))
+    assert np.array_equal(recording.counts, rows)
 
 
 @pytest.fixture

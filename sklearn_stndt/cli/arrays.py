@@ -98,7 +98,11 @@ def _read_mat(path: Path) -> dict[str, Any]:
             raise CommandError(
                 f"{path} cannot be read as a MATLAB file ({error}). Write it again by save."
             ) from error
-    return {name: value for name, value in content.items() if not name.startswith("__")}
+    return {
+        name: value.toarray() if hasattr(value, "toarray") else value  # of a sparse matrix
+        for name, value in content.items()
+        if not name.startswith("__")
+    }
 
 
 def _read_mat73(path: Path) -> dict[str, Any]:
