@@ -218,8 +218,8 @@ def _add_network(parser: Parser, *, keeps_model: bool = True) -> None:
     group.add_argument(
         "--load",
         metavar="FILE",
-        help="use this saved network and train none; for the same neurons in bins of the same "
-        "width",
+        help="use this saved network and train none; for the same neurons, with bins and trials as "
+        "in its training",
     )
 
 
