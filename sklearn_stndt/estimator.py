@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._containers import continued, n_epochs, relabelled, runs
+from sklearn_stndt._parameters import suggests_names
 from sklearn_stndt._pretrained import check_same_core, find_pretrained
 from sklearn_stndt._scoring import score_hidden
 from sklearn_stndt._validation import (
@@ -45,6 +46,7 @@ from sklearn_stndt.training.settings import (
     keep_device,
     resolve,
 )
+from sklearn_stndt.training.summary import FitSummary, automatic, summarize
 from sklearn_stndt.training.transfer import enough_to_set_aside
 from sklearn_stndt.windows.out_of_core import empty_rates
 from sklearn_stndt.windows.segments import Segments, as_segments, before_forecast, before_hidden
@@ -169,7 +171,8 @@ class STNDTEstimator(RateTransformer):
         Seed of weights, masks, dropout and validation split. With an int, results are
         bit-identical in every run.
     verbose : int, default=0
-        1: a progress bar with the time left; 2: also one line per epoch.
+        1: updates done, held-out score and time left, as a bar in terminals and notebooks and as at
+        most ten lines in other output; 2: also one line per epoch.
     warm_start : bool, default=False
         Continue training from the current weights at the next `fit`.
     checkpoint_dir : str, PathLike or None, default=None
@@ -215,6 +218,11 @@ class STNDTEstimator(RateTransformer):
     settings_ : Settings
         The parameters, with every "auto" resolved, in three dataclasses:
         ``settings_.network``, ``settings_.objective``, ``settings_.training``.
+    summary_ : FitSummary
+        Size of the network, what became of "auto", updates, seconds and held-out score, as a small
+        table. ``print(estimator)`` and the HTML display show it too. Its attributes are `network`,
+        `n_weights`, `auto`, `n_epochs`, `n_updates`, `seconds`, `device`, `n_windows`, `epoch` and
+        `score`.
     n_features_in_, feature_names_in_ : int, ndarray of str
         Number of neurons; their names, if all were strings in fit.
 
@@ -313,6 +321,7 @@ class STNDTEstimator(RateTransformer):
         "output": [StrOptions({"rates", "latents"})],
     }
 
+    @suggests_names
     def __init__(
         self,
         *,
@@ -555,6 +564,7 @@ class STNDTEstimator(RateTransformer):
 
     def _resolve(self, size: DataSize, seed: int, **start: Any) -> Settings:
         heldout = tuple(self.heldout_neurons_.tolist())
+        self._trained_on["auto"] = automatic(self.get_params(deep=False))
         return resolve(self, size, heldout_neurons=heldout, device=self.device_, seed=seed, **start)
 
     def _finish(self, net: MaskedModellingNet) -> None:
@@ -562,6 +572,20 @@ class STNDTEstimator(RateTransformer):
         self.net_ = net
         self.history_ = net.history
         self.n_iter_ = len(self.history_)
+
+    @property
+    def summary_(self) -> FitSummary:
+        """Size of the network, values of "auto" parameters, updates, seconds, held-out score."""
+        check_is_fitted(self)
+        trained_on = self._trained_on
+        return summarize(
+            trained_on.get("auto", ()),
+            self.settings_,
+            self.history_,
+            n_weights=sum(weight.numel() for weight in self.net_.module_.parameters()),
+            device=self.device_,
+            n_windows=trained_on["n_windows"],
+        )
 
     def adapt(self, X: ArrayLike, *, groups: ArrayLike | None = None, **params: Any) -> Self:
         """Fit an estimator of other neurons that starts from what this one has learned.

@@ -16,7 +16,6 @@ FIRST = (
     "import sklearn_stndt.metrics",
     "from sklearn_stndt.metrics import co_bps, velocity_scorer",
     "from sklearn_stndt.datasets import make_reaches, load_nwb, evaluate",
-    "from sklearn_stndt import BinwiseRegressor",
     "dir(sklearn_stndt), sklearn_stndt.metrics, sklearn_stndt.datasets",
     "import sklearn_stndt.presets",
 )
