@@ -18,7 +18,10 @@ from sklearn.utils.validation import check_consistent_length, validate_data
 
 from sklearn_stndt._containers import as_array, divide, neuron_names, runs
 from sklearn_stndt.metrics._checks import check_neurons
+from sklearn_stndt.network.likelihood import MAX_LOG_RATE
 from sklearn_stndt.windows.out_of_core import extremes, mapping_of
+
+_LARGEST_COUNT = math.exp(MAX_LOG_RATE)  # rates end there
 
 
 @contextmanager
@@ -168,9 +171,6 @@ def _refuse_unequal(X: Any, name: str) -> None:
 
 def _check_values(counts: NDArray, name: str) -> None:
     """Refuse values that are not spike counts, and counts that are all NaN."""
-    from sklearn_stndt.network.likelihood import MAX_LOG_RATE  # decoders do without torch
-
-    largest_count = math.exp(MAX_LOG_RATE)  # rates end there
     smallest, largest = extremes(counts)
     if np.isnan(smallest):
         raise ValueError(
@@ -183,10 +183,10 @@ def _check_values(counts: NDArray, name: str) -> None:
             "counts are at least 0. Pass counts that are not centred; mark missing values "
             "with NaN."
         )
-    if largest > largest_count:
+    if largest > _LARGEST_COUNT:
         raise ValueError(
             f"X holds a count of {largest:g} in one bin, and {name} infers rates up to e^15 = "
-            f"{largest_count:,.0f} spikes per bin. Pass spike counts per bin, NaN for artefacts."
+            f"{_LARGEST_COUNT:,.0f} spikes per bin. Pass spike counts per bin, NaN for artefacts."
         )
 
 

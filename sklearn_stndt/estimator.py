@@ -48,6 +48,7 @@ from sklearn_stndt.training.settings import (
 )
 from sklearn_stndt.training.summary import FitSummary, automatic, summarize
 from sklearn_stndt.training.transfer import enough_to_set_aside
+from sklearn_stndt.training.verdict import warn_if_nothing_learnt
 from sklearn_stndt.windows.out_of_core import empty_rates
 from sklearn_stndt.windows.segments import Segments, as_segments, before_forecast, before_hidden
 
@@ -456,6 +457,14 @@ class STNDTEstimator(RateTransformer):
             If `checkpoint_dir` cannot be written, or has too little space.
         RuntimeError
             If another process is at the same training in `checkpoint_dir`.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the network has learnt nothing: after at least 150 updates (60 with `pretrained`),
+            hidden counts in the windows set aside are predicted no better than by each neuron's
+            mean rate. With fewer than 1,000 spikes in these windows, the score must be below 0 by
+            more than chance. The warning says what to check.
         """
         with unchanged_if_failed(self), ExitStack() as stack:
             self._fit(X, groups, stack)
@@ -519,6 +528,14 @@ class STNDTEstimator(RateTransformer):
         warn_of_divergence(self.net_)
         if self.net_.interrupted_:
             warn_of_interruption(self.net_, previous)
+        else:
+            warn_if_nothing_learnt(
+                self.history_,
+                data.validation,
+                self.heldout_neurons_,
+                self._trained_on,
+                has_core=core_settings is not None,
+            )
 
     # the steps of a fit, which MultiSessionEstimator takes for every session
 

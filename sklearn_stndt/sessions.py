@@ -23,6 +23,7 @@ from sklearn_stndt._validation import (
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.network.core import share_core
 from sklearn_stndt.training.joint import total_size, train_together
+from sklearn_stndt.training.verdict import warn_if_nothing_learnt
 from sklearn_stndt.windows.segments import as_segments
 
 _SAME_WIDTH = 0.01  # relative difference of bin widths that is due to rounding of clocks
@@ -174,6 +175,12 @@ class MultiSessionEstimator(NamedParameters):
         warn_of_divergence(nets[0])
         if nets[0].interrupted_:
             warn_of_interruption(nets[0], None)
+            return
+        for i, (member, one) in enumerate(zip(members, data, strict=True)):
+            where, neurons = f" from session {i}, X[{i}]", member.heldout_neurons_
+            warn_if_nothing_learnt(
+                member.history_, one.validation, neurons, member._trained_on, where=where
+            )
 
     def fit_transform(
         self, X: Sequence[Any], y: Any = None, *, groups: Sequence[ArrayLike | None] | None = None
