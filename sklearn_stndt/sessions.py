@@ -138,6 +138,11 @@ class MultiSessionEstimator(NamedParameters):
                 f"d_model={base.d_model!r}. Pass an estimator with e.g. d_model=64; to add a "
                 "session to a trained core, use adapt."
             )
+        if base.refit:
+            raise ValueError(
+                "refit=True trains again on all windows of a session, but several sessions are "
+                "trained together here. Pass an estimator with refit=False."
+            )
         if base.checkpoint_dir is not None:
             raise ValueError(
                 "A fit of several sessions writes no checkpoints, so the estimator must have "
@@ -179,7 +184,12 @@ class MultiSessionEstimator(NamedParameters):
         for i, (member, one) in enumerate(zip(members, data, strict=True)):
             where, neurons = f" from session {i}, X[{i}]", member.heldout_neurons_
             warn_if_nothing_learnt(
-                member.history_, one.validation, neurons, member._trained_on, where=where
+                member.history_,
+                one.validation,
+                neurons,
+                member._trained_on,
+                one.likelihood,
+                where=where,
             )
 
     def fit_transform(

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import sklearn
 from sklearn.exceptions import NotFittedError
@@ -84,6 +85,20 @@ def test_without_windows_set_aside_there_is_no_score(small, spikes):
     assert estimator.summary_.score is None
     assert estimator.summary_.epoch == 3
     assert "no held-out score" in str(estimator)
+
+
+def test_signals_are_scored_in_bits_per_entry(small, spikes):
+    printed = str(small(max_epochs=1, likelihood="gaussian").fit(np.sqrt(spikes) - 1))
+    assert "window of 20 bins, gaussian likelihood" in printed
+    assert "held-out bits per entry" in printed
+
+
+def test_a_second_training_on_all_windows_is_mentioned(small, spikes):
+    estimator = small(refit=True).fit(spikes)
+    (kept,) = (row for row in estimator.history_ if row.get("kept"))
+    assert estimator.summary_.score == kept["valid_bits"]
+    assert estimator.summary_.n_windows == 24
+    assert "then trained again on all windows" in str(estimator)
 
 
 def test_published_networks_and_causal_ones_are_described(small, spikes):

@@ -7,6 +7,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_stndt import MultiSessionEstimator
+from sklearn_stndt.network.likelihood import Gaussian, Poisson
 from sklearn_stndt.training.verdict import (
     count_spikes,
     has_learnt_nothing,
@@ -64,7 +65,10 @@ def test_a_trial_run_does_not_warn(noise, n_updates, has_core, warns):
     neurons = np.array([], dtype=int)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warn_if_nothing_learnt(history, validation, neurons, trained_on, has_core=has_core)
+        warn_if_nothing_learnt(
+            history, validation, neurons, trained_on, Poisson(), has_core=has_core
+        )
+        warn_if_nothing_learnt(history, validation, neurons, trained_on, Gaussian())
     assert len(caught) == warns
 
 

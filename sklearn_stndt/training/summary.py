@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from html import escape
 from typing import Any
 
+from sklearn_stndt.network.likelihood import as_likelihood
 from sklearn_stndt.training.settings import Settings
 
 AUTOMATIC = ("auto", "long")  # values of parameters that a fit resolves
@@ -34,8 +35,13 @@ class FitSummary:
     epoch : int
         Epoch whose weights were kept.
     score : float or None
-        Bits per spike of hidden counts in the windows set aside, after that epoch and before
-        calibration. 0 is the score of each neuron's mean rate. None: no windows were set aside.
+        Bits per spike (`unit`) of hidden entries in the windows set aside, after that epoch and
+        before calibration. 0 is the score of each neuron's mean rate. None: no windows were set
+        aside.
+    unit : str
+        Unit of the score: "bits per spike", or of entries that are no counts "bits per entry".
+    refit : bool
+        Whether a second network was then trained on all windows.
     """
 
     network: str
@@ -48,6 +54,8 @@ class FitSummary:
     n_windows: int
     epoch: int
     score: float | None
+    unit: str = "bits per spike"
+    refit: bool = False
 
     def rows(self) -> dict[str, str]:
         """Names and texts of the rows of the table."""
@@ -57,7 +65,8 @@ class FitSummary:
             "network": f"{self.network}, {self.n_weights:,} weights",
             '"auto"': auto or "no parameter",
             "training": f"{training} on {self.device}, {self.n_windows:,} windows",
-            "score": score_text(self.epoch, self.score),
+            "score": score_text(self.epoch, self.score, self.unit)
+            + (", then trained again on all windows" if self.refit else ""),
         }
 
     def __repr__(self) -> str:
@@ -116,6 +125,8 @@ def summarize(
         n_windows=n_windows,
         epoch=kept["epoch"],
         score=kept.get("valid_bits"),
+        unit=as_likelihood(settings.network.likelihood).unit,
+        refit=settings.training.refit and kept.get("valid_bits") is not None,
     )
 
 
@@ -141,9 +152,13 @@ def network_text(settings: Settings) -> str:
     kind = "STNDT" if network.attention == "spatiotemporal" else "NDT"
     width = "one channel per neuron" if network.d_model is None else f"width {network.d_model}"
     causal = "causal " if network.causal else ""
+    name = network.likelihood
+    if not isinstance(name, str):
+        name = type(name).__name__
+    likelihood = "" if name == "poisson" else f", {name} likelihood"
     return (
         f"{causal}{kind} of {_number(network.n_layers, 'layer')}, {width}, window of "
-        f"{_number(window, 'bin')}"
+        f"{_number(window, 'bin')}{likelihood}"
     )
 
 
@@ -157,12 +172,12 @@ def plan_text(settings: Settings) -> str:
     )
 
 
-def outcome_text(history: Sequence[Row]) -> str:
+def outcome_text(history: Sequence[Row], unit: str) -> str:
     """Describe a finished training in one line."""
     seconds = duration(history)
     kept = kept_row(history)
     training = training_text(count_updates(history), len(history), seconds)
-    return f"{training}; {score_text(kept['epoch'], kept.get('valid_bits'))}"
+    return f"{training}; {score_text(kept['epoch'], kept.get('valid_bits'), unit)}"
 
 
 def training_text(n_updates: int, n_epochs: int, seconds: float) -> str:
@@ -170,11 +185,11 @@ def training_text(n_updates: int, n_epochs: int, seconds: float) -> str:
     return f"{_number(n_updates, 'update')} in {_number(n_epochs, 'epoch')}, {seconds:.3g} s"
 
 
-def score_text(epoch: int, score: float | None) -> str:
+def score_text(epoch: int, score: float | None, unit: str) -> str:
     """Describe a held-out score, and the weights that it is of."""
     if score is None:
         return "no held-out score"
-    return f"{score:.4f} held-out bits per spike (0: mean rates), weights of epoch {epoch}"
+    return f"{score:.4f} held-out {unit} (0: mean rates), weights of epoch {epoch}"
 
 
 def _number(n: int, what: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from sklearn_stndt.network.likelihood import Likelihood
 from sklearn_stndt.training.settings import LEAST_UPDATES, N_UPDATES
 from sklearn_stndt.training.summary import count_updates, kept_row
 from sklearn_stndt.windows.cutting import Windows
@@ -54,6 +55,7 @@ def warn_if_nothing_learnt(
     validation: Windows | None,
     neurons: NDArray,
     trained_on: Mapping[str, Any],
+    likelihood: Likelihood,
     *,
     has_core: bool = False,
     where: str = "",
@@ -70,6 +72,8 @@ def warn_if_nothing_learnt(
         Neurons that are scored; all, if empty.
     trained_on : dict
         The `DataSize` of the training data.
+    likelihood : Likelihood
+        Entries that are no counts are not judged.
     has_core : bool, default=False
         Whether training started with the core of another network. With fewer updates than "auto"
         makes at least, there is no warning.
@@ -78,7 +82,9 @@ def warn_if_nothing_learnt(
     """
     score = kept_row(history).get("valid_bits")
     least = LEAST_UPDATES if has_core else N_UPDATES[0]
-    if validation is None or score is None or count_updates(history) < least:
+    if not likelihood.counts or validation is None or score is None:
+        return
+    if count_updates(history) < least:
         return
     n_neurons, n_bins = trained_on["n_neurons"], trained_on["n_bins"]
     if not has_learnt_nothing(score, count_spikes(validation, neurons), len(neurons) or n_neurons):
