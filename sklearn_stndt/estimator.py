@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._containers import continued, n_epochs, relabelled, runs
+from sklearn_stndt._mistakes import warn_of_mistakes
 from sklearn_stndt._parameters import suggests_names
 from sklearn_stndt._pretrained import check_same_core, find_pretrained
 from sklearn_stndt._scoring import Scoring, score_hidden
@@ -34,7 +35,12 @@ from sklearn_stndt._validation import (
 )
 from sklearn_stndt.inference.causal import infer_causal
 from sklearn_stndt.inference.rates import infer
-from sklearn_stndt.network.likelihood import LIKELIHOODS, Likelihood, check_likelihood
+from sklearn_stndt.network.likelihood import (
+    LIKELIHOODS,
+    Likelihood,
+    as_likelihood,
+    check_likelihood,
+)
 from sklearn_stndt.training.checkpointing import open_checkpoint
 from sklearn_stndt.training.distillation import Lesson, TaughtWindows
 from sklearn_stndt.training.fitting import TrainingData, prepare, refit, train
@@ -611,6 +617,10 @@ class STNDTEstimator(RateTransformer):
         """Check X; return counts, their trials, and what they are, as for `choose_window`."""
         check_likelihood(self.likelihood)
         counts = check_counts(self, X, reset=reset, likelihood=likelihood)
+        if reset:
+            of_counts = as_likelihood(self.likelihood if likelihood is None else likelihood).counts
+            names = getattr(self, "feature_names_in_", None)
+            warn_of_mistakes(counts, names, counts=of_counts, stacklevel=5)
         trials = check_groups(counts, groups, X)
         self._trained_on: dict[str, Any] = {"shape": counts.shape}  # for the model card
         grouped = groups is not None or n_epochs(X) > 1
