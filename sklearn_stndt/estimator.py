@@ -69,6 +69,24 @@ class STNDTEstimator(RateTransformer):
     (attention over bins) and across the population (attention over neurons). What can be predicted
     is the rate; what cannot is noise. See [1]_ for STNDT and [2]_ for NDT, its temporal half.
 
+    The defaults suit most recordings. Five parameters matter first: `window` (for a continuous
+    recording), `heldout_neurons` (for co-smoothing), `attention` ("temporal" is faster),
+    `max_epochs` and `random_state`. All parameters by group, in the order in which they are
+    described below:
+
+    - Network: `n_layers`, `n_heads`, `d_model`, `dim_feedforward`, `dropout`,
+      `dropout_embedding`, `dropout_rates`, `attention`, `context`, `causal`, `local_attention`,
+      `spatial_layers`, `stochastic_depth`, `n_spatial_heads`, `d_spatial`, `input_scaling`,
+      `likelihood`.
+    - Objective: `mask_ratio`, `token_ratio`, `random_ratio`, `heldout_neurons`, `forecast_bins`,
+      `contrastive_weight`, `contrastive_at`, `contrastive_mask_ratio`, `contrastive_token_ratio`,
+      `contrastive_random_ratio`, `temperature`.
+    - Windows: `window`.
+    - Training: `max_epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `weight_decay`,
+      `early_stopping`, `validation_fraction`, `n_iter_no_change`, `calibration`, `refit`.
+    - Run time: `device`, `n_threads`, `precision`, `random_state`, `verbose`, `warm_start`,
+      `checkpoint_dir`, `callbacks`, `net_params`, `pretrained`, `output`.
+
     Parameters
     ----------
     n_layers : int or "auto", default="auto"
