@@ -128,18 +128,16 @@ def check_is_no_vector(X: Any, name: str = "X") -> None:
     wanted = "(n_bins, n_neurons) or (n_trials, n_bins, n_neurons)"
     binned = f"Bin spike times: {_BIN_SPIKES}({name}, bin_width)."
     if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.dtype == object):
-        if not len(X) or not all(_is_vector(x) for x in X):
-            return
-        lengths = {len(x) for x in X}
-        if len(lengths) > 1:
+        lengths = {len(x) for x in X if isinstance(x, list | tuple) or getattr(x, "shape", None)}
+        if len(lengths) > 1 and all(_is_vector(x) for x in X):
             raise ValueError(
                 f"{name} is a list of {len(X)} vectors of {min(lengths)} to {max(lengths)} values, "
                 f"but counts of shape {wanted} are expected. {binned}"
             )
     elif getattr(X, "ndim", None) == 1:
         raise ValueError(
-            f"{name} of shape {wanted} is expected, got 1D array of shape {tuple(X.shape)}. For "
-            f"one neuron, pass numpy.asarray({name})[:, None]. {binned}"
+            f"{name} of shape {wanted} is expected, got 1D array of shape {tuple(X.shape)}. Reshape "
+            f"your data, of one neuron by numpy.asarray({name}).reshape(-1, 1). {binned}"
         )
 
 

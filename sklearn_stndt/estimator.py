@@ -258,10 +258,7 @@ class STNDTEstimator(RateTransformer):
         The parameters, with every "auto" resolved, in three dataclasses:
         ``settings_.network``, ``settings_.objective``, ``settings_.training``.
     summary_ : FitSummary
-        Size of the network, what became of "auto", updates, seconds and held-out score, as a small
-        table. ``print(estimator)`` and the HTML display show it too. Its attributes are `network`,
-        `n_weights`, `auto`, `n_epochs`, `n_updates`, `seconds`, `device`, `n_windows`, `epoch` and
-        `score`.
+        Size of the network, values of "auto" parameters, updates, seconds, held-out score.
     likelihood_params_ : dict of ndarray of shape (n_neurons,)
         Numbers of each neuron that the likelihood has learned: `dispersion` of
         "negative_binomial", `noise` of "gaussian" (a standard deviation); `shape`, `event_rate` and
@@ -695,7 +692,15 @@ class STNDTEstimator(RateTransformer):
 
     @property
     def summary_(self) -> FitSummary:
-        """Size of the network, values of "auto" parameters, updates, seconds, held-out score."""
+        """Size of the network, values of "auto" parameters, updates, seconds, held-out score.
+
+        It prints as a small table, which ``print(estimator)`` and the HTML display show too. Its
+        attributes are `network` and `auto`, which describe the network and the parameters that
+        were "auto", `n_weights`, `n_windows`, `n_epochs`, `n_updates`, `seconds`, `device`, and
+        `score` in `unit` after the epoch `epoch`, whose weights were kept; `refit` says whether a
+        second network was then trained on all windows. The score is computed before calibration,
+        and is None if no windows were set aside.
+        """
         check_is_fitted(self)
         trained_on = self._trained_on
         return summarize(

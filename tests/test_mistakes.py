@@ -87,7 +87,7 @@ REFUSED = {
     "objects": (lambda: np.array(TIMES, dtype=object), ValueError, "33 to 80.*bin_spikes"),
     "times by name": (lambda: dict(enumerate(TIMES)), TypeError, "dict with 3 items.*bin_spikes"),
     "a data set": (lambda: make_reaches(4, random_state=0), TypeError, r"Pass X\['spikes'\]"),
-    "one neuron": (lambda: np.ones(30), ValueError, r"\(30,\).*numpy.asarray\(X\)\[:, None\]"),
+    "one neuron": (lambda: np.ones(30), ValueError, r"\(30,\).*asarray\(X\).reshape\(-1, 1\)"),
     "a series": (lambda: pandas.Series(np.ones(30)), ValueError, "got 1D array.*bin_spikes"),
     "a file": (lambda: "counts.npy", TypeError, "'counts.npy'.*load it first.*load_nwb"),
     "durations": (lambda: np.ones((9, 3), "m8[s]"), TypeError, r"timedelta64\[s\].*bin_spikes"),
