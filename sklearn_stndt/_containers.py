@@ -136,8 +136,8 @@ def check_is_no_vector(X: Any, name: str = "X") -> None:
             )
     elif getattr(X, "ndim", None) == 1:
         raise ValueError(
-            f"{name} of shape {wanted} is expected, got 1D array of shape {tuple(X.shape)}. Reshape "
-            f"your data, of one neuron by numpy.asarray({name}).reshape(-1, 1). {binned}"
+            f"{name} of shape {wanted} is expected, got 1D array of shape {tuple(X.shape)}. "
+            f"Reshape your data, of one neuron by numpy.asarray({name}).reshape(-1, 1). {binned}"
         )
 
 

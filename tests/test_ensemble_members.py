@@ -340,7 +340,7 @@ def test_progress_shows_members_and_the_best_score(spikes, backend):
     with redirect_stderr(out), joblib.parallel_config(backend):
         ensemble.fit(spikes)
     last = out.getvalue().splitlines()[-1]
-    assert last == f"ensemble: 4/4 members, best bits/spike {ensemble.scores_.max():.4f}"
+    assert last == f"ensemble: 4/4 members, best score {ensemble.scores_.max():.4f}"
 
 
 def test_nothing_is_printed_by_default(spikes, capsys):

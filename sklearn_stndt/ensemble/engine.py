@@ -32,7 +32,7 @@ class Progress:
         if self._report is not None:
             self._report.update()
             known = math.isfinite(self._best)
-            self._report.show({"best bits/spike": f"{self._best:.4f}"} if known else {})
+            self._report.show({"best score": f"{self._best:.4f}"} if known else {})
 
     def close(self) -> None:
         """End the bar, which stays visible."""
