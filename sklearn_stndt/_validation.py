@@ -22,7 +22,7 @@ from sklearn_stndt.metrics._checks import check_neurons
 from sklearn_stndt.network.likelihood import LARGEST_SIGNAL, MAX_LOG_RATE, known_likelihoods
 from sklearn_stndt.windows.out_of_core import extremes, mapping_of
 
-_LARGEST_COUNT = math.exp(MAX_LOG_RATE)  # rates end there
+LARGEST_COUNT = math.exp(MAX_LOG_RATE)  # rates end there
 
 
 @contextmanager
@@ -201,10 +201,10 @@ def _check_values(counts: NDArray, name: str) -> None:
             "counts are at least 0. Pass counts that are not centred; mark missing values "
             'with NaN. For signals such as dF/F, LFP power or EMG, set likelihood="gaussian".'
         )
-    if largest > _LARGEST_COUNT:
+    if largest > LARGEST_COUNT:
         raise ValueError(
             f"X holds a count of {largest:g} in one bin, and {name} infers rates up to e^15 = "
-            f"{_LARGEST_COUNT:,.0f} spikes per bin. Pass spike counts per bin, NaN for artefacts."
+            f"{LARGEST_COUNT:,.0f} spikes per bin. Pass spike counts per bin, NaN for artefacts."
         )
 
 
