@@ -4,7 +4,9 @@
 # make soak   tests with random input, many examples, then half an hour of memory: hours
 # make mutants  mutation tests of the modules in MUTANTS: which changes of the code no test notices
 # make lint   ruff, codespell, mypy
-# make clean  remove the output of tools and of the demo; make distclean: .venv too
+# make dist   build the wheel and the sdist in dist, install each elsewhere and try it out: ten minutes
+# make test-matrix  tests on the oldest and newest versions that pyproject.toml allows: half an hour
+# make clean  remove the output of tools and of the demo; make distclean: .venv and .venv-matrix too
 #
 # Each works on a fresh clone: it creates .venv and installs pinned versions first.
 
@@ -34,7 +36,7 @@ export MPLBACKEND = Agg
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test soak mutants docs lint clean distclean venv
+.PHONY: help demo test test-matrix soak mutants docs lint dist clean distclean venv
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -86,6 +88,18 @@ lint: $(VENV)/.installed-dev-plot
 	$(BIN)/codespell
 	$(BIN)/mypy
 
+# Without isolation, because pip then builds with the versions of constraints.txt.
+dist: $(VENV)/.installed-dist
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tools/check_dist.py dist
+
+# For one version of Python, or all tests: make test-matrix MATRIX_ARGS="--python 3.12 --whole"
+MATRIX_ARGS ?=
+test-matrix: $(VENV)/.created
+	$(BIN)/python tools/test_matrix.py $(MATRIX_ARGS)
+
 venv: $(VENV)/.created
 
 $(VENV)/.created:
@@ -123,4 +137,4 @@ clean:
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-matrix

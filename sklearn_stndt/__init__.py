@@ -6,7 +6,7 @@ from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.persistence import load, save
 from sklearn_stndt.sessions import MultiSessionEstimator
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 __all__ = [
     "BaggingEnsemble",
     "BinwiseClassifier",
