@@ -133,8 +133,7 @@ def check(python, interpreter, label, constraints, options):
     )
     if not has_torch:
         print(f"no {torch}+cpu for Python {python}: tests that need no torch", flush=True)
-        needed = [name for name in PROJECT["dependencies"] if not name.startswith(("torch", "sk"))]
-        needed += [name for name in PROJECT["dependencies"] if name.startswith("scikit-learn")]
+        needed = [name for name in PROJECT["dependencies"] if not name.startswith("torch")]
         installed = environment.install(*needed, *TEST_PACKAGES) and environment.install(
             "--no-deps", "."
         )
