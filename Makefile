@@ -3,6 +3,7 @@
 # make docs   build the documentation and run its examples: docs/_build/html, about ten minutes
 # make soak   tests with random input, many examples, then half an hour of memory: hours
 # make mutants  mutation tests of the modules in MUTANTS: which changes of the code no test notices
+# make results  measure the tables of docs/results.md and README: hours, resumable; needs STNDT_DATA
 # make lint   ruff, codespell, mypy
 # make dist   build the wheel and the sdist in dist, install each elsewhere and try it out: ten minutes
 # make test-matrix  tests on the oldest and newest versions that pyproject.toml allows: half an hour
@@ -36,7 +37,7 @@ export MPLBACKEND = Agg
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test test-matrix soak mutants docs lint dist clean distclean venv
+.PHONY: help demo test test-matrix soak mutants results docs lint dist clean distclean venv
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -72,6 +73,12 @@ mutants: export MKL_NUM_THREADS = 1
 mutants: export OPENBLAS_NUM_THREADS = 1
 mutants: $(VENV)/.installed-mutants-test-plot-io
 	$(BIN)/python benchmarks/mutants.py $(MUTANTS)
+
+results: export OMP_NUM_THREADS = 1
+results: export MKL_NUM_THREADS = 1
+results: export OPENBLAS_NUM_THREADS = 1
+results: $(VENV)/.installed-plot
+	$(BIN)/python benchmarks/results.py
 
 # Examples that did not change since the last build are not run again. One thread, as for the tests,
 # makes the figures reproducible on machines of the same kind.
