@@ -40,7 +40,7 @@ QUICK = [
     "synthetic",
     "windows",
 ]
-WITHOUT_TORCH = ["architecture", "binning", "metrics", "metrics_structure", "times"]
+WITHOUT_TORCH = ["architecture", "binning", "intervals", "metrics", "metrics_structure", "times"]
 TEST_PACKAGES = ["hypothesis", "pandas", "pytest"]
 
 
