@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from sklearn_stndt.persistence import load, save
     from sklearn_stndt.sessions import MultiSessionEstimator
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 __all__ = [
     "BaggingEnsemble",
     "BinwiseClassifier",
