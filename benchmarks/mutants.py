@@ -2,14 +2,16 @@
 
 For each module, cosmic-ray makes one change at a time (another operator, number, comparison or
 branch) in a copy of the project, and runs the tests of that module alone. Prints the share of
-changes that made a test fail, and each change that did not.
+changes that made a test fail, and each change that did not. With `--most`, a part of the changes of
+each module is drawn, always the same.
 
-    python benchmarks/mutants.py masking losses [--python .venv/bin/python]
+    python benchmarks/mutants.py masking losses [--most 50] [--python .venv/bin/python]
 """
 
 import argparse
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -62,8 +64,24 @@ def copy_project(folder):
     shutil.copytree(ROOT, folder, ignore=kept, dirs_exist_ok=True)
 
 
-def mutate(name, folder, python):
-    """Return the numbers of changes and of noticed ones, and the changes that were not noticed."""
+def skip_all_but(most, session):
+    """Leave a random part of the changes of a session; return how many there were."""
+    from cosmic_ray.work_db import WorkDB, use_db
+    from cosmic_ray.work_item import WorkerOutcome, WorkResult
+
+    with use_db(session, WorkDB.Mode.open) as db:
+        left = sorted(item.job_id for item in db.pending_work_items)
+        order = {job: i for i, job in enumerate(item.job_id for item in db.work_items)}
+        left.sort(key=order.get)  # in the order of the source: names are drawn anew each time
+        chosen = set(left if most is None else random.Random(0).sample(left, min(most, len(left))))
+        for job in left:
+            if job not in chosen:
+                db.set_result(job, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
+    return len(left)
+
+
+def mutate(name, folder, python, most=None):
+    """Return the numbers of possible, of tried and of noticed changes, and the unnoticed ones."""
     module, tests = MODULES[name]
     copy_project(folder)
     config = CONFIG.format(
@@ -77,6 +95,7 @@ def mutate(name, folder, python):
     run(folder, ray, "baseline", "mutants.toml")
     run(folder, ray, "init", "mutants.toml", "mutants.sqlite")
     run(folder, str(tools / "cr-filter-operators"), "mutants.sqlite", "mutants.toml")
+    n_possible = skip_all_but(most, str(folder / "mutants.sqlite"))
     run(folder, ray, "exec", "mutants.toml", "mutants.sqlite")
     rows = [json.loads(line) for line in run(folder, ray, "dump", "mutants.sqlite").splitlines()]
     done = [(work, result) for work, result in rows if result["worker_outcome"] != "skipped"]
@@ -85,19 +104,25 @@ def mutate(name, folder, python):
         for work, result in done
         if result["test_outcome"] == "survived"
     ]
-    return len(done), len(done) - len(survivors), survivors
+    return n_possible, len(done), len(done) - len(survivors), survivors
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("modules", nargs="+", choices=MODULES, help="which modules")
+    parser.add_argument("--most", type=int, help="changes of a module that are tried; default: all")
     parser.add_argument("--python", default=sys.executable, help="interpreter that runs the tests")
     args = parser.parse_args()
     for name in args.modules:
         with tempfile.TemporaryDirectory() as folder:
-            n_all, n_killed, survivors = mutate(name, Path(folder), args.python)
-        share = n_killed / n_all if n_all else 1
-        print(f"\n{MODULES[name][0]}: {n_killed} of {n_all} changes noticed ({share:.0%})")
+            n_possible, n_tried, n_killed, survivors = mutate(
+                name, Path(folder), args.python, args.most
+            )
+        share = n_killed / n_tried if n_tried else 1
+        print(
+            f"\n{MODULES[name][0]}: {n_killed} of {n_tried} changes noticed ({share:.0%}), of "
+            f"{n_possible} possible ones"
+        )
         for change, diff in survivors:
             print(f"\nline {change['start_pos'][0]}, {change['operator_name']}")
             print("\n".join(line for line in diff.splitlines() if line[:1] in "+-")[:600])
