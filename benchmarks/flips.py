@@ -182,8 +182,8 @@ class Session(Reader):
         for _ in range(2):
             file.add_unit(spike_times=np.arange(0.05, 2, 0.1))
         file.add_trial(start_time=0.0, stop_time=2.0)
-        with pynwb.NWBHDF5IO(folder / "session.nwb", "w", cache_spec=False) as to:
-            to.write(file)
+        with pynwb.NWBHDF5IO(folder / "session.nwb", "w") as to:
+            to.write(file, cache_spec=False)
 
     def read(self, folder):
         spikes = load_nwb(folder / "session.nwb", bin_width=0.1).spikes

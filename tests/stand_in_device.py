@@ -77,7 +77,10 @@ def run(func, args, kwargs):
     if not there and not to_there:
         return func(*args, **kwargs)
     leaves = func is aten._to_copy.default and to is not None and not to_there
-    if func in VALUES_NEEDED or leaves:
+    by_mask = func is aten.index.Tensor and any(
+        index is not None and index.dtype == torch.bool for index in args[1]
+    )
+    if func in VALUES_NEEDED or by_mask or leaves:
         WAITS.append(("copy" if leaves else "value", _caller()))
     if there:
         _check(func, args, kwargs, [x for x in tensors if not isinstance(x, Elsewhere)])

@@ -25,6 +25,8 @@ CHECKS = [
             "published",
             "causal",
             "causal in every layer",
+            "negative binomial",
+            "gaussian",
             "temporal",
         )
     ),

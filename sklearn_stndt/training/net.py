@@ -14,7 +14,6 @@ from skorch import NeuralNet
 from skorch.callbacks import (
     Callback,
     EarlyStopping,
-    GradientNormClipping,
     LRScheduler,
     PassthroughScoring,
 )
@@ -34,7 +33,13 @@ from sklearn_stndt.network import (
     masked_modelling_loss,
 )
 from sklearn_stndt.network.cost import training_chunk_size
-from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress, WarmupCosine
+from sklearn_stndt.training.callbacks import (
+    BestWeights,
+    Clipping,
+    HeldOutBits,
+    Progress,
+    WarmupCosine,
+)
 from sklearn_stndt.training.checkpointing import Checkpointing, TrainingCheckpoint
 from sklearn_stndt.training.divergence import Diverged, DivergenceGuard
 from sklearn_stndt.training.objective import Batch, ObjectiveSettings
@@ -110,7 +115,8 @@ class MaskedModellingNet(NeuralNet):
             parts = []
             for counts, shown in zip(spikes.split(size), visible.split(size), strict=True):
                 masked = draw_mask(shown, objective.contrastive_mask_ratio)
-                view = corrupt(counts, shown, masked, *ratios, largest)
+                is_count = self.module_.likelihood.counts
+                view = corrupt(counts, shown, masked, *ratios, largest, is_count)
                 if objective.contrastive_at == "embedding":
                     parts.append(self.module_.embeddings(*view))
                 else:
@@ -119,6 +125,10 @@ class MaskedModellingNet(NeuralNet):
         pairs = zip(*compared, strict=True)
         losses = [info_nce(first, second, objective.temperature) for first, second in pairs]
         return torch.stack(losses).sum()
+
+    def _set_training(self, training: bool = True) -> None:
+        if self.module_.training != training:  # to go through all modules takes a while
+            super()._set_training(training)
 
     def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
         """Mask entries, run the forward pass, and backpropagate the loss of the hidden entries.
@@ -138,9 +148,10 @@ class MaskedModellingNet(NeuralNet):
             (masked, *objective.always_hidden(part, first))
             for masked, part, first in zip(masks, known.split(size), of_parts, strict=True)
         ]
-        targets = spikes
+        likelihood = self.module_.likelihood
+        targets, loss_of = spikes, likelihood.nll
         if torch.is_tensor(batch[1]) and batch[1].shape == spikes.shape:  # rates
-            targets = batch[1].to(spikes.device)
+            targets, loss_of = batch[1].to(spikes.device), likelihood.cross_entropy
             groups = [
                 (part, *group[1:]) for part, group in zip(visible.split(size), groups, strict=True)
             ]
@@ -150,9 +161,10 @@ class MaskedModellingNet(NeuralNet):
         for (counts, shown, masked), group, target in zip(
             inputs, groups, targets.split(size), strict=True
         ):
-            output = self.module_(*corrupt(counts, shown, masked, *ratios, largest))
+            view = corrupt(counts, shown, masked, *ratios, largest, likelihood.counts)
+            output = self.module_(*view)
             weights = loss_weights(*group, totals)
-            entry_nll = self.module_.likelihood.nll(output.log_rates, target)
+            entry_nll = loss_of(output.log_rates, target)
             part_nll = masked_modelling_loss(entry_nll, weights)
             part_nll.backward()
             nll += part_nll.detach()
@@ -176,20 +188,23 @@ class MaskedModellingNet(NeuralNet):
         spikes, visible = split.spikes, split.visible
         hidden = self.objective.validation_sets(split, self.n_scored_folds, starts)
         nll = spikes.new_zeros(len(spikes))  # of each window
-        n_spikes, n_entries = spikes.new_zeros(2, spikes.shape[2])
+        likelihood = self.module_.likelihood
+        summary = likelihood.summary(spikes)
+        *sums, n_entries = spikes.new_zeros(len(summary) + 1, spikes.shape[2])
         # several folds per forward pass, since few windows would underuse the processor
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
         for part in hidden.split(max(size // len(spikes), 1)):  # (folds, batch, bins, neurons)
             shown = (visible & ~part).flatten(0, 1)  # (folds * batch, bins, neurons)
             output = self.module_(spikes.repeat(len(part), 1, 1), shown)
             log_rates = output.log_rates.unflatten(0, part.shape[:2])
-            entry_nll = self.module_.likelihood.nll(log_rates, spikes)
+            entry_nll = likelihood.nll(log_rates, spikes)
             nll += torch.where(part, entry_nll, 0.0).sum((0, 2, 3))
-            n_spikes += torch.where(part, spikes, 0.0).sum((0, 1, 2))
+            for total, of_entries in zip(sums, summary, strict=True):
+                total += torch.where(part, of_entries, 0.0).sum((0, 1, 2))
             n_entries += part.sum((0, 1, 2))
-        nll, n_spikes, n_entries = nll.cpu(), n_spikes.cpu(), n_entries.cpu()
+        nll, n_entries, *sums = (x.cpu() for x in (nll, n_entries, *sums))
         loss = nll.sum() / n_entries.sum().clamp(min=1)
-        return {"loss": loss, "y_pred": log_rates[-1], "evaluated": (nll, n_spikes, n_entries)}
+        return {"loss": loss, "y_pred": log_rates[-1], "evaluated": (nll, *sums, n_entries)}
 
     def fit_loop(self, X, y=None, epochs=None, **kwargs):
         """Train; record whether a KeyboardInterrupt not due to early stopping ended it."""
@@ -324,7 +339,7 @@ def build_net(
     if n_updates is None:
         n_updates = training.max_epochs * -(-n_epoch // training.batch_size)
     own: list[tuple[str, Callback]] = [
-        ("clipping", GradientNormClipping(1.0)),
+        ("clipping", Clipping(1.0)),
         (
             "schedule",
             LRScheduler(

@@ -12,12 +12,13 @@ import torch
 
 from sklearn_stndt.network import NetworkSettings
 from sklearn_stndt.network.core import CORE_SETTINGS
+from sklearn_stndt.network.likelihood import as_likelihood
 from sklearn_stndt.training.objective import ObjectiveSettings
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
 PASSES = (25, 50)  # times each bin is seen: at one spike per bin or fewer, at two or more
 N_UPDATES = (150, 4_000)  # fewest and most
-LONG = 3  # times the usual number of epochs, with max_epochs="long"
+LONG = 1.5  # times the usual number of epochs, with max_epochs="long"
 LEARNING_RATES = {"muon": 8e-3, "adamw": 3e-3}
 LONGEST_EPOCH = 600  # batches: if there are more, an epoch is a random part of them
 MANY_BINS = 25_000  # bins of training data from which the network has a fourth layer
@@ -25,7 +26,9 @@ MANY_NEURONS = 128  # neurons from which most training passes skip spatial atten
 LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
 SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning in the skorch net
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
+TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
 LEAST_UPDATES = 60  # of a network with the core of another
+CORE_PASSES = 1.5  # its passes, relative to those of a network that learns its core
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class TrainingSettings:
     validation_fraction: float
     n_iter_no_change: int | None
     calibration: bool
+    refit: bool
     device: str
     n_threads: int
     precision: str
@@ -93,7 +97,8 @@ class DataSize:
     window : int
         Bins of a window.
     spikes_per_bin : float
-        Mean spikes per bin, summed over neurons.
+        Mean spikes per bin, summed over neurons; of entries that are no counts, `SPIKES_PER_ENTRY`
+        of :mod:`sklearn_stndt.training.fitting` for each.
     of_sessions : tuple of int
         Windows of each session, if these are several.
     """
@@ -125,6 +130,7 @@ def resolve(
     seed: int,
     previous: Settings | None = None,
     core: NetworkSettings | None = None,
+    taught: bool = False,
 ) -> Settings:
     """Turn the parameters of an estimator into settings.
 
@@ -144,6 +150,9 @@ def resolve(
         Settings of the fit whose weights are trained further: "auto" keeps its number of layers.
     core : NetworkSettings or None, default=None
         Settings of the network whose core is the start: those in `CORE_SETTINGS` are its own.
+
+    taught : bool, default=False
+        Whether rates are learned instead of counts.
 
     Returns
     -------
@@ -172,6 +181,11 @@ def resolve(
         context=_context(estimator),
         stochastic_depth=stochastic_depth,
     )
+    if network.input_scaling == "counts" and not as_likelihood(network.likelihood).counts:
+        raise ValueError(
+            "input_scaling='counts' is for spike counts, but likelihood="
+            f"{estimator.likelihood!r}. Leave input_scaling at its default."
+        )
     mask_ratio = check_mask_ratio(estimator.mask_ratio, "mask_ratio")
     contrastive_mask_ratio = mask_ratio
     if estimator.contrastive_mask_ratio is not None:
@@ -193,7 +207,7 @@ def resolve(
         batch_size = auto_batch_size(size.n_windows)
     max_epochs = estimator.max_epochs
     if max_epochs in ("auto", "long"):
-        factor = LONG if max_epochs == "long" else 1
+        factor = (LONG if max_epochs == "long" else 1) * (TAUGHT if taught else 1)
         max_epochs = auto_max_epochs(
             size.n_bins,
             size.window,
@@ -202,7 +216,7 @@ def resolve(
             size.spikes_per_bin,
             has_core=core is not None,
         )
-        max_epochs *= factor
+        max_epochs = math.ceil(factor * max_epochs)
     lr = estimator.lr
     if lr == "auto":
         lr = LEARNING_RATES["adamw" if "optimizer" in given else estimator.optimizer]
@@ -308,9 +322,10 @@ def auto_max_epochs(
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
-    core of another needs at least 60 updates.
+    core of another sees each bin half as often again, in at least 60 updates.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
+    n_passes *= CORE_PASSES if has_core else 1
     n_updates = n_passes * n_bins / (batch_size * window)
     n_updates = min(max(n_updates, LEAST_UPDATES if has_core else N_UPDATES[0]), N_UPDATES[1])
     return max(math.ceil(n_updates / math.ceil(n_windows / batch_size)), 1)
