@@ -149,7 +149,7 @@ class Benchmark(Reader):
 
     def prepare(self, folder):
         with h5py.File(folder / "data.h5", "w") as file:
-            ones = np.ones(SHAPE, dtype=np.uint8)
+            ones = np.ones((2, 30, 49), dtype=np.uint8)  # 30 bins of 20 ms are a trial
             file["train_spikes_heldin"] = ones
             file["train_spikes_heldout"] = ones[..., :16]
             file["eval_spikes_heldin"] = ones

@@ -86,7 +86,9 @@ def pass_tests(folder, tests, seconds):
         os.chdir(folder)
         sys.path.insert(0, str(folder))
         sys.dont_write_bytecode = True  # the time of a file is too coarse to tell changes apart
-        arguments = ["-x", "-q", "-p", "no:cacheprovider", *(f"tests/{test}" for test in tests)]
+        imported = "ignore::pytest.PytestAssertRewriteWarning"  # of plugins that are there already
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", "-W", imported]
+        arguments += [f"tests/{test}" for test in tests]
         os._exit(int(pytest.main(arguments)))
     _, status, usage = os.wait4(child, 0)
     return status == 0, usage.ru_utime + usage.ru_stime

@@ -145,7 +145,7 @@ def test_the_schedule_follows_overridden_parameters(batch, net_params):
         ("a", "no parameter 'a'. It has batch_size, "),
         ("optimiser", "no parameter 'optimiser'. Did you mean 'optimizer'"),
         ("optimiser__eps", "Did you mean 'optimizer__eps'"),
-        ("temprature", "Did you mean 'temperature'"),
+        ("temperatures", "Did you mean 'temperature'"),
         ("d_model", "d_model is a parameter of the estimator: pass it there"),
         (3, "no parameter 3"),
     ],
