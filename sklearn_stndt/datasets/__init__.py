@@ -1,4 +1,4 @@
-"""Synthetic data with known rates, NWB recordings, and the Neural Latents Benchmark."""
+"""Synthetic data with known rates, recordings, and the Neural Latents Benchmark."""
 
 from sklearn_stndt.datasets.archive import fetch_nlb
 from sklearn_stndt.datasets.binning import align_to_events, bin_spikes, bin_trials
@@ -6,6 +6,7 @@ from sklearn_stndt.datasets.caiman import load_caiman
 from sklearn_stndt.datasets.calcium import make_calcium
 from sklearn_stndt.datasets.nlb import load_nlb
 from sklearn_stndt.datasets.nwb import load_nwb
+from sklearn_stndt.datasets.ophys import load_nwb_ophys
 from sklearn_stndt.datasets.reaches import make_reach_days, make_reaches
 from sklearn_stndt.datasets.signals import align_signals, bin_signal_trials, bin_signals
 from sklearn_stndt.datasets.submission import (
@@ -29,6 +30,7 @@ __all__ = [
     "load_caiman",
     "load_nlb",
     "load_nwb",
+    "load_nwb_ophys",
     "load_submission",
     "load_suite2p",
     "make_calcium",
