@@ -233,28 +233,28 @@ def rows_of(n_windows):
 
 def test_rough_rates_are_smoothed_and_smooth_ones_are_not():
     windows = rows_of(30)
-    width, log_rates = calibration._smoothed(rough_predictions(30, 0.5), windows, Poisson(8))
+    width, log_rates = calibration._smoothed(rough_predictions(30, 0.5), windows, Poisson())
     assert 1 <= width <= 3.2
     predictions = rough_predictions(30, 0.5)
     expected = gaussian_filter1d(predictions.log_rates.numpy(), width, axis=1, truncate=8)
     np.testing.assert_allclose(log_rates[:, 15:25], expected[:, 15:25], rtol=1e-4, atol=1e-4)
-    width, _ = calibration._smoothed(rough_predictions(30, 0.0), windows, Poisson(8))
+    width, _ = calibration._smoothed(rough_predictions(30, 0.0), windows, Poisson())
     assert width < 1
 
 
 def test_a_difference_within_the_noise_does_not_smooth():
     predictions = rough_predictions(2, 0.05, n_spikes=0.02)
-    assert calibration._smoothed(predictions, rows_of(2), Poisson(8))[0] == 0
+    assert calibration._smoothed(predictions, rows_of(2), Poisson())[0] == 0
     # one window has no standard error
-    assert calibration._smoothed(rough_predictions(1, 0.5), rows_of(1), Poisson(8))[0] == 0
+    assert calibration._smoothed(rough_predictions(1, 0.5), rows_of(1), Poisson())[0] == 0
 
 
 def test_windows_without_counts_do_not_influence_the_width():
     predictions = rough_predictions(12, 0.3)
-    expected, _ = calibration._smoothed(predictions, rows_of(12), Poisson(8))
+    expected, _ = calibration._smoothed(predictions, rows_of(12), Poisson())
     padded = [torch.cat([part, part[:6]]) for part in predictions]
     padded[3][12:] = False
-    found, _ = calibration._smoothed(calibration._Predictions(*padded), rows_of(18), Poisson(8))
+    found, _ = calibration._smoothed(calibration._Predictions(*padded), rows_of(18), Poisson())
     assert found == expected > 0
 
 

@@ -48,11 +48,12 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
         Gains of the groups that have hidden spikes, under "heldin" and "heldout".
     """
     module: STNDT = net.module_
+    likelihood = module.likelihood.of(...)
     module.smoothing.width.zero_()
     predictions, rows = _predictions(net, validation)
     free = module.settings.context is None and not module.settings.causal
     if free and (predictions.spikes * predictions.scored).any():
-        width, log_rates = _smoothed(predictions, rows, module.likelihood)
+        width, log_rates = _smoothed(predictions, rows, likelihood)
         module.smoothing.width.fill_(width)
         predictions = predictions._replace(log_rates=log_rates)
     n_neurons = predictions.spikes.shape[-1]
@@ -61,18 +62,18 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     center = _mean(predictions.log_rates, predictions.known)  # (n_neurons,)
     gains = {}
     for name, group in (("heldin", ~heldout), ("heldout", heldout)):
-        parts = predictions.of(group)
+        parts, of_group = predictions.of(group), likelihood.of(group)
         if not (parts.spikes * parts.scored).any():
             continue
         best = minimize_scalar(
             _loss,
             bounds=GAINS,
-            args=(module.likelihood, center[group], parts),
+            args=(of_group, center[group], parts),
             method="bounded",
             options={"xatol": 1e-3},
         )
         gain = gains[name] = float(best.x)
-        _, shift = _scaled(gain, center[group], parts.log_rates, parts.known)
+        _, shift = _scaled(gain, of_group, center[group], parts)
         readout = module.readout
         index = torch.where(group)[0].to(readout.gain.device)
         readout.gain[index] *= gain
@@ -173,16 +174,16 @@ def _mean(log_rates: Tensor, known: Tensor) -> Tensor:
     return total / known.sum((0, 1)).clamp(min=1)
 
 
-def _scaled(gain: float, center: Tensor, log_rates: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+def _scaled(
+    gain: float, likelihood: Likelihood, center: Tensor, parts: _Predictions
+) -> tuple[Tensor, Tensor]:
     """Scaled log-rates, and the shift in them, (n_neurons,), that preserves each mean rate."""
-    scaled = center + gain * (log_rates - center)
-    before = torch.where(known, log_rates, -torch.inf).flatten(0, 1).logsumexp(0)
-    after = torch.where(known, scaled, -torch.inf).flatten(0, 1).logsumexp(0)  # (n_neurons,)
-    shift = torch.where(known.any(0).any(0), before - after, 0.0)
+    scaled = center + gain * (parts.log_rates - center)
+    shift = likelihood.shift(parts.log_rates, scaled, parts.known)
     return scaled + shift, shift
 
 
 def _loss(gain: float, likelihood: Likelihood, center: Tensor, parts: _Predictions) -> float:
-    scaled, _ = _scaled(gain, center, parts.log_rates, parts.known)
+    scaled, _ = _scaled(gain, likelihood, center, parts)
     nll = likelihood.nll(scaled, parts.spikes)
     return float(torch.where(parts.scored, nll, 0.0).sum(dtype=torch.float64))
