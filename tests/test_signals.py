@@ -48,6 +48,8 @@ def test_sums_take_each_sample_as_it_is():
     trials = align_signals(spks, TIMES, [2.04, 5.96], (0, 1), 0.2, how="sum")
     np.testing.assert_allclose(trials[0], spks[20:30].reshape(5, 2, 3).sum(axis=1))
     np.testing.assert_allclose(trials[1], spks[60:70].reshape(5, 2, 3).sum(axis=1))
+    means = align_signals(spks, TIMES, [2.04, 5.96], (0, 1), 0.2, how="mean")
+    np.testing.assert_allclose(means, trials / 2)
     frames = align_signals(spks, TIMES, [2.04], (0, 1), 0.1, how="sum")
     np.testing.assert_array_equal(frames[0], spks[20:30])
     np.testing.assert_array_equal(bin_signals(spks, TIMES, 0.1, how="sum"), spks)
@@ -70,7 +72,7 @@ def test_sums_before_and_after_the_recording_are_nan():
     np.testing.assert_array_equal(np.isnan(trials[1]), np.arange(10) >= 5)
 
 
-@pytest.mark.parametrize("how", ["mean", "sum"])
+@pytest.mark.parametrize("how", ["interpolate", "mean", "sum"])
 def test_trials_of_unequal_length_end_in_nan(how):
     intervals = np.array([[1.0, 2.0], [4.0, 4.5]])
     trials = bin_signal_trials(line(), TIMES, intervals, bin_width=0.1, how=how)
@@ -110,7 +112,7 @@ def test_trials_of_a_recording_are_those_of_the_generator():
         ({"window": (0, 0.33)}, "not a whole number of bins"),
         ({"window": (0, 1e15), "bin_width": 1.0}, "would take .* of memory"),
         ({"bin_width": 0}, "bin_width must be finite, above 0"),
-        ({"how": "median"}, 'how must be "mean" or "sum", got \'median\''),
+        ({"how": "median"}, 'how must be "interpolate", "mean" or "sum", got \'median\''),
         ({"how": "sum", "bin_width": 0.25, "window": (0, 1)}, r"2\.5 sample intervals of 0\.1 s"),
         ({"how": "sum", "bin_width": 0.01, "window": (0, 1)}, r"0\.1 sample intervals.*=0\.1"),
         ({"max_gap": -1}, "max_gap must be finite"),
@@ -130,7 +132,7 @@ USUAL = {
 
 
 @pytest.mark.parametrize("function", USUAL, ids=lambda function: function.__name__)
-@pytest.mark.parametrize("how", ["mean", "sum"])
+@pytest.mark.parametrize("how", ["interpolate", "mean", "sum"])
 @examples(60)
 @given(data=st.data())
 def test_odd_values(function, how, data):

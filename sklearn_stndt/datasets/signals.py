@@ -14,7 +14,7 @@ from sklearn_stndt.datasets.binning import bins_of_window, check_times, window_i
 
 __all__ = ["align_signals", "bin_signal_trials", "bin_signals"]
 
-_HOW = ("mean", "sum")
+_HOW = ("interpolate", "mean", "sum")
 _FAR = 2**40  # samples, longer than any recording
 
 
@@ -25,7 +25,7 @@ def bin_signals(
     *,
     start: Any = None,
     stop: Any = None,
-    how: str = "mean",
+    how: str = "interpolate",
     max_gap: Any = None,
 ) -> NDArray:
     """Bring a continuous recording of sampled signals onto bins.
@@ -40,26 +40,27 @@ def bin_signals(
         it has a unit.
 
     bin_width : float, quantity, or timedelta
-        Width of a bin, in seconds unless it has a unit. With ``how="sum"``, a whole number of
+        Width of a bin, in seconds unless it has a unit. With "mean" and "sum", a whole number of
         sample intervals.
 
     start, stop : float, quantity, or timedelta, default=None
         Time range, in seconds unless it has a unit. An incomplete last bin is left out. None: from
         the first sample to one sample interval after the last.
 
-    how : {"mean", "sum"}, default="mean"
+    how : {"interpolate", "mean", "sum"}, default="interpolate"
         What a bin holds:
 
-        - "mean": the mean over the bin of the linear interpolation between samples. For values at a
-          time, such as dF/F or a velocity.
-        - "sum": the sum of the samples in the bin, each as it is. For amounts per sample, such as
-          deconvolved calcium: zeros stay 0. The first bin starts with the sample nearest to
-          `start`, so a bin may be half a sample interval off.
+        - "interpolate": the mean over the bin of the linear interpolation between samples. For
+          values at a time, such as a velocity.
+        - "mean": the mean of the samples in the bin, each as it is. For samples that last until the
+          next one, such as dF/F, where `times` are the starts of frames. The first bin starts with
+          the sample nearest to `start`, so bins may be half a sample interval off.
+        - "sum": their sum. For amounts per sample, such as deconvolved calcium: zeros stay 0.
 
     max_gap : float, quantity, or timedelta, default=None
-        Longest time between two samples that "mean" interpolates, in seconds; bins in longer gaps
-        are NaN. None: five times the median sample interval. With "sum", a bin that misses a sample
-        is NaN.
+        Longest time between two samples that is interpolated, in seconds; bins in longer gaps are
+        NaN. None: five times the median sample interval. With "mean" and "sum", a bin that misses a
+        sample is NaN.
 
     Returns
     -------
@@ -72,7 +73,7 @@ def bin_signals(
         If times hold no numbers, or are dates.
     ValueError
         If shapes differ, times are not in ascending order, no bin fits into the time range, or
-        ``how="sum"`` and `bin_width` is no whole number of sample intervals.
+        bins do not hold a whole number of samples where `how` needs them to.
 
     See Also
     --------
@@ -113,7 +114,7 @@ def align_signals(
     window: tuple[Any, Any],
     bin_width: Any,
     *,
-    how: str = "mean",
+    how: str = "interpolate",
     max_gap: Any = None,
 ) -> NDArray:
     """Cut sampled signals into trials around events, with common bins.
@@ -131,7 +132,7 @@ def align_signals(
         span a whole number of bins.
 
     bin_width : float, quantity, or timedelta
-        Width of a bin, in seconds unless it has a unit. With ``how="sum"``, a whole number of
+        Width of a bin, in seconds unless it has a unit. With "mean" and "sum", a whole number of
         sample intervals.
 
     how, max_gap
@@ -176,7 +177,7 @@ def bin_signal_trials(
     stops: Any = None,
     bin_width: Any = None,
     *,
-    how: str = "mean",
+    how: str = "interpolate",
     max_gap: Any = None,
 ) -> NDArray:
     """Cut sampled signals into trials of unequal length, padded with NaN.
@@ -247,7 +248,7 @@ class _Samples:
 
     def __init__(self, signals: ArrayLike, times: Any, how: str, max_gap: Any) -> None:
         if not isinstance(how, str) or how not in _HOW:
-            raise ValueError(f'how must be "mean" or "sum", got {how!r}.')
+            raise ValueError(f'how must be "interpolate", "mean" or "sum", got {how!r}.')
         values = as_numbers(signals, "signals", meaning="numbers", remedy="Pass an array of them.")
         if values.ndim not in (1, 2) or not values.size:
             raise ValueError(
@@ -298,7 +299,7 @@ class _Samples:
             )
         dtype = np.float32 if self.values.dtype == np.float32 else np.float64
         n_all = len(starts) * int(n_bins.max())
-        if self.how == "sum":
+        if self.how != "interpolate":
             n_all *= max(math.ceil(bin_width / self.interval), 1)  # samples
         check_memory(
             (16 * self.values.shape[1] + 32) * n_all,
@@ -306,12 +307,12 @@ class _Samples:
             "channels",
             "Check that all times and bin_width are in seconds, or use wider bins.",
         )
-        bins = self._sums if self.how == "sum" else self._means
+        bins = self._interpolated if self.how == "interpolate" else self._whole_samples
         binned = bins(starts, n_bins, bin_width)
         binned[np.arange(n_bins.max()) >= n_bins[:, None]] = np.nan
         return binned.astype(dtype, copy=False)
 
-    def _means(self, starts: NDArray, n_bins: NDArray[np.intp], bin_width: float) -> NDArray:
+    def _interpolated(self, starts: NDArray, n_bins: NDArray[np.intp], bin_width: float) -> NDArray:
         signal = Signal(self.times, self.values, None)
         bins = np.arange(n_bins.max())
         binned = np.full((len(starts), len(bins), self.values.shape[1]), np.nan)
@@ -323,14 +324,16 @@ class _Samples:
             binned[rows] = found
         return binned
 
-    def _sums(self, starts: NDArray, n_bins: NDArray[np.intp], bin_width: float) -> NDArray:
+    def _whole_samples(
+        self, starts: NDArray, n_bins: NDArray[np.intp], bin_width: float
+    ) -> NDArray:
         n_each = round(bin_width / self.interval)  # samples per bin
         if n_each < 1 or abs(bin_width / self.interval - n_each) > 0.02 * n_each:
             near = self.interval * max(n_each, 1)
             raise ValueError(
                 f"bin_width={bin_width:g} s is {bin_width / self.interval:.3g} sample intervals of "
-                f'{self.interval:g} s, but how="sum" needs a whole number of them, so that all '
-                f'bins hold as many samples. Pass bin_width={near:.10g}, or how="mean".'
+                f'{self.interval:g} s, but how="{self.how}" needs a whole number of them, so that '
+                f'all bins hold as many samples. Pass bin_width={near:.10g}, or how="interpolate".'
             )
         # Numbers of samples on a regular grid, which has gaps where samples were dropped.
         steps = np.rint(np.diff(self.times) / self.interval)
@@ -338,7 +341,7 @@ class _Samples:
             raise ValueError(
                 f"{np.count_nonzero(steps < 1):,} samples follow the one before in less than half "
                 f"of the median interval of {self.interval:g} s, so they cannot be put into bins "
-                'one by one. Leave out repeated samples, or pass how="mean".'
+                'one by one. Leave out repeated samples, or pass how="interpolate".'
             )
         number = np.append(0, np.cumsum(np.minimum(steps, _FAR).astype(np.intp)))  # (n_samples,)
         nearest = np.searchsorted((self.times[1:] + self.times[:-1]) / 2, starts)
@@ -349,7 +352,8 @@ class _Samples:
         place = np.minimum(np.searchsorted(number, wanted), len(number) - 1)
         found = self.values[place].astype(np.float64)  # (trials, samples, channels)
         found[number[place] != wanted] = np.nan
-        return found.reshape(len(starts), -1, n_each, self.values.shape[1]).sum(axis=2)
+        found = found.reshape(len(starts), -1, n_each, self.values.shape[1])
+        return found.sum(axis=2) if self.how == "sum" else found.mean(axis=2)
 
 
 def _without_overlap(starts: NDArray, stops: NDArray) -> list[NDArray[np.intp]]:
