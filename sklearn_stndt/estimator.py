@@ -102,12 +102,14 @@ class STNDTEstimator(RateTransformer):
         Scaling of the input: square roots of counts, on a common scale or divided by each neuron's
         standard deviation; or, as published, counts times the square root of the number of neurons.
         Entries that are no counts are always divided by their standard deviation.
-    likelihood : {"poisson", "negative_binomial", "gaussian"} or Likelihood, default="poisson"
-        Distribution of the entries of X around their expected values. "negative_binomial": spike
-        counts that vary more than Poisson counts, such as those of bursting cells, with a
-        dispersion of each neuron. "gaussian": signals of any sign, such as dF/F, LFP power or EMG,
-        with a noise of each neuron. Or an object of a subclass of
-        :class:`~sklearn_stndt.network.likelihood.Likelihood`.
+    likelihood : str or Likelihood, default="poisson"
+        Distribution of the entries of X around their expected values. "poisson": spike counts.
+        "negative_binomial": spike counts that vary more than Poisson counts, such as those of
+        bursting cells, with a dispersion of each neuron. "gaussian": signals of any sign, such as
+        dF/F, LFP power or EMG, with a noise of each neuron. "zero_inflated_gamma": entries that are
+        0 or positive, such as deconvolved calcium [5]_. Or an object of a subclass of
+        :class:`~sklearn_stndt.network.likelihood.Likelihood`. Whatever the names of methods and
+        attributes say, "spikes", "counts" and "rates" are then entries and their expected values.
     mask_ratio : float or (float, float), default=(0.0, 0.8)
         Fraction of the visible entries that a training step masks; if a range, the fraction is
         drawn for each window.
@@ -225,7 +227,9 @@ class STNDTEstimator(RateTransformer):
         ``settings_.network``, ``settings_.objective``, ``settings_.training``.
     likelihood_params_ : dict of ndarray of shape (n_neurons,)
         Numbers of each neuron that the likelihood has learned: `dispersion` of
-        "negative_binomial", `noise` of "gaussian" (a standard deviation); none of "poisson".
+        "negative_binomial", `noise` of "gaussian" (a standard deviation); `shape`, `event_rate` and
+        `exponent` of "zero_inflated_gamma"; none of "poisson". They are the arguments of
+        :func:`~sklearn_stndt.metrics.negative_binomial_bits` and its neighbours.
     n_features_in_, feature_names_in_ : int, ndarray of str
         Number of neurons; their names, if all were strings in fit.
 
@@ -253,6 +257,8 @@ class STNDTEstimator(RateTransformer):
        Neural Data Transformers", 2021, arXiv:2108.01210.
     .. [3] G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
     .. [4] K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+    .. [5] X.-X. Wei et al., "A zero-inflated gamma model for post-deconvolved calcium imaging
+       traces", bioRxiv 637652, 2019.
 
     Examples
     --------

@@ -16,7 +16,9 @@ from sklearn_stndt.metrics import (
     co_smoothing_scorer,
     gaussian_bits,
     negative_binomial_bits,
+    zero_inflated_gamma_bits,
 )
+from sklearn_stndt.metrics.likelihoods import _of_constant_gamma
 from sklearn_stndt.network.likelihood import (
     LIKELIHOODS,
     Likelihood,
@@ -74,7 +76,14 @@ def entries(reaches):
     random = np.random.RandomState(0)
     counts = random.poisson(reaches.rates * random.gamma(1.0, size=reaches.rates.shape))
     signals = 100 * (np.log(reaches.rates) + random.normal(size=reaches.rates.shape))
-    found = {"poisson": counts, "negative_binomial": counts, "gaussian": signals}
+    likelihood = made("zero_inflated_gamma", reaches.rates.shape[-1])
+    sizes = likelihood.sample(3 * reaches.rates, random)
+    found = {
+        "poisson": counts,
+        "negative_binomial": counts,
+        "gaussian": signals,
+        "zero_inflated_gamma": sizes,
+    }
     for name in found:
         found[name] = found[name].astype(np.float64)
         found[name][0, 3] = found[name][1, :, 2] = np.nan
@@ -100,7 +109,12 @@ def log_density(name, values, mean, params):
     if name == "negative_binomial":
         size = 1 / params["dispersion"]
         return stats.nbinom.logpmf(values, size, size / (size + mean))
-    return stats.norm.logpdf(values, mean, params["noise"])
+    if name == "gaussian":
+        return stats.norm.logpdf(values, mean, params["noise"])
+    share = 1 - np.exp(-params["event_rate"] * mean ** params["exponent"])
+    scale = mean / share / params["shape"]
+    of_positive = np.log(share) + stats.gamma.logpdf(values, params["shape"], scale=scale)
+    return np.where(values > 0, of_positive, np.log(1 - share))
 
 
 def draw(likelihood, mean, seed=0):
@@ -152,7 +166,13 @@ def test_draws_have_the_expected_mean_and_the_density_of_scipy(name):
     variances = {
         "negative_binomial": lambda: mean[0] + params["dispersion"] * mean[0] ** 2,
         "gaussian": lambda: params["noise"] ** 2,
+        "zero_inflated_gamma": lambda: (
+            (1 + 1 / params["shape"]) * mean[0] ** 2 / share - mean[0] ** 2
+        ),
     }
+    if name == "zero_inflated_gamma":
+        share = 1 - np.exp(-params["event_rate"] * mean[0] ** params["exponent"])
+        np.testing.assert_allclose((values > 0).mean(0), share, rtol=0.03)
     np.testing.assert_allclose(values.var(0), variances[name](), rtol=0.1)
 
 
@@ -200,10 +220,14 @@ def test_the_null_model_has_the_mean_of_the_entries(name):
     null = likelihood.null_nll(*sums, torch.full((3,), 4000.0))
     of_null = Poisson() if likelihood.counts else likelihood
     at_mean = of_null.nll(of_null.link(values.mean(0)).expand(values.shape), values).sum(0)
+    if name == "zero_inflated_gamma":
+        best = [_of_constant_gamma(column) for column in values.double().numpy().T]
+        constant = values.gt(0).sum(0) * likelihood.size.log()
+        at_mean = -torch.tensor(best, dtype=torch.float32) - constant
     if name == "gaussian":  # its variance is not that of the start
         spread = values.std(0, unbiased=False) / likelihood.scale
         at_mean = 4000 * (0.5 + spread.log())
-    torch.testing.assert_close(null, at_mean.detach(), rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(null, at_mean.detach(), rtol=2e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
@@ -272,6 +296,9 @@ def test_the_gaussian_score_is_that_of_the_explained_variance():
         (gaussian_bits, ([[1, -1]], [[1.2]], 1.0), "one shape"),
         (gaussian_bits, ([1, -1], [1, 1.2], 1.0), "1D"),
         (gaussian_bits, ([[np.nan]], [[1.2]], 1.0), "no entry"),
+        (zero_inflated_gamma_bits, ([[-1.0]], [[1.2]], 1.0, 1.0, 1.0), "of at least 0"),
+        (zero_inflated_gamma_bits, ([[1.0]], [[0.0]], 1.0, 1.0, 1.0), "above 0"),
+        (zero_inflated_gamma_bits, ([[1.0]], [[1.2]], -1.0, 1.0, 1.0), "shape must be"),
     ],
 )
 def test_scores_refuse_what_they_cannot_score(score, args, message):
@@ -304,6 +331,16 @@ def test_constants_are_learned(fitted, entries, name):
 
 def test_poisson_has_no_constants(fitted):
     assert fitted["poisson"].likelihood_params_ == {}
+
+
+def test_neurons_without_positive_entries_or_without_zeros_are_learned():
+    X = np.random.RandomState(0).gamma(2.0, size=(12, 20, 4)) * [1e-3, 1.0, 0.0, 1e4]
+    X[..., 1] = 3.0
+    estimator = STNDTEstimator(**SMALL, likelihood="zero_inflated_gamma").fit(X)
+    means = estimator.transform(X)
+    assert np.isfinite(estimator.score(X))
+    np.testing.assert_allclose(means.mean((0, 1))[[0, 1, 3]], X.mean((0, 1))[[0, 1, 3]], rtol=0.3)
+    assert (means[..., 2] < 0.1).all()
 
 
 def test_a_dispersion_is_found():
@@ -422,7 +459,7 @@ def test_ensembles_average_expected_values_and_constants(entries, name, tmp_path
     )
     for key, values in ensemble.likelihood_params_.items():
         product = chosen[0].likelihood_params_[key] * chosen[1].likelihood_params_[key]
-        np.testing.assert_allclose(values, product**0.5, rtol=0.02)
+        np.testing.assert_allclose(values, product**0.5, rtol=0.1)
     scores = [ensemble.score(X), ensemble.log_likelihood(X), ensemble.oob_score_]
     assert np.isfinite([*scores, *ensemble.scores_]).all()
     assert ensemble.score(X) > np.mean([m.score(X) for m in chosen])

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -397,10 +398,119 @@ class Gaussian(Likelihood):
         return random_state.normal(mean, self.constants()["noise"].detach().cpu().double().numpy())
 
 
+class ZeroInflatedGamma(LogLink):
+    r"""Entries that are 0 or positive, such as deconvolved calcium; the readout is the log-mean.
+
+    An entry with the expected value :math:`\mu` is positive with the probability
+
+    .. math:: p = 1 - \exp(-\lambda \mu^b),
+
+    and then has a gamma distribution with the mean :math:`\mu / p` and the shape k. The event rate
+    :math:`\lambda`, the exponent b and the shape of each neuron are learned. With b = 1, expected
+    values differ by the number of events; with b = 0, by their size.
+    """
+
+    size: Tensor
+
+    def set_up(self, n_neurons: int) -> None:
+        self.register_buffer("size", torch.ones(n_neurons))  # unit of expected values
+        self.events = Constant(n_neurons, 1e-6, 1e2)  # event rate at that expected value
+        self.exponent = Constant(n_neurons, 1e-2, 2.0)
+        self.shape = Constant(n_neurons, 0.1, 1e3)
+
+    def begin(self, statistics: Statistics) -> None:
+        mean, variance = statistics.mean, statistics.variance
+        share = statistics.share_positive.clamp(1e-4, 1 - 1e-4)
+        self.size.copy_(mean)
+        self.events.begin(-torch.log1p(-share))
+        self.exponent.begin(torch.ones_like(mean))
+        # shape from mean and variance of positive entries
+        squared = (mean / share).square()
+        of_positive = (variance + mean.square()) / share - squared
+        self.shape.begin(squared / of_positive.clamp(min=1e-2 * squared))
+
+    def link(self, mean: Tensor) -> Tensor:
+        return (mean / self.size).log()
+
+    def limit(self, readout: Tensor) -> Tensor:
+        return readout.clamp(-MAX_LOG_RATE, MAX_LOG_RATE)
+
+    def mean(self, readout: Tensor) -> Tensor:
+        return self.size * readout.exp()
+
+    def _positive(self, readout: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Event rate, log-probability of a positive entry, and logarithm of its mean."""
+        rate = torch.exp(self.events.log() + self.exponent() * readout)
+        log_share = torch.log(-torch.expm1(-rate))
+        return rate, log_share, readout - log_share
+
+    def _gamma(self, log: Tensor, size: Tensor, log_mean: Tensor) -> Tensor:
+        """Negative log-density of sizes, of which the logarithms may be expected ones."""
+        shape = self.shape()
+        scaled = log_mean - shape.log()
+        of_shape = torch.lgamma(shape) + shape * scaled
+        return of_shape - (shape - 1) * log + size * torch.exp(-scaled)
+
+    def nll(self, readout: Tensor, values: Tensor) -> Tensor:
+        rate, log_share, log_mean = self._positive(readout)
+        size = torch.where(values > 0, values / self.size, 1.0)
+        of_positive = self._gamma(size.log(), size, log_mean) - log_share
+        return torch.where(values > 0, of_positive, rate)
+
+    def cross_entropy(self, readout: Tensor, mean: Tensor) -> Tensor:
+        _, log_true, log_size = self._positive(self.link(mean.clamp(min=1e-6 * self.size)))
+        shape, true = self.shape(), log_true.exp()
+        rate, log_share, log_mean = self._positive(readout)
+        log = torch.digamma(shape) - shape.log() + log_size
+        return (1 - true) * rate + true * (self._gamma(log, log_size.exp(), log_mean) - log_share)
+
+    def summary(self, values: Tensor) -> tuple[Tensor, ...]:
+        positive = values > 0
+        size = torch.where(positive, values / self.size, 1.0)
+        return values / self.size, positive.to(values.dtype), size.log()
+
+    def null_nll(self, *sums: Tensor) -> Tensor:
+        total, n_positive, logs, n_entries = sums
+        number = n_positive.clamp(min=1)
+        mean = (total / number).clamp(min=1e-30)
+        # approximate maximum likelihood of the shape (Minka 2002)
+        excess = (mean.log() - logs / number).clamp(min=1e-3)
+        shape = (3 - excess + ((excess - 3).square() + 24 * excess).sqrt()) / (12 * excess)
+        of_sizes = torch.lgamma(shape) + shape * (mean / shape).log() + shape
+        share = n_positive / n_entries.clamp(min=1)
+        of_zeros = torch.xlogy(n_positive, share) + torch.xlogy(n_entries - n_positive, 1 - share)
+        return n_positive * of_sizes - (shape - 1) * logs - of_zeros
+
+    def information(self, readout: Tensor) -> Tensor:
+        rate, log_share, _ = self._positive(readout)
+        exponent, share = self.exponent(), log_share.exp()
+        of_share = exponent * rate / torch.expm1(rate).clamp(max=1e30)  # its slope
+        return exponent * rate * of_share + share * self.shape() * (1 - of_share).square()
+
+    def constants(self) -> dict[str, Tensor]:
+        exponent = self.exponent().double()
+        return {
+            "shape": self.shape(),
+            "event_rate": self.events().double() * self.size.double() ** -exponent,
+            "exponent": exponent,
+        }
+
+    def sample(self, mean: NDArray, random_state: Any) -> NDArray:
+        with torch.no_grad():
+            readout = self.link(torch.as_tensor(mean).to(self.size)).clamp(min=-MAX_LOG_RATE)
+            _, log_share, log_mean = self._positive(readout)
+            share = log_share.exp().cpu().numpy()
+            scale = (self.size * log_mean.exp() / self.shape()).cpu().double().numpy()
+            shape = self.shape().cpu().double().numpy()
+        positive = random_state.random_sample(mean.shape) < share
+        return np.where(positive, random_state.gamma(shape, scale), 0.0)
+
+
 LIKELIHOODS: dict[str, type[Likelihood]] = {
     "poisson": Poisson,
     "negative_binomial": NegativeBinomial,
     "gaussian": Gaussian,
+    "zero_inflated_gamma": ZeroInflatedGamma,
 }
 NEEDED = ("link", "mean", "nll", "sample")  # methods without which there is no likelihood
 
