@@ -4,9 +4,10 @@
     python benchmarks/calcium.py --results calcium.jsonl
 
 Generated recordings (`make_calcium`: 60 neurons, 100 training trials and 50 test trials of two
-seconds at 30 Hz). Deconvolution is OASIS (Friedrich et al. 2017), outside of the package, of each
-neuron's whole recording, with its parameters estimated from the data: autoregressive processes of
-first order ("AR(1)", as in suite2p; the recordings have a second order) and of second ("AR(2)").
+seconds, imaged at 30 Hz) in bins of two frames. Deconvolution is OASIS (Friedrich et al. 2017),
+outside of the package, of each neuron's whole recording, with parameters estimated from the data:
+autoregressive processes of first order ("AR(1)"; the recordings are of second order) and of second
+order ("AR(2)").
 
 Fluorescence and deconvolved activity have no unit of spikes, so each estimate is first brought to
 the scale of the rates by the gain and the offset that are best for each neuron in training trials.
@@ -22,6 +23,7 @@ import json
 import sys
 import time
 import warnings
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +34,10 @@ from sklearn.metrics import r2_score
 from threadpoolctl import threadpool_limits
 
 from sklearn_stndt import STNDTEstimator
-from sklearn_stndt.datasets import make_calcium
+from sklearn_stndt.datasets import align_signals, make_calcium
 from sklearn_stndt.network.likelihood import Gaussian
 
+FRAMES = 2  # per bin
 WIDTHS = (0, 1, 1.5, 2, 2.5, 3, 4, 6)  # frames
 N_TRAIN, N_TEST = 100, 50
 
@@ -55,8 +58,7 @@ class Recording:
     def __init__(self, seed, cache):
         self.data = make_calcium(N_TRAIN + N_TEST, random_state=seed)
         self.train, self.test = slice(N_TRAIN), slice(N_TRAIN, None)
-        starts = np.rint(self.data.starts * self.data.fps).astype(int)
-        self.frames = starts[:, None] + np.arange(self.data.dff.shape[1])
+        self.rates, self.spikes = (in_bins(self.data[name]) for name in ("rates", "spikes"))
         self.seed, self.cache = seed, cache
 
     def oasis(self, order):
@@ -82,14 +84,16 @@ class Recording:
             return arrays["spks"], arrays["ar"]
 
     def trials(self, recording):
-        """Trials of a recording, (n_trials, n_bins, n_neurons)."""
-        return recording[self.frames]
+        """Trials of a recording of frames, (n_trials, n_bins, n_neurons)."""
+        data = self.data
+        window, bin_width = (0, data.dff.shape[1] / data.fps), FRAMES / data.fps
+        return align_signals(recording, data.time, data.starts, window, bin_width, how="sum")
 
     def score(self, estimate, part=None):
         """R2 of an estimate, (n_trials, n_bins, n_neurons), to the true rates."""
         part = self.test if part is None else part
         true, scaled = [], []
-        for rates, values in zip(self.data.rates.T, estimate.T, strict=True):
+        for rates, values in zip(self.rates.T, estimate.T, strict=True):
             gain, offset = np.polyfit(values.T[self.train].ravel(), rates.T[self.train].ravel(), 1)
             true.append(rates.T[part].ravel())
             scaled.append(gain * values.T[part].ravel() + offset)
@@ -102,6 +106,11 @@ class Recording:
         best = max(WIDTHS, key=lambda width: self.score(smoothed[width], self.train))
         return {"rates_r2": self.score(smoothed[best]), "width": best}
 
+    @cached_property
+    def expected_dff(self):
+        """Expected dF/F of all trials, from a network."""
+        return self.network(in_bins(self.data.dff), "gaussian")
+
     def network(self, X, likelihood):
         """Expected values of all trials, from a network trained on the training trials."""
         return (
@@ -109,6 +118,12 @@ class Recording:
             .fit(X[self.train])
             .transform(X)
         )
+
+
+def in_bins(trials):
+    """Sums over the frames of each bin."""
+    n_trials, n_frames, n_neurons = trials.shape
+    return trials.reshape(n_trials, n_frames // FRAMES, FRAMES, n_neurons).sum(axis=2)
 
 
 def smooth(recording, width):
@@ -133,17 +148,17 @@ def network_of_oasis(order, likelihood):
 
 def network_of_dff(recording):
     """The network on dF/F, whose output is expected fluorescence."""
-    return {"rates_r2": recording.score(recording.network(recording.data.dff, "gaussian"))}
+    return {"rates_r2": recording.score(recording.expected_dff)}
 
 
 def deconvolved_network_of_dff(recording):
     """The same, then the inverse of the autoregressive process, then smoothing."""
-    expected = recording.network(recording.data.dff, "gaussian")
-    ar = recording.oasis(2)[1]
-    change = np.stack(
-        [lfilter([1, *-g], [1], expected[..., n], axis=1) for n, g in enumerate(ar)], axis=-1
-    )
-    change[:, :2] = change[:, 2:3]  # they lack the frames before
+    expected = recording.expected_dff
+    change = np.empty_like(expected)
+    for n, g in enumerate(recording.oasis(2)[1]):
+        inverse = np.poly(np.roots([1, *-g]) ** FRAMES).real  # of bins
+        change[..., n] = lfilter(inverse, [1], expected[..., n], axis=1)
+    change[:, :2] = change[:, 2:3]  # they lack the bins before
     return recording.best_smoothing(
         change.transpose(1, 0, 2), lambda recording: recording.transpose(1, 0, 2)
     )
@@ -157,7 +172,7 @@ def squared_loss_of_smoothed_dff(recording):
 
 def network_of_spikes(recording):
     """Bound: the network on the true spikes, which no indicator shows."""
-    return {"rates_r2": recording.score(recording.network(recording.data.spikes, "poisson"))}
+    return {"rates_r2": recording.score(recording.network(recording.spikes, "poisson"))}
 
 
 WAYS = {

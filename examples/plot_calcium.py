@@ -56,26 +56,32 @@ activity = np.stack([deconvolve(trace, decay) for trace in data.recording.T], ax
 
 
 # %%
-# Trials of the recording. Deconvolved activity is summed over whole frames, here one per bin.
-def cut(recording):
+# Trials of the recording, in bins of two frames, 67 ms. Deconvolved activity is summed over the
+# frames of a bin, so that bins without activity are 0.
+bin_width = 2 / data.fps  # s
+
+
+def cut(recording, how="sum"):
     """Trials of two seconds, (trials, bins, neurons)."""
-    return align_signals(recording, data.time, data.starts, (0, 2), 1 / data.fps, how="sum")
+    return align_signals(recording, data.time, data.starts, (0, 2), bin_width, how=how)
 
 
 X = cut(activity)
+true = data.rates.reshape(140, 30, 2, 60).sum(axis=2) / bin_width  # Hz
 print(f"{X.shape} (trials, bins, neurons), {np.mean(X == 0):.0%} of the entries are 0")
 
 # %%
 # One trial of one neuron, with a median rate among the neurons.
 neuron = np.argsort(data.mean_rates)[30]
 trial = 100 + data.spikes[test, :, neuron].sum(axis=1).argmax()
-seconds = (np.arange(60) + 0.5) / data.fps
+frames = (np.arange(60) + 0.5) / data.fps  # s
+seconds = (np.arange(30) + 0.5) * bin_width
 figure, axes = plt.subplots(3, 1, sharex=True, figsize=(6, 4.5), layout="constrained")
-axes[0].plot(seconds, data.dff[trial, :, neuron], color="#E69F00")
+axes[0].plot(frames, data.dff[trial, :, neuron], color="#E69F00")
 axes[0].set(ylabel="dF/F", title="Fluorescence, deconvolved activity, and true spikes of a trial")
-axes[1].bar(seconds, X[trial, :, neuron], width=0.02, color="#009E73")
+axes[1].bar(seconds, X[trial, :, neuron], width=0.05, color="#009E73")
 axes[1].set(ylabel="deconvolved\nactivity (dF/F)")
-axes[2].bar(seconds, data.spikes[trial, :, neuron], width=0.02, color="0.4")
+axes[2].bar(frames, data.spikes[trial, :, neuron], width=0.02, color="0.4")
 axes[2].set(ylabel="spikes\nper frame", xlabel="time in the trial (s)")
 
 # %%
@@ -96,16 +102,15 @@ def to_rates(values):
     """Scale values to rates in Hz, with a gain and an offset for each neuron."""
     scaled = np.empty(values.shape)
     for n in range(values.shape[-1]):
-        true = data.rates[train, :, n].reshape(-1, 1) / data.bin_width
-        scale = LinearRegression().fit(values[train, :, n].reshape(-1, 1), true)
-        scaled[..., n] = scale.predict(values[..., n].reshape(-1, 1)).reshape(values.shape[:2])
+        column = values[..., n].reshape(-1, 1)
+        scale = LinearRegression().fit(column[: 100 * 30], true[train, :, n].ravel())
+        scaled[..., n] = scale.predict(column).reshape(values.shape[:2])
     return scaled
 
 
 def score(rates, part):
     """R2 to the true rates, the mean over neurons."""
-    true = data.rates[part] / data.bin_width
-    return r2_score(true.reshape(-1, 60), rates[part].reshape(-1, 60))
+    return r2_score(true[part].reshape(-1, 60), rates[part].reshape(-1, 60))
 
 
 smoothed = [
@@ -113,7 +118,7 @@ smoothed = [
     for width in (1, 2, 3, 4)  # frames
 ]
 estimates = {
-    "fluorescence": to_rates(data.dff),
+    "fluorescence": to_rates(cut(data.recording, "mean")),
     "deconvolved, smoothed": max(smoothed, key=lambda rates: score(rates, train)),
     "STNDT": to_rates(inferred),
 }
@@ -128,7 +133,7 @@ figure, axes = plt.subplots(3, 4, sharex=True, sharey="row", figsize=(9, 5), lay
 colors = {"deconvolved, smoothed": "#009E73", "STNDT": "#0072B2"}
 for row, n in zip(axes, neurons, strict=True):
     for ax, t in zip(row, chosen, strict=True):
-        ax.plot(seconds, data.rates[t, :, n] / data.bin_width, color="0.2", ls="--", label="true")
+        ax.plot(seconds, true[t, :, n], color="0.2", ls="--", label="true")
         for name, color in colors.items():
             ax.plot(seconds, estimates[name][t, :, n], color=color, label=name)
         ax.spines[["top", "right"]].set_visible(False)
