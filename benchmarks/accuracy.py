@@ -11,7 +11,8 @@ For every problem, model and seed:
 - behaviour: R2 of velocity or position, decoded from the rates of the same model by ridge
   regression without history. The penalty, and the width of Gaussian smoothing, are chosen by
   cross-validation in the training set;
-- seconds of one fit on the CPU, including the tuning of baselines, and the number of parameters.
+- seconds of processor time of one fit, including the tuning of baselines, and the number of
+  parameters. With `--n-jobs`, workers are not counted.
 
 The models of this package run with their defaults; nothing is tuned for a problem. Each result is
 written to a line of the results file, and the same command resumes after an interruption. Start a
@@ -122,19 +123,19 @@ def measure(problem_name, name, seed, options):
         model = build(name, problem, problem.heldout, seed, options)
         if model is not None:
             trials = trials_of(problem.train) if isinstance(model, PoissonCoSmoother) else None
-            start = time.perf_counter()
+            start = time.process_time()
             model.fit(problem.train if trials is None else trials)
-            cell["seconds"] = time.perf_counter() - start
+            cell["seconds"] = time.process_time() - start
             cell["co_bps"] = co_bps(model, problem.test, problem.heldout)
             cell["parameters"] = n_parameters(model)
     if problem.true_rates is not None or problem.behaviour is not None:
         model = build(name, problem, None, seed, options)
-        start = time.perf_counter()
+        start = time.process_time()
         if name == "smoothing":
             model = tune_smoother(problem.train)
         else:
             model.fit(problem.train)
-        cell["seconds"] = time.perf_counter() - start
+        cell["seconds"] = time.process_time() - start
         cell["parameters"] = n_parameters(model)
         test = model.transform(problem.test)
         if problem.true_rates is not None:

@@ -36,7 +36,7 @@ from sklearn_stndt.inference.rates import infer
 from sklearn_stndt.network.likelihood import LIKELIHOODS, Likelihood, check_likelihood
 from sklearn_stndt.training.checkpointing import open_checkpoint
 from sklearn_stndt.training.distillation import Lesson, TaughtWindows
-from sklearn_stndt.training.fitting import TrainingData, prepare, train
+from sklearn_stndt.training.fitting import TrainingData, prepare, refit, train
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.training.settings import (
     DataSize,
@@ -138,7 +138,7 @@ class STNDTEstimator(RateTransformer):
     max_epochs : int, "auto" or "long", default="auto"
         Maximum number of epochs. "auto": enough to see each bin 50 times, fewer (down to 25) where
         all neurons together have less than two spikes per bin on average; at least 150 updates and
-        at most 4,000. "long": three times as many. An epoch is all windows once, or at most 600
+        at most 4,000. "long": half as many again. An epoch is all windows once, or at most 600
         batches of them.
     batch_size : int or "auto", default="auto"
         Windows per batch. "auto": 16 for up to 500 windows, else 32.
@@ -166,6 +166,10 @@ class STNDTEstimator(RateTransformer):
         After training, choose by the windows set aside: a Gaussian by which log-rates are smoothed
         in time, and a factor by which their deviations from each neuron's mean are scaled, because
         networks trained on few trials exaggerate them.
+    refit : bool, default=False
+        Train a second network, on all windows, those set aside included, for as many epochs and
+        with the same calibration; it is the result. This doubles the time. Recordings of few
+        trials gain most.
     device : str, default="auto"
         Torch device. "auto": a GPU if there is one.
     n_threads : int, default=1
@@ -318,6 +322,7 @@ class STNDTEstimator(RateTransformer):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto"})],
         "calibration": ["boolean"],
+        "refit": ["boolean"],
         "device": [str],
         "n_threads": [Interval(Integral, 1, MOST, closed="both")],
         "precision": [StrOptions({"float32", "bfloat16"})],
@@ -373,6 +378,7 @@ class STNDTEstimator(RateTransformer):
         validation_fraction=0.1,
         n_iter_no_change="auto",
         calibration=True,
+        refit=False,
         device="auto",
         n_threads=1,
         precision="float32",
@@ -424,6 +430,7 @@ class STNDTEstimator(RateTransformer):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.calibration = calibration
+        self.refit = refit
         self.device = device
         self.n_threads = n_threads
         self.precision = precision
@@ -524,19 +531,42 @@ class STNDTEstimator(RateTransformer):
             segments, self.window_, self.validation_fraction
         )
         causal = self.causal if core_settings is None else core_settings.causal
-        data = self._prepare(
-            segments, seed, causal=causal, set_aside=set_aside, likelihood=likelihood
-        )
-        if lessons is not None:
-            data = replace(data, windows=TaughtWindows(data.windows, lessons))
+
+        def prepared(set_aside: bool) -> TrainingData:
+            data = self._prepare(
+                segments, seed, causal=causal, set_aside=set_aside, likelihood=likelihood
+            )
+            if lessons is None:
+                return data
+            return replace(data, windows=TaughtWindows(data.windows, lessons))
+
+        data = prepared(set_aside)
         self.settings_ = self._resolve(
             data.size,
             seed,
             previous=None if previous is None else self.settings_,
             core=core_settings,
+            taught=lessons is not None,
         )
         network = None if core is None else core.net_.module_
-        self._finish(train(data, self.settings_, previous, checkpoint, network, known_likelihood))
+        start: dict[str, Any] = {
+            "previous": previous,
+            "core": network,
+            "likelihood": known_likelihood,
+        }
+        net = train(data, self.settings_, checkpoint=checkpoint, **start)
+        if self.refit and data.validation is not None and not net.interrupted_:
+            if checkpoint is not None:
+                checkpoint = stack.enter_context(checkpoint.next().opened())
+            net = refit(
+                net,
+                prepared(set_aside=False),
+                self.settings_,
+                data.validation,
+                checkpoint=checkpoint,
+                **start,
+            )
+        self._finish(net)
         warn_of_divergence(self.net_)
         if self.net_.interrupted_:
             warn_of_interruption(self.net_, previous)

@@ -135,6 +135,11 @@ class MultiSessionEstimator(BaseEstimator):
                 f"d_model={base.d_model!r}. Pass an estimator with e.g. d_model=64; to add a "
                 "session to a trained core, use adapt."
             )
+        if base.refit:
+            raise ValueError(
+                "refit=True trains again on all windows of a session, but several sessions are "
+                "trained together here. Pass an estimator with refit=False."
+            )
         if base.checkpoint_dir is not None:
             raise ValueError(
                 "A fit of several sessions writes no checkpoints, so the estimator must have "

@@ -1,6 +1,7 @@
 """Settings from parameters, and \"auto\" from the size of the data."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -88,9 +89,14 @@ def test_spatial_attention_over_many_neurons_is_often_skipped(n_neurons, spatial
     assert auto_stochastic_depth(n_neurons, spatial_layers) == share
 
 
-def test_a_long_training_has_three_times_the_epochs():
+def test_a_long_training_has_half_as_many_epochs_again():
     short, long = (resolved(max_epochs=m).training.max_epochs for m in ("auto", "long"))
-    assert long == 3 * short
+    assert long == math.ceil(1.5 * short)
+
+
+def test_a_network_that_learns_rates_trains_twice_as_long():
+    counts, rates = (resolved(taught=t).training.max_epochs for t in (False, True))
+    assert rates == 2 * counts
 
 
 @pytest.mark.parametrize(
@@ -216,6 +222,7 @@ OTHER = {
     "validation_fraction": 0.3,
     "n_iter_no_change": 4,
     "calibration": False,
+    "refit": True,
     "n_threads": 2,
     "precision": "bfloat16",
     "verbose": 1,
@@ -229,10 +236,10 @@ OTHER = {
 DECIDED_ELSEWHERE = {"heldout_neurons", "window", "device", "random_state"}
 
 
-def resolved(**params):
+def resolved(taught=False, **params):
     size = DataSize(n_bins=1000, n_neurons=6, n_windows=50, window=20, spikes_per_bin=3.0)
     estimator = STNDTEstimator(**params)
-    return resolve(estimator, size, heldout_neurons=(1,), device="cpu", seed=7)
+    return resolve(estimator, size, heldout_neurons=(1,), device="cpu", seed=7, taught=taught)
 
 
 def flat(settings):

@@ -15,7 +15,9 @@ from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.windows.cutting import Windows
 
 GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
+GAIN_PRECISION = 1e-3
 WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing, in bins
+N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
 MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
 
 
@@ -25,15 +27,17 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
 
     A network that reads the counts of a bin passes a part of their noise on to the rates of that
     bin; a Gaussian along bins removes it. Its width is the smallest in `WIDTHS` whose likelihood of
-    hidden entries is within one standard error, over windows, of the highest. There is no smoothing
-    if `context` or `causal` limits the bins that influence a rate.
+    hidden entries is within `N_ERRORS` standard errors, over windows, of the highest. There is no
+    smoothing if `context` or `causal` limits the bins that influence a rate.
 
     Log-rates of a network trained on few trials also deviate further from the mean than unseen
     spikes support. One gain g for held-in and one for held-out neurons,
 
     .. math:: r \leftarrow \bar r + g\,(r - \bar r) + \delta,
 
-    are chosen by the likelihood of hidden entries, too; :math:`\delta` preserves the mean rate.
+    are chosen by the likelihood of hidden entries, too; :math:`\delta` preserves the mean rate. For
+    held-out neurons it is the most likely gain, for held-in ones the smallest within `N_ERRORS`
+    standard errors of it, which hardly lowers the likelihood, and the squared error of rates more.
 
     Parameters
     ----------
@@ -70,9 +74,12 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
             bounds=GAINS,
             args=(of_group, center[group], parts),
             method="bounded",
-            options={"xatol": 1e-3},
+            options={"xatol": GAIN_PRECISION},
         )
-        gain = gains[name] = float(best.x)
+        gain = float(best.x)
+        if name == "heldin":
+            gain = _smallest_gain(gain, of_group, center[group], parts, rows)
+        gains[name] = gain
         _, shift = _scaled(gain, of_group, center[group], parts)
         readout = module.readout
         index = torch.where(group)[0].to(readout.gain.device)
@@ -80,6 +87,36 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
         moved = ((1 - gain) * center[group] + shift).to(readout.shift)
         readout.shift[index] = gain * readout.shift[index] + moved
     return gains
+
+
+@torch.no_grad()
+def calibrate_as(net: MaskedModellingNet, calibrated: STNDT, windows: Windows) -> None:
+    """Smooth and scale log-rates by the width and the gains of another network.
+
+    Parameters
+    ----------
+    net : MaskedModellingNet
+        Trained net of the same neurons, without calibration; smoothing, gain and shift of its
+        network are modified.
+    calibrated : STNDT
+        Network that has been calibrated.
+    windows : Windows
+        Windows over which mean rates are preserved; those used for training will do.
+    """
+    module: STNDT = net.module_
+    module.smoothing.width.zero_()
+    predictions, rows = _predictions(net, windows)
+    module.smoothing.width.copy_(calibrated.smoothing.width)
+    width = float(calibrated.smoothing.width)
+    log_rates = _smooth(predictions.log_rates, rows.bin_visible, width)
+    predictions = predictions._replace(log_rates=log_rates)
+    readout = module.readout
+    gain = calibrated.readout.gain / readout.gain  # (n_neurons,)
+    center = _mean(log_rates, predictions.known)
+    _, shift = _scaled(gain.cpu(), module.likelihood.of(...), center, predictions)
+    moved = ((1 - gain.cpu()) * center + shift).to(readout.shift)
+    readout.shift.copy_(gain * readout.shift + moved)
+    readout.gain.mul_(gain)
 
 
 class _Predictions(NamedTuple):
@@ -141,25 +178,55 @@ def _smoothed(
     predictions: _Predictions, rows: _Rows, likelihood: Likelihood
 ) -> tuple[float, Tensor]:
     """Width in bins, and the log-rates smoothed by it."""
-    counted = torch.zeros(int(rows.window.max()) + 1, dtype=torch.bool)
-    counted[rows.window[predictions.scored.flatten(1).any(1)]] = True
-    n_windows = int(counted.sum())
     losses = []
     for width in WIDTHS:
         smooth = _smooth(predictions.log_rates, rows.bin_visible, width)
-        nll = likelihood.nll(smooth, predictions.spikes)
-        of_rows = torch.where(predictions.scored, nll, 0.0).sum((1, 2), dtype=torch.float64)
-        of_windows = of_rows.new_zeros(len(counted)).index_add(0, rows.window, of_rows)
-        losses.append(of_windows[counted])
+        losses.append(_window_losses(likelihood, smooth, predictions, rows))
     best = min(losses, key=lambda of_windows: float(of_windows.sum()))
     chosen = 0.0  # with a single window, there is no standard error
-    if n_windows > 1:
-        for width, of_windows in zip(WIDTHS, losses, strict=True):
-            excess = of_windows - best  # (n_windows,)
-            if excess.mean() <= excess.std() / n_windows**0.5:
-                chosen = width
-                break
+    if len(best) > 1:
+        within = (_within_errors(of_windows, best) for of_windows in losses)
+        chosen = next(w for w, is_within in zip(WIDTHS, within, strict=True) if is_within)
     return chosen, _smooth(predictions.log_rates, rows.bin_visible, chosen)
+
+
+def _window_losses(
+    likelihood: Likelihood, log_rates: Tensor, parts: _Predictions, rows: _Rows
+) -> Tensor:
+    """Negative log-likelihood of the scored entries of each window that has any."""
+    counted = torch.zeros(int(rows.window.max()) + 1, dtype=torch.bool)
+    counted[rows.window[parts.scored.flatten(1).any(1)]] = True
+    nll = likelihood.nll(log_rates, parts.spikes)
+    of_rows = torch.where(parts.scored, nll, 0.0).sum((1, 2), dtype=torch.float64)
+    return of_rows.new_zeros(len(counted)).index_add(0, rows.window, of_rows)[counted]
+
+
+def _within_errors(losses: Tensor, best: Tensor) -> bool:
+    """Whether losses of windows are higher than the best by `N_ERRORS` standard errors at most."""
+    excess = losses - best  # (n_windows,)
+    return bool(excess.mean() <= N_ERRORS * excess.std() / len(excess) ** 0.5)
+
+
+def _smallest_gain(
+    best: float, likelihood: Likelihood, center: Tensor, parts: _Predictions, rows: _Rows
+) -> float:
+    """Smallest gain whose likelihood is within errors of the highest, by bisection."""
+
+    def losses(gain: float) -> Tensor:
+        scaled, _ = _scaled(gain, likelihood, center, parts)
+        return _window_losses(likelihood, scaled, parts, rows)
+
+    lowest = losses(best)
+    low, high = GAINS[0], best
+    if len(lowest) < 2:
+        return best
+    while high - low > GAIN_PRECISION:
+        middle = (low + high) / 2
+        if _within_errors(losses(middle), lowest):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def _smooth(log_rates: Tensor, bin_visible: Tensor, width: float) -> Tensor:
@@ -175,7 +242,7 @@ def _mean(log_rates: Tensor, known: Tensor) -> Tensor:
 
 
 def _scaled(
-    gain: float, likelihood: Likelihood, center: Tensor, parts: _Predictions
+    gain: float | Tensor, likelihood: Likelihood, center: Tensor, parts: _Predictions
 ) -> tuple[Tensor, Tensor]:
     """Scaled log-rates, and the shift in them, (n_neurons,), that preserves each mean rate."""
     scaled = center + gain * (parts.log_rates - center)

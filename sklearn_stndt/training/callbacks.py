@@ -4,7 +4,7 @@ import math
 import sys
 
 import torch
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -31,6 +31,19 @@ class WarmupCosine:
             return (update + 1) / self.n_warmup
         done = (update - self.n_warmup) / max(self.n_updates - self.n_warmup, 1)
         return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+class Clipping(GradientNormClipping):
+    """Clip the norm of the gradient of all parameters, which are listed once per training."""
+
+    def on_train_begin(self, net, **kwargs):
+        self._parameters = list(net.module_.parameters())
+
+    def on_grad_computed(self, net, named_parameters=None, **kwargs):
+        super().on_grad_computed(net, ((None, p) for p in self._parameters), **kwargs)
+
+    def on_train_end(self, net, **kwargs):
+        del self._parameters
 
 
 class HeldOutBits(Callback):

@@ -76,6 +76,11 @@ class TrainingCheckpoint:
         self.finished = False
         self.state: dict[str, Any] | None = None
 
+    def next(self) -> "TrainingCheckpoint":
+        """Checkpoint of the training on all windows that follows this one."""
+        described = self.described | {"training": "on all windows"}
+        return TrainingCheckpoint(self.path.parent, described, self.seed)
+
     @contextmanager
     def opened(self) -> Iterator["TrainingCheckpoint"]:
         """Read the file, and lock out other processes.

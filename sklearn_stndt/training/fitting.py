@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood, Poisson, Statistics, as_likelihood
-from sklearn_stndt.training.calibration import calibrate
+from sklearn_stndt.training.calibration import calibrate, calibrate_as
 from sklearn_stndt.training.checkpointing import DamagedCheckpointError, TrainingCheckpoint
 from sklearn_stndt.training.divergence import check_finite
 from sklearn_stndt.training.memory import check_memory, reuse_memory
@@ -222,6 +222,56 @@ def _train(
         history[:0] = previous.history
     net.history = history
     return net
+
+
+def refit(
+    net: MaskedModellingNet,
+    data: TrainingData,
+    settings: Settings,
+    validation: Windows,
+    previous: MaskedModellingNet | None = None,
+    checkpoint: TrainingCheckpoint | None = None,
+    core: STNDT | None = None,
+    likelihood: Likelihood | None = None,
+) -> MaskedModellingNet:
+    """Train again on all windows, for as long as was best and with the same calibration.
+
+    Parameters
+    ----------
+    net : MaskedModellingNet
+        Net trained without `validation`.
+    data : TrainingData
+        All windows, for training.
+    settings : Settings
+        Settings of the first training.
+    validation : Windows
+        Windows that the first training was validated on.
+    previous, checkpoint, core, likelihood
+        As in `train`.
+
+    Returns
+    -------
+    MaskedModellingNet
+        As in `train`; its history begins with that of the first training. After an interrupt, the
+        net of the first training.
+    """
+    first = len(previous.history) if previous is not None else 0
+    rows = net.history.to_list()[first:]
+    kept = [i for i, row in enumerate(rows) if row.get("kept")]
+    n_epochs = kept[-1] + 1 if kept else len(rows)
+    again = replace(settings, training=replace(settings.training, max_epochs=n_epochs))
+    result = train(data, again, previous, checkpoint, core, likelihood)
+    if result.interrupted_:
+        net.interrupted_ = True
+        return net
+    if settings.training.calibration:
+        calibrate_as(result, net.module_, validation)
+    new = result.history.to_list()[first:]
+    for row in new:
+        row["epoch"] += len(rows)
+    result.history[first:] = [*rows, *new]
+    result.diverged_ = result.diverged_ or net.diverged_
+    return result
 
 
 def count_positions(settings: Settings, sessions: Sequence[TrainingData]) -> int | None:

@@ -12,7 +12,6 @@ from skorch import NeuralNet
 from skorch.callbacks import (
     Callback,
     EarlyStopping,
-    GradientNormClipping,
     LRScheduler,
     PassthroughScoring,
 )
@@ -33,7 +32,13 @@ from sklearn_stndt.network import (
     masked_modelling_loss,
 )
 from sklearn_stndt.network.cost import training_chunk_size
-from sklearn_stndt.training.callbacks import BestWeights, HeldOutBits, Progress, WarmupCosine
+from sklearn_stndt.training.callbacks import (
+    BestWeights,
+    Clipping,
+    HeldOutBits,
+    Progress,
+    WarmupCosine,
+)
 from sklearn_stndt.training.checkpointing import Checkpointing, TrainingCheckpoint
 from sklearn_stndt.training.divergence import Diverged, DivergenceGuard
 from sklearn_stndt.training.objective import Batch, ObjectiveSettings
@@ -119,6 +124,10 @@ class MaskedModellingNet(NeuralNet):
         pairs = zip(*compared, strict=True)
         losses = [info_nce(first, second, objective.temperature) for first, second in pairs]
         return torch.stack(losses).sum()
+
+    def _set_training(self, training: bool = True) -> None:
+        if self.module_.training != training:  # to go through all modules takes a while
+            super()._set_training(training)
 
     def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
         """Mask entries, run the forward pass, and backpropagate the loss of the hidden entries.
@@ -285,7 +294,7 @@ def build_net(
     if n_updates is None:
         n_updates = training.max_epochs * -(-n_epoch // training.batch_size)
     own: list[tuple[str, Callback]] = [
-        ("clipping", GradientNormClipping(1.0)),
+        ("clipping", Clipping(1.0)),
         (
             "schedule",
             LRScheduler(

@@ -18,7 +18,7 @@ from sklearn_stndt.training.objective import ObjectiveSettings
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
 PASSES = (25, 50)  # times each bin is seen: at one spike per bin or fewer, at two or more
 N_UPDATES = (150, 4_000)  # fewest and most
-LONG = 3  # times the usual number of epochs, with max_epochs="long"
+LONG = 1.5  # times the usual number of epochs, with max_epochs="long"
 LEARNING_RATES = {"muon": 8e-3, "adamw": 3e-3}
 LONGEST_EPOCH = 600  # batches: if there are more, an epoch is a random part of them
 MANY_BINS = 25_000  # bins of training data from which the network has a fourth layer
@@ -26,6 +26,7 @@ MANY_NEURONS = 128  # neurons from which most training passes skip spatial atten
 LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
 SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning in the skorch net
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
+TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
 LEAST_UPDATES = 60  # of a network with the core of another
 
 
@@ -48,6 +49,7 @@ class TrainingSettings:
     validation_fraction: float
     n_iter_no_change: int | None
     calibration: bool
+    refit: bool
     device: str
     n_threads: int
     precision: str
@@ -127,6 +129,7 @@ def resolve(
     seed: int,
     previous: Settings | None = None,
     core: NetworkSettings | None = None,
+    taught: bool = False,
 ) -> Settings:
     """Turn the parameters of an estimator into settings.
 
@@ -146,6 +149,9 @@ def resolve(
         Settings of the fit whose weights are trained further: "auto" keeps its number of layers.
     core : NetworkSettings or None, default=None
         Settings of the network whose core is the start: those in `CORE_SETTINGS` are its own.
+
+    taught : bool, default=False
+        Whether rates are learned instead of counts.
 
     Returns
     -------
@@ -200,7 +206,7 @@ def resolve(
         batch_size = auto_batch_size(size.n_windows)
     max_epochs = estimator.max_epochs
     if max_epochs in ("auto", "long"):
-        factor = LONG if max_epochs == "long" else 1
+        factor = (LONG if max_epochs == "long" else 1) * (TAUGHT if taught else 1)
         max_epochs = auto_max_epochs(
             size.n_bins,
             size.window,
@@ -209,7 +215,7 @@ def resolve(
             size.spikes_per_bin,
             has_core=core is not None,
         )
-        max_epochs *= factor
+        max_epochs = math.ceil(factor * max_epochs)
     lr = estimator.lr
     if lr == "auto":
         lr = LEARNING_RATES["adamw" if "optimizer" in given else estimator.optimizer]
