@@ -126,8 +126,9 @@ for name, rates in estimates.items():
     print(f"{name:22} R2 of test trials {score(rates, test):5.2f}")
 
 # %%
-# Four test trials of that neuron and of two others, to targets in opposite directions.
-neurons = [neuron, *np.argsort(-data.mean_rates)[[5, 12]]]
+# Four test trials, to targets in opposite directions, of two neurons with high rates and of the
+# neuron above. Of that one, which fires three spikes per second, most is lost in the noise.
+neurons = [*np.argsort(-data.mean_rates)[[5, 12]], neuron]
 chosen = [100 + np.flatnonzero(data.conditions[test] == c)[k] for c in (0, 4) for k in (0, 1)]
 figure, axes = plt.subplots(3, 4, sharex=True, sharey="row", figsize=(9, 5), layout="constrained")
 colors = {"deconvolved, smoothed": "#009E73", "STNDT": "#0072B2"}
@@ -141,5 +142,5 @@ for row, n in zip(axes, neurons, strict=True):
 for ax, t in zip(axes[0], chosen, strict=True):
     ax.set_title(f"target {data.conditions[t]}")
 figure.supxlabel("time in the trial (s)")
-axes[0, 0].legend(frameon=False, fontsize="small")
+figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
 plt.show()
