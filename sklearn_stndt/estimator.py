@@ -206,8 +206,8 @@ class STNDTEstimator(RateTransformer):
         to neurons, and learns embedding, tokens and readout of the neurons of X anew. For use in
         `cross_val_score` and searches, freeze it: ``pretrained=FrozenEstimator(day1)``. It
         determines the parameters of the network and the window. If
-        `validation_fraction` gives fewer than three windows, none are set aside, and training runs
-        for all epochs. See :meth:`adapt`.
+        `validation_fraction` gives fewer than 30 windows, none are set aside: all are used for
+        training, and the calibration is that of the start. See :meth:`adapt`.
     output : {"rates", "latents"}, default="rates"
         What `transform` returns: rates, or the `d_model` latent variables from which the network
         computes log-rates. Those of two fits are not aligned.
@@ -815,6 +815,10 @@ class STNDTEstimator(RateTransformer):
         if self.output == "rates":
             return super()._in_container(X, values)
         return relabelled(X, values, self.get_feature_names_out().tolist(), "latent")
+
+    def _simulate(self, X: NDArray, groups: ArrayLike | None, n_samples: int, draw: Any) -> NDArray:
+        likelihood, means = self._scoring.likelihood, self._infer(X, groups)
+        return np.stack([likelihood.sample(means, draw) for _ in range(n_samples)])
 
     def _infer(self, X: NDArray, groups: ArrayLike | None, kind: str = "rates") -> NDArray:
         segments = as_segments(X, check_groups(X, groups))
