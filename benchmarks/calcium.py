@@ -182,10 +182,11 @@ WAYS = {
     "STNDT gaussian on dF/F": network_of_dff,
     "STNDT gaussian on dF/F, deconvolved": deconvolved_network_of_dff,
     "STNDT squared loss on smoothed dF/F": squared_loss_of_smoothed_dff,
-    "OASIS AR(1), STNDT gaussian": network_of_oasis(1, "gaussian"),
-    "OASIS AR(1), STNDT poisson": network_of_oasis(1, "poisson"),
-    "OASIS AR(1), STNDT zero_inflated_gamma": network_of_oasis(1, "zero_inflated_gamma"),
-    "OASIS AR(2), STNDT zero_inflated_gamma": network_of_oasis(2, "zero_inflated_gamma"),
+    **{
+        f"OASIS AR({order}), STNDT {likelihood}": network_of_oasis(order, likelihood)
+        for order in (1, 2)
+        for likelihood in ("zero_inflated_gamma", "poisson", "gaussian")
+    },
     "STNDT poisson on the true spikes": network_of_spikes,
 }
 

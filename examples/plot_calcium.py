@@ -87,8 +87,8 @@ axes[2].set(ylabel="spikes\nper frame", xlabel="time in the trial (s)")
 # %%
 # Infer rates
 # -----------
-# Most entries are 0 and the others are positive, which is what this likelihood describes.
-estimator = STNDTEstimator(likelihood="zero_inflated_gamma", random_state=0)
+# Deconvolved activity is not a count. With this likelihood, the network infers its expected value.
+estimator = STNDTEstimator(likelihood="gaussian", random_state=0)
 inferred = estimator.fit(X[train]).transform(X)
 
 

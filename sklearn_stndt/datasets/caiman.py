@@ -41,8 +41,8 @@ def load_caiman(
     signal : {"dff", "spks", "F", "C"}, default="dff"
         What to return:
 
-        - "dff": dF/F (`F_dff`), for ``STNDTEstimator(likelihood="gaussian")``;
-        - "spks": deconvolved activity (`S`), for ``likelihood="zero_inflated_gamma"``;
+        - "dff": dF/F (`F_dff`);
+        - "spks": deconvolved activity (`S`), from which rates are inferred best;
         - "F": fluorescence, the sum of denoised traces and residuals (`C` + `YrA`);
         - "C": denoised traces.
 

@@ -45,10 +45,12 @@ def load_suite2p(
     signal : {"dff", "spks", "F"}, default="dff"
         What to return:
 
-        - "dff": :math:`\Delta F / F_0`, with neuropil subtracted (see Notes), for
-          ``STNDTEstimator(likelihood="gaussian")``;
-        - "spks": suite2p's deconvolved activity, for ``likelihood="zero_inflated_gamma"``;
+        - "dff": :math:`\Delta F / F_0`, with neuropil subtracted (see Notes);
+        - "spks": suite2p's deconvolved activity, from which rates are inferred best;
         - "F": fluorescence with neuropil subtracted.
+
+        Each is for ``STNDTEstimator(likelihood="gaussian")``; of "spks",
+        ``likelihood="zero_inflated_gamma"`` describes the zeros too.
 
     fps : float, default=None
         Frames per second of a plane. None: suite2p's setting "fs".
