@@ -195,6 +195,7 @@ def test_no_function_of_python_is_found(plane, module, name):
         b"Pelsewhere\n.",  # a persistent id
         b"cnumpy\ndtype\n(S'f8'\ntRcnumpy.core.multiarray\nscalar\nb.",
         b"cbuiltins\nset\n}(S'__call__'\nNub.",
+        b"})" + 200_000 * b"\x85" + b"Ns.",  # a key that is too deep
         b"",
         b"N",
         b".",

@@ -38,6 +38,7 @@ _OTHER = {
     ),
     *(("datetime", name) for name in ("datetime", "date", "time", "timedelta")),
 }
+_MOST_TUPLES = 20_000
 _TYPES = {"f8", "f4", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "b1"}
 
 
@@ -90,7 +91,7 @@ def read_setting(path: Path, key: str, remedy: str) -> float | None:
         check_memory(4 * n_bytes, f"{path}", remedy)
         content = file.read()
     with reading(str(path)):
-        _check_operations(content)
+        _check_operations(content, path, remedy)
         settings = _Unpickler(io.BytesIO(content), path, remedy).load()
     if isinstance(settings, _Array) and len(settings.content) == 1:  # of no dimension
         settings = settings.content[0]
@@ -113,11 +114,20 @@ def _header(file: Any, path: Path) -> tuple[tuple[int, ...], np.dtype]:
 # -- pickles ----------
 
 
-def _check_operations(content: bytes) -> None:
-    """Raise an error if a pickle is incomplete, or refers to something outside of itself."""
+def _check_operations(content: bytes, path: Path, remedy: str) -> None:
+    """Raise an error if a pickle is incomplete, refers to what it lacks, or could be too deep.
+
+    Python computes the hash of a key recursively, and tuples within tuples would fill its stack.
+    """
+    n_tuples = 0
     for operation, _, _ in pickletools.genops(content):
+        n_tuples += "TUPLE" in operation.name or operation.name == "FROZENSET"
+        if n_tuples > _MOST_TUPLES:
+            raise ValueError(f"{path} holds more than {_MOST_TUPLES:,} tuples. {remedy}")
         if operation.name.startswith(("EXT", "PERSID", "BINPERSID", "NEXT_BUFFER")):
-            raise ValueError(f"it refers to what is not in the file ({operation.name})")
+            raise ValueError(
+                f"{path} refers to what is not in the file ({operation.name}). {remedy}"
+            )
 
 
 class _Ignored:
