@@ -323,10 +323,17 @@ def test_an_estimator_is_scored_by_its_likelihood(fitted, entries, name):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_constants_are_learned(fitted, entries, name):
-    estimator = fitted[name]
-    assert all(values.shape == (N_NEURONS,) for values in estimator.likelihood_params_.values())
-    changes = [constant.change for constant in estimator.net_.module_.likelihood.children()]
-    assert all((change != 0).any() for change in changes)
+    found = fitted[name].likelihood_params_
+    X = entries[name]
+    mean, variance = np.nanmean(X, (0, 1)), np.nanvar(X, (0, 1))
+    assert all(values.shape == (N_NEURONS,) for values in found.values())
+    started = {
+        "negative_binomial": lambda: {"dispersion": (variance - mean) / mean**2},
+        "gaussian": lambda: {"noise": variance**0.5},
+        "zero_inflated_gamma": lambda: {"exponent": np.ones(N_NEURONS)},
+    }
+    for key, values in started[name]().items():
+        assert (np.abs(found[key] / values - 1) > 1e-3).sum() > N_NEURONS / 2
 
 
 def test_poisson_has_no_constants(fitted):
@@ -459,7 +466,8 @@ def test_ensembles_average_expected_values_and_constants(entries, name, tmp_path
     )
     for key, values in ensemble.likelihood_params_.items():
         product = chosen[0].likelihood_params_[key] * chosen[1].likelihood_params_[key]
-        np.testing.assert_allclose(values, product**0.5, rtol=0.1)
+        if key != "event_rate":  # in units that depend on the exponent
+            np.testing.assert_allclose(values, product**0.5, rtol=0.1)
     scores = [ensemble.score(X), ensemble.log_likelihood(X), ensemble.oob_score_]
     assert np.isfinite([*scores, *ensemble.scores_]).all()
     assert ensemble.score(X) > np.mean([m.score(X) for m in chosen])
