@@ -1,5 +1,6 @@
 """Choose on validation windows how much inferred rates are smoothed and scaled."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,9 @@ GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
 GAIN_PRECISION = 1e-3
 WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing, in bins
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
+N_GRID = 12  # values of a constant that are tried
+MOST_CORRECTION = math.log(2)  # of constants by validation windows
+MOST_STEPS = 60  # of the optimiser of constants
 MAX_CONSTANT_ENTRIES = 2**20  # entries of all folds from which constants are fitted
 MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
 
@@ -113,16 +117,20 @@ def fit_constants(
     fitted: Likelihood = net.module_.likelihood
     if not any(parameter.requires_grad for parameter in fitted.parameters()):
         return
-    likelihood = fitted.of(...).requires_grad_()
-    _minimize(likelihood, list(likelihood.parameters()), _part_of(net, training))
+    likelihood = fitted.of(...).double().requires_grad_()
+    constants = [part for part in likelihood.modules() if isinstance(part, Constant)]
+    parts = _part_of(net, training)
+    for constant in constants:
+        _search(likelihood, constant, parts)
+    _minimize(likelihood, list(likelihood.parameters()), parts)
     if validation is not None:
         likelihood.requires_grad_(False)
-        constants = [part for part in likelihood.modules() if isinstance(part, Constant)]
         starts = [constant.start for constant in constants]
-        factors = torch.zeros(len(constants), requires_grad=True)
+        factors = torch.zeros(len(constants), dtype=torch.float64, requires_grad=True)
 
         def multiply() -> None:
-            for constant, start, factor in zip(constants, starts, factors, strict=True):
+            bounded = factors.clamp(-MOST_CORRECTION, MOST_CORRECTION)
+            for constant, start, factor in zip(constants, starts, bounded, strict=True):
                 constant.start = start + factor
 
         if constants:
@@ -150,6 +158,22 @@ def _part_of(net: MaskedModellingNet, windows: Windows) -> "_Predictions":
     return _predictions(net, part)[0]
 
 
+@torch.no_grad()
+def _search(likelihood: Likelihood, constant: Constant, parts: "_Predictions") -> None:
+    """Give each neuron the best of its present value and of values spread over the bounds."""
+    present = constant.log().clone()
+    grid = torch.linspace(*constant.bounds, N_GRID, dtype=present.dtype)
+    candidates = [present, *(torch.full_like(present, float(value)) for value in grid)]
+    constant.change.zero_()
+    losses = []
+    for candidate in candidates:
+        constant.start.copy_(candidate)
+        nll = likelihood.nll(parts.log_rates.double(), parts.spikes.double())
+        losses.append(torch.where(parts.scored, nll, 0.0).sum((0, 1)))  # (n_neurons,)
+    best = torch.stack(losses).argmin(0)
+    constant.start.copy_(torch.stack(candidates).gather(0, best[None])[0])
+
+
 def _minimize(
     likelihood: Likelihood,
     parameters: list[Tensor],
@@ -158,14 +182,20 @@ def _minimize(
 ) -> None:
     """Minimise the loss of scored entries; parameters stay as they are if it is not finite."""
     kept = [parameter.detach().clone() for parameter in parameters]
-    n_scored = parts.scored.sum().clamp(min=1)
-    optimizer = torch.optim.LBFGS(parameters, max_iter=40, line_search_fn="strong_wolfe")
+    readout, values = parts.log_rates.double(), parts.spikes.double()
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=MOST_STEPS,
+        tolerance_grad=1e-3,
+        tolerance_change=1e-3,
+        line_search_fn="strong_wolfe",
+    )
 
     def loss() -> Tensor:
         if before is not None:
             before()
-        nll = likelihood.nll(parts.log_rates, parts.spikes)
-        return torch.where(parts.scored, nll, 0.0).sum() / n_scored
+        nll = likelihood.nll(readout, values)
+        return torch.where(parts.scored, nll, 0.0).sum()  # in nats
 
     def closure() -> float:
         optimizer.zero_grad()
