@@ -16,7 +16,7 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 
-from sklearn_stndt._containers import as_array, divide, neuron_names, runs
+from sklearn_stndt._containers import as_array, check_is_no_vector, divide, neuron_names, runs
 from sklearn_stndt._rates import likelihoods_in
 from sklearn_stndt.metrics._checks import check_neurons
 from sklearn_stndt.network.likelihood import LARGEST_SIGNAL, MAX_LOG_RATE, known_likelihoods
@@ -114,6 +114,7 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool, likelihood: Any =
     X = as_array(X)
     if isinstance(X, np.ma.MaskedArray):
         X = np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
+    check_is_no_vector(X)
     _refuse_unequal(X, name)
     mapped = isinstance(X, np.ndarray) and mapping_of(X) is not None
     counts = check_array(
@@ -125,6 +126,11 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool, likelihood: Any =
         estimator=estimator,
         input_name="X",
     )
+    if counts.dtype.kind in "mM":
+        raise TypeError(
+            f"X has dtype {counts.dtype}, which is of times, but {name} expects numbers per bin. "
+            "Bin spike times: sklearn_stndt.datasets.bin_spikes."
+        )
     if counts.ndim > 3:
         raise ValueError(
             f"{name} expects X of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons), "
