@@ -7,11 +7,12 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._containers import wrapped
-from sklearn_stndt._rates import RateMixin
+from sklearn_stndt._rates import RateMixin, likelihoods_in
 from sklearn_stndt._validation import (
     check_counts,
     check_groups,
     check_table_output,
+    may_be_negative,
     refuse_booleans,
 )
 
@@ -84,6 +85,6 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEst
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.input_tags.allow_nan = True
-        tags.input_tags.positive_only = True
+        tags.input_tags.positive_only = not may_be_negative(likelihoods_in(self))
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

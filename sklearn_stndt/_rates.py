@@ -24,6 +24,33 @@ class RateMixin:
     output = "rates"
 
 
+def likelihoods_in(estimator: Any, fitted: bool = False) -> list[Any]:
+    """Return the values of the parameter `likelihood` in an estimator and inside it.
+
+    If `fitted`, those with which a network was fitted.
+    """
+    if fitted and hasattr(estimator, "settings_"):
+        return [estimator.settings_.network.likelihood]
+    found = []
+    for part in [estimator, *_parts(getattr(estimator, "estimator", None))]:
+        params = part.get_params() if hasattr(part, "get_params") else {}
+        found += [value for name, value in params.items() if _is_likelihood(name)]
+    drawn = getattr(estimator, "param_distributions", None)
+    for distributions in drawn if isinstance(drawn, list | tuple) else [drawn or {}]:
+        for name, values in distributions.items():
+            if _is_likelihood(name) and isinstance(values, list | tuple | np.ndarray):
+                found += list(values)
+    return found
+
+
+def _parts(estimator: Any) -> list[Any]:
+    return list(estimator) if isinstance(estimator, list | tuple) else [estimator]
+
+
+def _is_likelihood(name: str) -> bool:
+    return name.rpartition("__")[2] == "likelihood"
+
+
 def groups_keyword(X: Any, groups: ArrayLike | None) -> dict[str, Any]:
     """Return `groups` as a keyword argument, but only if they give the trials of a 2D X.
 

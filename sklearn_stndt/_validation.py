@@ -17,8 +17,9 @@ from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 
 from sklearn_stndt._containers import as_array, divide, neuron_names, runs
+from sklearn_stndt._rates import likelihoods_in
 from sklearn_stndt.metrics._checks import check_neurons
-from sklearn_stndt.network.likelihood import MAX_LOG_RATE
+from sklearn_stndt.network.likelihood import LARGEST_SIGNAL, MAX_LOG_RATE, known_likelihoods
 from sklearn_stndt.windows.out_of_core import extremes, mapping_of
 
 _LARGEST_COUNT = math.exp(MAX_LOG_RATE)  # rates end there
@@ -89,7 +90,7 @@ def check_unchanged(estimator: Any, before: dict[str, Any]) -> None:
             )
 
 
-def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
+def check_counts(estimator: Any, X: ArrayLike, *, reset: bool, likelihood: Any = None) -> NDArray:
     """Check spike counts, 2D or 3D, NaN allowed; record the neurons, or compare them with fit.
 
     Parameters
@@ -100,6 +101,8 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
         Counts per bin.
     reset : bool
         True in fit.
+    likelihood : str or Likelihood, default=None
+        Likelihood that says which values are legal. None: that of the estimator.
 
     Returns
     -------
@@ -142,8 +145,17 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool) -> NDArray:
     if counts.dtype == np.float16:
         counts = counts.astype(np.float32)
     if counts.dtype.kind not in "ub" or counts.dtype.itemsize > 2:
-        _check_values(counts, name)
+        likelihoods = likelihoods_in(estimator, not reset) if likelihood is None else [likelihood]
+        if may_be_negative(likelihoods):
+            _check_signals(counts, name)
+        else:
+            _check_values(counts, name)
     return counts
+
+
+def may_be_negative(likelihoods: list[Any]) -> bool:
+    """Whether one of these likelihoods has negative entries."""
+    return any(one.lowest is None for one in known_likelihoods(likelihoods))
 
 
 def _refuse_unequal(X: Any, name: str) -> None:
@@ -181,12 +193,27 @@ def _check_values(counts: NDArray, name: str) -> None:
         raise ValueError(
             f"Negative values in data passed to {name}: the smallest is {smallest:g}, and spike "
             "counts are at least 0. Pass counts that are not centred; mark missing values "
-            "with NaN."
+            'with NaN. For signals such as dF/F, LFP power or EMG, set likelihood="gaussian".'
         )
     if largest > _LARGEST_COUNT:
         raise ValueError(
             f"X holds a count of {largest:g} in one bin, and {name} infers rates up to e^15 = "
             f"{_LARGEST_COUNT:,.0f} spikes per bin. Pass spike counts per bin, NaN for artefacts."
+        )
+
+
+def _check_signals(signals: NDArray, name: str) -> None:
+    """Refuse signals too large to be squared, and those that are all NaN."""
+    smallest, largest = extremes(signals)
+    if np.isnan(smallest):
+        raise ValueError(
+            f"X is NaN everywhere, and NaN means hidden: {name} has nothing to infer expected "
+            "values from. Pass at least one value."
+        )
+    if max(abs(smallest), abs(largest)) > LARGEST_SIGNAL:
+        raise ValueError(
+            f"X holds values from {smallest:g} to {largest:g}, and {name} takes values up to "
+            f"{LARGEST_SIGNAL:g}. Pass them in another unit, NaN for artefacts."
         )
 
 

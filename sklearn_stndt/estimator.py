@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._containers import continued, n_epochs, relabelled, runs
 from sklearn_stndt._pretrained import check_same_core, find_pretrained
-from sklearn_stndt._scoring import score_hidden
+from sklearn_stndt._scoring import Scoring, score_hidden
 from sklearn_stndt._validation import (
     FIXED_BY_FIT,
     check_callbacks,
@@ -33,6 +33,7 @@ from sklearn_stndt._validation import (
 )
 from sklearn_stndt.inference.causal import infer_causal
 from sklearn_stndt.inference.rates import infer
+from sklearn_stndt.network.likelihood import LIKELIHOODS, Likelihood, check_likelihood
 from sklearn_stndt.training.checkpointing import open_checkpoint
 from sklearn_stndt.training.distillation import Lesson, TaughtWindows
 from sklearn_stndt.training.fitting import TrainingData, prepare, refit, train
@@ -100,6 +101,15 @@ class STNDTEstimator(RateTransformer):
     input_scaling : {"sqrt", "standardized", "counts"}, default="sqrt"
         Scaling of the input: square roots of counts, on a common scale or divided by each neuron's
         standard deviation; or, as published, counts times the square root of the number of neurons.
+        Entries that are no counts are always divided by their standard deviation.
+    likelihood : str or Likelihood, default="poisson"
+        Distribution of the entries of X around their expected values. "poisson": spike counts.
+        "negative_binomial": spike counts that vary more than Poisson counts, such as those of
+        bursting cells, with a dispersion of each neuron. "gaussian": signals of any sign, such as
+        dF/F, LFP power or EMG, with a noise of each neuron. "zero_inflated_gamma": entries that are
+        0 or positive, such as deconvolved calcium [5]_. Or an object of a subclass of
+        :class:`~sklearn_stndt.network.likelihood.Likelihood`. Whatever the names of methods and
+        attributes say, "spikes", "counts" and "rates" are then entries and their expected values.
     mask_ratio : float or (float, float), default=(0.0, 0.8)
         Fraction of the visible entries that a training step masks; if a range, the fraction is
         drawn for each window.
@@ -219,6 +229,11 @@ class STNDTEstimator(RateTransformer):
     settings_ : Settings
         The parameters, with every "auto" resolved, in three dataclasses:
         ``settings_.network``, ``settings_.objective``, ``settings_.training``.
+    likelihood_params_ : dict of ndarray of shape (n_neurons,)
+        Numbers of each neuron that the likelihood has learned: `dispersion` of
+        "negative_binomial", `noise` of "gaussian" (a standard deviation); `shape`, `event_rate` and
+        `exponent` of "zero_inflated_gamma"; none of "poisson". They are the arguments of
+        :func:`~sklearn_stndt.metrics.negative_binomial_bits` and its neighbours.
     n_features_in_, feature_names_in_ : int, ndarray of str
         Number of neurons; their names, if all were strings in fit.
 
@@ -246,6 +261,8 @@ class STNDTEstimator(RateTransformer):
        Neural Data Transformers", 2021, arXiv:2108.01210.
     .. [3] G. Huang et al., "Deep networks with stochastic depth", ECCV 2016.
     .. [4] K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
+    .. [5] X.-X. Wei et al., "A zero-inflated gamma model for post-deconvolved calcium imaging
+       traces", bioRxiv 637652, 2019.
 
     Examples
     --------
@@ -277,6 +294,7 @@ class STNDTEstimator(RateTransformer):
         "n_spatial_heads": [Interval(Integral, 1, MOST, closed="both")],
         "d_spatial": [Interval(Integral, 1, MOST, closed="both"), None],
         "input_scaling": [StrOptions({"sqrt", "standardized", "counts"})],
+        "likelihood": [StrOptions(set(LIKELIHOODS)), Likelihood],
         "mask_ratio": [Interval(Real, 0, 1, closed="neither"), "array-like"],
         "token_ratio": [Interval(Real, 0, 1, closed="both")],
         "random_ratio": [Interval(Real, 0, 1, closed="both")],
@@ -337,6 +355,7 @@ class STNDTEstimator(RateTransformer):
         n_spatial_heads=1,
         d_spatial=16,
         input_scaling="sqrt",
+        likelihood="poisson",
         mask_ratio=(0.0, 0.8),
         token_ratio=1.0,
         random_ratio=0.0,
@@ -388,6 +407,7 @@ class STNDTEstimator(RateTransformer):
         self.n_spatial_heads = n_spatial_heads
         self.d_spatial = d_spatial
         self.input_scaling = input_scaling
+        self.likelihood = likelihood
         self.mask_ratio = mask_ratio
         self.token_ratio = token_ratio
         self.random_ratio = random_ratio
@@ -460,10 +480,16 @@ class STNDTEstimator(RateTransformer):
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def _fit_to(self, X: ArrayLike, lessons: list[Lesson], groups: ArrayLike | None) -> Self:
+    def _fit_to(
+        self,
+        X: ArrayLike,
+        lessons: list[Lesson],
+        groups: ArrayLike | None,
+        known_likelihood: Likelihood,
+    ) -> Self:
         """Train the network on rates instead of counts; see `BaggingEnsemble.distill`."""
         with unchanged_if_failed(self), ExitStack() as stack:
-            self._fit(X, groups, stack, lessons)
+            self._fit(X, groups, stack, lessons, known_likelihood)
         return self
 
     def _fit(
@@ -472,6 +498,7 @@ class STNDTEstimator(RateTransformer):
         groups: ArrayLike | None,
         stack: ExitStack,
         lessons: list[Lesson] | None = None,
+        known_likelihood: Likelihood | None = None,
     ) -> None:
         check_callbacks(self.callbacks)
         previous = getattr(self, "net_", None) if self.warm_start else None
@@ -482,7 +509,8 @@ class STNDTEstimator(RateTransformer):
             core_settings = core.settings_.network
         elif self.pretrained is not None:
             core_settings = self.settings_.network
-        counts, trials, kind = self._check(X, groups, reset=previous is None)
+        likelihood = self.likelihood if core_settings is None else core_settings.likelihood
+        counts, trials, kind = self._check(X, groups, reset=previous is None, likelihood=likelihood)
         segments = as_segments(counts, trials)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         if previous is None:
@@ -503,9 +531,16 @@ class STNDTEstimator(RateTransformer):
             segments, self.window_, self.validation_fraction
         )
         causal = self.causal if core_settings is None else core_settings.causal
-        data = self._prepare(segments, seed, causal=causal, set_aside=set_aside)
-        if lessons is not None:
-            data = replace(data, windows=TaughtWindows(data.windows, lessons))
+
+        def prepared(set_aside: bool) -> TrainingData:
+            data = self._prepare(
+                segments, seed, causal=causal, set_aside=set_aside, likelihood=likelihood
+            )
+            if lessons is None:
+                return data
+            return replace(data, windows=TaughtWindows(data.windows, lessons))
+
+        data = prepared(set_aside)
         self.settings_ = self._resolve(
             data.size,
             seed,
@@ -514,13 +549,23 @@ class STNDTEstimator(RateTransformer):
             taught=lessons is not None,
         )
         network = None if core is None else core.net_.module_
-        net = train(data, self.settings_, previous, checkpoint, network)
+        start: dict[str, Any] = {
+            "previous": previous,
+            "core": network,
+            "likelihood": known_likelihood,
+        }
+        net = train(data, self.settings_, checkpoint=checkpoint, **start)
         if self.refit and data.validation is not None and not net.interrupted_:
-            everything = self._prepare(segments, seed, causal=causal, set_aside=False)
-            if lessons is not None:
-                everything = replace(everything, windows=TaughtWindows(everything.windows, lessons))
-            second = None if checkpoint is None else stack.enter_context(checkpoint.next().opened())
-            net = refit(net, everything, self.settings_, data.validation, previous, second, network)
+            if checkpoint is not None:
+                checkpoint = stack.enter_context(checkpoint.next().opened())
+            net = refit(
+                net,
+                prepared(set_aside=False),
+                self.settings_,
+                data.validation,
+                checkpoint=checkpoint,
+                **start,
+            )
         self._finish(net)
         warn_of_divergence(self.net_)
         if self.net_.interrupted_:
@@ -529,10 +574,16 @@ class STNDTEstimator(RateTransformer):
     # the steps of a fit, which MultiSessionEstimator takes for every session
 
     def _check(
-        self, X: ArrayLike, groups: ArrayLike | None, *, reset: bool = True
+        self,
+        X: ArrayLike,
+        groups: ArrayLike | None,
+        *,
+        reset: bool = True,
+        likelihood: str | Likelihood | None = None,
     ) -> tuple[NDArray, NDArray | None, str]:
         """Check X; return counts, their trials, and what they are, as for `choose_window`."""
-        counts = check_counts(self, X, reset=reset)
+        check_likelihood(self.likelihood)
+        counts = check_counts(self, X, reset=reset, likelihood=likelihood)
         trials = check_groups(counts, groups, X)
         self._trained_on: dict[str, Any] = {"shape": counts.shape}  # for the model card
         grouped = groups is not None or n_epochs(X) > 1
@@ -554,7 +605,13 @@ class STNDTEstimator(RateTransformer):
         return choose_window(self.window, segments.longest, kind, self.forecast_bins)
 
     def _prepare(
-        self, segments: Segments, seed: int, *, causal: bool, set_aside: bool = True
+        self,
+        segments: Segments,
+        seed: int,
+        *,
+        causal: bool,
+        set_aside: bool = True,
+        likelihood: str | Likelihood | None = None,
     ) -> TrainingData:
         data = prepare(
             segments,
@@ -564,6 +621,7 @@ class STNDTEstimator(RateTransformer):
             if self.early_stopping and set_aside
             else None,
             seed=seed,
+            likelihood=self.likelihood if likelihood is None else likelihood,
         )
         self._trained_on |= asdict(data.size)
         return data
@@ -575,6 +633,7 @@ class STNDTEstimator(RateTransformer):
     def _finish(self, net: MaskedModellingNet) -> None:
         """Set the attributes of a trained net."""
         self.net_ = net
+        self.likelihood_params_ = self._scoring.params
         self.history_ = net.history
         self.n_iter_ = len(self.history_)
 
@@ -636,12 +695,21 @@ class STNDTEstimator(RateTransformer):
         if hasattr(self, "net_"):  # skorch moves it if its device does not exist here
             self.device_ = str(self.net_.device)
 
+    @property
+    def _scoring(self) -> Scoring:
+        return Scoring(self.net_.module_.likelihood.of(...))
+
     def score(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> float:
-        """Bits per spike of hidden entries.
+        """Bits per spike of hidden entries or, if these are no counts, bits per entry.
 
         If there are held-out neurons, these are scored (co-bps). Otherwise each entry is scored
         once while it is hidden, by a fixed set of complementary speckled masks. 0 is the score of
         each neuron's mean rate.
+
+        Counts are scored as Poisson counts, whatever their likelihood, so that rates of all models
+        can be compared (:func:`~sklearn_stndt.metrics.bits_per_spike`); for the log-likelihood of
+        the model itself, see :meth:`log_likelihood`. Other entries are scored by their
+        likelihood.
 
         Parameters
         ----------
@@ -657,10 +725,38 @@ class STNDTEstimator(RateTransformer):
         float
             Higher is better.
         """
+        return self._score(X, groups, self._scoring_when_fitted().score)
+
+    def log_likelihood(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> float:
+        """Log-likelihood of hidden entries, by the likelihood of this estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            As in `score`, which hides the same entries.
+        groups : array-like of shape (n_bins,), default=None
+            As in `fit`.
+
+        Returns
+        -------
+        float
+            Gain over each neuron's mean, in bits. For counts it is per spike, and the reference is
+            that of `score`, Poisson counts at each neuron's mean rate, so that the likelihoods of
+            counts can be compared. For other entries it is `score`: per entry, and relative to the
+            same distribution with the mean and the variance of each neuron.
+        """
+        return self._score(X, groups, self._scoring_when_fitted().log_likelihood)
+
+    def _scoring_when_fitted(self) -> Scoring:
         check_is_fitted(self)
+        return self._scoring
+
+    def _score(self, X: ArrayLike, groups: ArrayLike | None, score: Any) -> float:
         counts = check_counts(self, X, reset=False)
         groups = check_groups(counts, groups, X)
-        return score_hidden(lambda shown: self._infer(shown, groups), counts, self.heldout_neurons_)
+        return score_hidden(
+            lambda shown: self._infer(shown, groups), counts, self.heldout_neurons_, score
+        )
 
     def forecast(self, X: ArrayLike, n_bins: int) -> Any:
         """Infer the rates of the bins after X.

@@ -12,6 +12,7 @@ from sklearn import config_context
 from sklearn.compose import TransformedTargetRegressor
 
 from sklearn_stndt._rates import pass_through, rate_steps
+from sklearn_stndt._validation import may_be_negative
 from sklearn_stndt.decoding._base import BinwiseDecoder
 from sklearn_stndt.ensemble import BaggingEnsemble
 from sklearn_stndt.estimator import STNDTEstimator
@@ -99,6 +100,9 @@ class RateStream:
                 stacklevel=2,
             )
         n_rows = n_streams or 1
+        self._signals = may_be_negative(
+            [s.likelihood for s in (m.settings_.network for *_, m in members)]
+        )
         self._networks = [
             (n_picks, [_for_arrays(step) for step in steps], _Network(member, n_rows, ahead))
             for n_picks, steps, member in members
@@ -197,10 +201,15 @@ class RateStream:
                 if name == "counts"
                 else f"X has shape {bins.shape}, but {shape} is expected."
             )
-        if ((bins < 0) | (bins > _LARGEST_COUNT)).any():
+        wrong = np.abs(bins) > _LARGEST_COUNT
+        if not self._signals:
+            wrong |= bins < 0
+        if wrong.any():
+            kinds = "infinite" if self._signals else "negative or infinite"
+            what = "the values of a bin" if self._signals else "spikes per bin"
             raise ValueError(
-                f"{name} holds negative or infinite values: {bins[(bins < 0) | np.isinf(bins)]}. "
-                "Pass spikes per bin, NaN where a channel is lost."
+                f"{name} holds {kinds} values: {bins[wrong]}. Pass {what}, NaN where a channel is "
+                "lost."
             )
         return bins if self.n_streams is not None else bins[None]
 

@@ -69,7 +69,7 @@ class Spy(nn.Module):
         super().__init__()
         self.log_rate = nn.Parameter(torch.tensor(0.5))
         self.calls = []
-        self.likelihood = Poisson(N_NEURONS)
+        self.likelihood = Poisson()
         self.settings, self.width = NetworkSettings(), 64
 
     def forward(self, spikes, visible):

@@ -43,7 +43,7 @@ def test_the_factor_is_at_most_1_and_positive_until_the_end(n_updates):
 
 def net_at_epoch_1():
     net = SimpleNamespace(history=History(), module_=torch.nn.Linear(1, 1), verbose=0)
-    net.module_.likelihood = Poisson(4)
+    net.module_.likelihood = Poisson()
     net.history.new_epoch()
     net.history.record("epoch", 1)
     return net

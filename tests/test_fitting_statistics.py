@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from sklearn_stndt.network.likelihood import Gaussian, NegativeBinomial
 from sklearn_stndt.training import fitting
 from sklearn_stndt.training.fitting import known_statistics
 
@@ -21,7 +22,7 @@ def counts_with_gaps(draw):
 @settings(deadline=None, max_examples=60)
 @given(X=counts_with_gaps())
 def test_statistics_are_those_of_known_entries(X):
-    mean, mean_sqrt, std_sqrt = known_statistics(X)
+    mean, mean_sqrt, std_sqrt = known_statistics(X)[:3]
     n_known = (~np.isnan(X)).sum(0)
     np.testing.assert_allclose(mean, np.maximum(np.nanmean(X, 0), 0.5 / n_known), rtol=1e-12)
     np.testing.assert_allclose(mean_sqrt, np.nanmean(np.sqrt(X), 0), rtol=1e-12)
@@ -36,7 +37,9 @@ def test_statistics_of_every_dtype_are_in_double_precision(dtype):
     if dtype == np.uint8:
         X *= 255
     for values, expected in zip(
-        known_statistics(X), known_statistics(X.astype(np.float64)), strict=True
+        known_statistics(X, NegativeBinomial()),
+        known_statistics(X.astype(np.float64), NegativeBinomial()),
+        strict=True,
     ):
         assert values.dtype == np.float64
         assert np.array_equal(values, expected)
@@ -44,10 +47,21 @@ def test_statistics_of_every_dtype_are_in_double_precision(dtype):
 
 def test_statistics_of_silent_and_constant_neurons():
     X = np.array([[0.0, 2.0], [0.0, np.nan], [0.0, 2.0], [np.nan, 2.0]])
-    mean, mean_sqrt, std_sqrt = known_statistics(X)
+    mean, mean_sqrt, std_sqrt = known_statistics(X)[:3]
     np.testing.assert_allclose(mean, [0.5 / 3, 2])
     np.testing.assert_allclose(mean_sqrt, [0, 2**0.5])
     assert std_sqrt.tolist() == [1, 1]
+
+
+def test_variance_and_share_are_those_of_known_entries():
+    X = np.random.default_rng(0).poisson(1.0, (500, 3)) + np.array([0, 0, 1e6])
+    X[::3, 0] = np.nan
+    for likelihood in (NegativeBinomial(), Gaussian()):
+        found = known_statistics(X, likelihood)
+        np.testing.assert_allclose(found.variance, np.nanvar(X, 0), rtol=1e-3)
+        np.testing.assert_allclose(found.share_positive, np.nansum(X > 0, 0) / [333, 500, 500])
+    np.testing.assert_allclose(found.mean_input, np.nanmean(X, 0))
+    np.testing.assert_allclose(found.std_input, np.nanstd(X, 0))
 
 
 @pytest.mark.parametrize("count", [3, 255])

@@ -7,7 +7,7 @@ import torch
 
 from sklearn_stndt.network.likelihood import MAX_LOG_RATE, Poisson
 
-poisson_nll = Poisson(3).nll
+poisson_nll = Poisson().nll
 
 
 def test_poisson_nll_has_the_values_computed_by_hand():
@@ -27,7 +27,7 @@ def test_poisson_nll_is_least_where_the_rate_is_the_count():
 
 @pytest.mark.parametrize("log_rate", [-1e4, -80.0, 15.0, 1e4])
 def test_every_rate_has_a_square_and_a_logarithm(log_rate):
-    likelihood = Poisson(3)
+    likelihood = Poisson()
     rate = likelihood.mean(likelihood.limit(torch.tensor(log_rate)))
     assert rate.dtype == torch.float32
     assert rate.log().isfinite()
@@ -37,12 +37,12 @@ def test_every_rate_has_a_square_and_a_logarithm(log_rate):
 
 def test_the_null_model_is_each_neuron_at_its_mean():
     spikes = torch.tensor([[0.0, 1.0, 0.0], [4.0, 1.0, 0.0]])
-    likelihood = Poisson(3)
+    likelihood = Poisson()
     rates = spikes.mean(0)
-    expected = likelihood.nll(likelihood.start(rates.clamp(min=1e-30)), spikes).sum(0)
+    expected = likelihood.nll(likelihood.link(rates.clamp(min=1e-30)), spikes).sum(0)
     null = likelihood.null_nll(spikes.sum(0), torch.full((3,), 2.0))
     torch.testing.assert_close(null, expected)
-    torch.testing.assert_close(likelihood.mean(likelihood.start(rates[:2])), rates[:2])
+    torch.testing.assert_close(likelihood.mean(likelihood.link(rates[:2])), rates[:2])
     one_entry = likelihood.null_nll(torch.tensor([3.0]), torch.tensor([1.0]))
     torch.testing.assert_close(one_entry, torch.tensor([3 - 3 * math.log(3)]))
     no_entries = likelihood.null_nll(torch.zeros(3), torch.zeros(3))
@@ -52,4 +52,4 @@ def test_the_null_model_is_each_neuron_at_its_mean():
 def test_readouts_are_clipped_at_the_largest_rate_alone():
     readout = torch.tensor([-50.0, 0.3, MAX_LOG_RATE, MAX_LOG_RATE + 1])
     expected = torch.tensor([-50.0, 0.3, MAX_LOG_RATE, MAX_LOG_RATE])
-    torch.testing.assert_close(Poisson(3).limit(readout), expected)
+    torch.testing.assert_close(Poisson().limit(readout), expected)

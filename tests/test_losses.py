@@ -11,7 +11,7 @@ from sklearn_stndt.network.losses import (
     masked_modelling_loss,
 )
 
-poisson_nll = Poisson(3).nll
+poisson_nll = Poisson().nll
 
 
 # One trial of two bins and three neurons at log-rate 0, so that an entry's loss is 1, but for

@@ -1,6 +1,7 @@
 """scikit-learn's own checks on all public classes."""
 
 import pytest
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import estimator_checks_generator
@@ -11,6 +12,7 @@ from sklearn_stndt import (
     BinwiseRegressor,
     STNDTEstimator,
 )
+from sklearn_stndt.network.likelihood import LIKELIHOODS
 
 pytestmark = [
     # checks fit arrays and transform tables, and vice versa
@@ -40,6 +42,7 @@ def small_estimators():
     small = STNDTEstimator(d_model=8, n_heads=2, max_epochs=2, random_state=0)
     return [
         small,
+        *(clone(small).set_params(likelihood=name) for name in LIKELIHOODS if name != "poisson"),
         BaggingEnsemble(small, n_estimators=2, random_state=0),
         BinwiseRegressor(Ridge()),
         BinwiseClassifier(LogisticRegression()),
@@ -56,7 +59,11 @@ def generated_checks():
             marks = []
             if name in expected:
                 marks = [pytest.mark.xfail(reason=expected[name], strict=True)]
-            yield pytest.param(instance, check, marks=marks, id=f"{type(instance).__name__}-{name}")
+            yield pytest.param(instance, check, marks=marks, id=f"{_name(instance)}-{name}")
+
+
+def _name(estimator):
+    return "-".join([type(estimator).__name__, getattr(estimator, "likelihood", "")]).strip("-")
 
 
 @pytest.mark.parametrize(("estimator", "check"), generated_checks())
@@ -64,13 +71,13 @@ def test_scikit_learn_check(estimator, check):
     check(estimator)
 
 
-@pytest.mark.parametrize("estimator", small_estimators(), ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("estimator", small_estimators(), ids=_name)
 def test_more_than_forty_checks_are_collected(estimator):
     assert len(list(estimator_checks_generator(estimator))) > 40
 
 
 @pytest.mark.parametrize("name", NAMED_CHECKS)
-@pytest.mark.parametrize("estimator", small_estimators(), ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("estimator", small_estimators(), ids=_name)
 def test_named_check(estimator, name):
     if "transform" in name and not hasattr(estimator, "transform"):
         pytest.skip("no transformer")

@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._containers import runs, wrapped
 from sklearn_stndt._rates import infer_rates
-from sklearn_stndt._scoring import infer_hidden
+from sklearn_stndt._scoring import Scoring, infer_hidden, mean_scoring, score_hidden, scoring_of
 from sklearn_stndt._validation import check_counts, check_groups, unchanged_if_failed
 from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, StoredMembers
 from sklearn_stndt.ensemble.engine import train_run
@@ -29,7 +29,7 @@ from sklearn_stndt.ensemble.runs import Run, begin_run
 from sklearn_stndt.ensemble.selection import select
 from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.estimator import STNDTEstimator
-from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.network.likelihood import as_likelihood
 from sklearn_stndt.training.distillation import draw_lessons
 
 # in place of the defaults of STNDTEstimator: rates are less noisy than counts, and can be learned
@@ -110,6 +110,8 @@ class BaggingEnsemble(RateTransformer):
         Indices of the members in `estimators_` that are averaged, the best first.
     weights_ : ndarray of float
         Weight of each selected member in the mean.
+    likelihood_params_ : dict of ndarray of shape (n_neurons,)
+        As of :class:`~sklearn_stndt.STNDTEstimator`: geometric means over the selected members.
     selection_curve_ : ndarray of shape (n_members,)
         Held-out score of the mean of the best 1, 2, ... members; only if there are `scores_`.
     validation_trials_ : ndarray of int
@@ -364,8 +366,15 @@ class BaggingEnsemble(RateTransformer):
         student = self._student(params)
         counts = check_counts(self, X, reset=False)
         infer = partial(self._infer, groups=check_groups(counts, groups, X))
-        lessons = draw_lessons(infer, counts, check_random_state(student.random_state))
-        return student._fit_to(X, lessons, groups)
+        likelihood = self._scoring.likelihood
+        if type(likelihood) is not type(as_likelihood(student.likelihood)):
+            raise ValueError(
+                f"The ensemble has the likelihood {type(likelihood).__name__}, which a distilled "
+                f"network must have too, got likelihood={student.likelihood!r}. Leave it out."
+            )
+        random_state = check_random_state(student.random_state)
+        lessons = draw_lessons(infer, counts, random_state, likelihood)
+        return student._fit_to(X, lessons, groups, likelihood)
 
     def _student(self, params: dict[str, Any]) -> STNDTEstimator:
         """Return the network to train in `distill`, not fitted."""
@@ -416,6 +425,39 @@ class BaggingEnsemble(RateTransformer):
             squares = squares + n_picks * change * (rates - mean)
         return wrapped(X, np.sqrt(squares / n), "rate_std")
 
+    @property
+    def _scoring(self) -> Scoring:
+        members = [(n_picks, scoring_of(member)) for n_picks, member in self._selected_members()]
+        return mean_scoring([scoring for _, scoring in members], [n for n, _ in members])
+
+    @property
+    def likelihood_params_(self) -> dict[str, NDArray]:
+        """Numbers of each neuron that the likelihood has learned."""
+        check_is_fitted(self)
+        return self._scoring.params
+
+    def log_likelihood(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> float:
+        """Log-likelihood of hidden entries, as in :meth:`STNDTEstimator.log_likelihood`.
+
+        Numbers of the likelihood, such as a dispersion, are geometric means over members.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            Spikes per bin, NaN where unknown.
+        groups : array-like of shape (n_bins,), default=None
+            Trial of each row of a 2D X.
+
+        Returns
+        -------
+        float
+            Bits per spike, or per entry if these are no counts.
+        """
+        check_is_fitted(self)
+        counts = check_counts(self, X, reset=False)
+        infer = partial(self._infer, groups=check_groups(counts, groups, X))
+        return score_hidden(infer, counts, self.heldout_neurons_, self._scoring.log_likelihood)
+
     def score(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> float:
         """Bits per spike of hidden entries, as in :meth:`STNDTEstimator.score`.
 
@@ -456,11 +498,17 @@ class BaggingEnsemble(RateTransformer):
         counts = check_counts(self, X, reset=False)
         groups = check_groups(counts, groups, X)
         total, n, scores = 0.0, 0, []
+        scorings: list[Scoring] = []
+        picks: list[int] = []
+        neurons = self.heldout_neurons_ if len(self.heldout_neurons_) else ...
         for n_picks, member in self._selected_members():
             infer = partial(infer_rates, member, groups=groups)
             spikes, rates = infer_hidden(infer, counts, self.heldout_neurons_)
             total, n = total + n_picks * rates, n + n_picks
-            scores.append(bits_per_spike(spikes, total / n))
+            scorings.append(scoring_of(member))
+            picks.append(n_picks)
+            scoring = mean_scoring(scorings, picks)
+            scores.append(scoring.score(spikes, total / n, neurons))
         return np.array(scores)
 
     def __len__(self) -> int:

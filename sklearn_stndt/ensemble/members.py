@@ -13,12 +13,11 @@ from threadpoolctl import threadpool_limits
 
 from sklearn_stndt._fingerprints import describe
 from sklearn_stndt._rates import find_rates, groups_keyword, infer_rates
-from sklearn_stndt._scoring import infer_hidden
+from sklearn_stndt._scoring import infer_hidden, scoring_of
 from sklearn_stndt.ensemble.checkpoints import NUMBERS, CheckpointDirectory, MemberFile
 from sklearn_stndt.ensemble.plans import Plan
 from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.ensemble.workers import end_with_parent
-from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.persistence.archive import ModelFileError
 from sklearn_stndt.persistence.registry import register
 
@@ -35,7 +34,7 @@ class Outcome:
     member: Any = None  # fitted estimator; None if it is in a file
     interrupted: bool = False
     error: str = ""  # traceback of a member that failed
-    score: float = np.nan  # bits per spike of the evaluated trials
+    score: float = np.nan  # of the evaluated trials, in bits per spike or per entry
     fit_time: float = np.nan  # seconds
     score_time: float = np.nan
     arrays: dict[str, NDArray] = field(default_factory=dict)
@@ -125,10 +124,17 @@ def evaluate(outcome: Outcome, recording: Recording, work: Work) -> None:
         infer = partial(infer_rates, member, groups=groups)
         spikes, hidden = infer_hidden(infer, X, work.heldout_neurons)
         outcome.arrays["hidden"] = hidden.astype(np.float32)
-        outcome.score = bits_per_spike(spikes, outcome.arrays["hidden"])
+        outcome.score = scoring_of(member).score(
+            spikes, outcome.arrays["hidden"], scored_neurons(work)
+        )
         if work.infer:
             outcome.arrays["rates"] = infer(X).astype(np.float32)
     outcome.score_time = time.perf_counter() - started
+
+
+def scored_neurons(work: Work) -> Any:
+    """Index of the neurons that are scored: the held-out ones, or all."""
+    return work.heldout_neurons if len(work.heldout_neurons) else ...
 
 
 def read_member(directory: CheckpointDirectory, plan: Plan) -> Outcome | None:

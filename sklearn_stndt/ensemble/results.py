@@ -1,5 +1,6 @@
 """Results of a run: scores of members, out-of-bag rates, and a table of all members."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,10 +8,12 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from sklearn_stndt._fingerprints import describe
+from sklearn_stndt._rates import likelihoods_in
+from sklearn_stndt._scoring import POISSON, Scoring, mean_scoring, scoring_of
 from sklearn_stndt.ensemble.checkpoints import MemberFile
-from sklearn_stndt.ensemble.members import Outcome, Work, evaluate, load_member
+from sklearn_stndt.ensemble.members import Outcome, Work, evaluate, load_member, scored_neurons
 from sklearn_stndt.ensemble.selection import HeldOutScore
-from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.network.likelihood import known_likelihoods
 
 
 def array_of(outcome: Outcome, name: str, work: Work) -> NDArray:
@@ -25,6 +28,14 @@ def array_of(outcome: Outcome, name: str, work: Work) -> NDArray:
     evaluate(again, work.recording.opened(), work)
     outcome.arrays = again.arrays
     return outcome.arrays[name]
+
+
+def scoring_of_mean(outcomes: list[Outcome], weights: Iterable[float]) -> Scoring:
+    """How the mean of members is scored; those on disk are only read if it is not as counts."""
+    likelihoods = [one for outcome in outcomes for one in likelihoods_in(outcome.plan.estimator)]
+    if all(one.counts for one in known_likelihoods(likelihoods)):
+        return POISSON
+    return mean_scoring([scoring_of(load_member(outcome)) for outcome in outcomes], weights)
 
 
 def judge(members: list[Outcome], work: Work) -> HeldOutScore:
@@ -42,7 +53,11 @@ def judge(members: list[Outcome], work: Work) -> HeldOutScore:
     def load(member: int) -> NDArray:
         return array_of(members[member], "hidden", work)[kept[member]]
 
-    return HeldOutScore(_scored(recording.X, work), rows, load)
+    score = scoring_of_mean(members, np.ones(len(members))).score
+    neurons = scored_neurons(work)
+    return HeldOutScore(
+        _scored(recording.X, work), rows, load, lambda X, means: score(X, means, neurons)
+    )
 
 
 def out_of_bag(members: list[Outcome], picks: NDArray, work: Work) -> tuple[NDArray, float]:
@@ -61,7 +76,10 @@ def out_of_bag(members: list[Outcome], picks: NDArray, work: Work) -> tuple[NDAr
     number = np.where(covered, number, np.nan).reshape(-1, *[1] * (rates.ndim - 1))
     rates /= number
     hidden = (hidden / number)[covered]
-    score = bits_per_spike(spikes[covered], hidden) if covered.any() else np.nan
+    score = np.nan
+    if covered.any():
+        scoring = scoring_of_mean(members, picks)
+        score = scoring.score(spikes[covered], hidden, scored_neurons(work))
     return rates.astype(np.float32 if recording.X.dtype == np.float32 else np.float64), score
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt._scoring import POISSON
 
 MOST_STEPS, PATIENCE = 50, 10  # of the greedy selection
 
@@ -26,15 +26,24 @@ class HeldOutScore:
         Rows for which each member has rates.
     load : callable
         Loads the rates of the rows of a member, inferred while the counts were hidden.
+    score : callable, default=bits per spike
+        Scores expected values: ``score(spikes, rates)``.
     """
 
-    def __init__(self, spikes: NDArray, rows: Sequence[NDArray], load: Callable[[int], NDArray]):
+    def __init__(
+        self,
+        spikes: NDArray,
+        rows: Sequence[NDArray],
+        load: Callable[[int], NDArray],
+        score: Callable[[NDArray, NDArray], float] = POISSON.score,
+    ):
         kept = np.unique(np.concatenate(rows))
         self.spikes = spikes[kept]
         self._rows = [np.searchsorted(kept, r) for r in rows]
         self._load = load
+        self._score = score
         self._everyone = self._divide(*self.sum(range(len(rows))))[0]
-        self._score_of_everyone = bits_per_spike(self.spikes, self._everyone)
+        self._score_of_everyone = score(self.spikes, self._everyone)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -65,14 +74,14 @@ class HeldOutScore:
         return total[covered] / number, covered
 
     def __call__(self, sums: tuple[NDArray, NDArray]) -> float:
-        """Bits per spike of the mean of the members in a sum."""
+        """Score the mean of the members in a sum."""
         mean, covered = self._divide(*sums)
         if len(covered) == len(self.spikes):
-            return bits_per_spike(self.spikes, mean)
+            return self._score(self.spikes, mean)
         spikes = self.spikes[covered]
         if not np.nansum(spikes):
             return np.nan
-        gain = bits_per_spike(spikes, mean) - bits_per_spike(spikes, self._everyone[covered])
+        gain = self._score(spikes, mean) - self._score(spikes, self._everyone[covered])
         return self._score_of_everyone + gain
 
     def of_each(self) -> NDArray:

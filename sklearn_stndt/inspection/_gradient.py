@@ -51,8 +51,7 @@ def gradient_importance(
             # (batch, n_bins, n_neurons)
             log_rates = module.from_scaled(*inputs, shown).log_rates
             exists = known.any(2, keepdim=True)  # rates of padding do not count
-            # the information carried by a change of a log-rate is proportional to the rate
-            weight = (log_rates.detach() / 2).exp() * exists
+            weight = module.likelihood.information(log_rates.detach()).sqrt() * exists
             for projection, inputs_of in _projections(draw, n_repeats, log_rates.shape):
                 sign = torch.from_numpy(projection).to(log_rates.device)
                 gradients = torch.autograd.grad(

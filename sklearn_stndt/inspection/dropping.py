@@ -11,11 +11,10 @@ from sklearn.utils import Bunch, check_random_state
 
 from sklearn_stndt._containers import like
 from sklearn_stndt._rates import groups_keyword
-from sklearn_stndt._scoring import NEVER_HIDDEN, entry_folds, hide, infer_folds
+from sklearn_stndt._scoring import NEVER_HIDDEN, entry_folds, hide, infer_folds, scoring_of
 from sklearn_stndt._validation import check_groups
 from sklearn_stndt.inspection._networks import heldin_neurons, look_inside
 from sklearn_stndt.inspection.importance import neuron_importance
-from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.metrics._checks import check_neurons
 
 
@@ -51,8 +50,9 @@ def neuron_dropping_curve(
         NaN for those never to be hidden; or a curve of another estimator on the same neurons, whose
         ranking, random orders and scored neurons are reused.
     scorers : str, callable, list or dict of them, default=None
-        "bits_per_spike": of `scored_neurons`. "score": the estimator's own ``score(X, y)``, for a
-        pipeline that ends in a decoder. The name of a scorer of scikit-learn, or a callable
+        "bits_per_spike": of `scored_neurons`; bits per entry if these are no counts. "score": the
+        estimator's own ``score(X, y)``, for a pipeline that ends in a decoder. The name of a scorer
+        of scikit-learn, or a callable
         ``scorer(estimator, X, y)``, such as those of :mod:`sklearn_stndt.metrics`. The keys of a
         dict are used as names. Scorers receive the X in which spikes are hidden, so they must not
         score these spikes. None: "bits_per_spike", and "score" if y is given and the estimator has
@@ -186,6 +186,8 @@ def neuron_dropping_curve(
     def infer(shown: NDArray) -> NDArray:
         return source._infer(shown, checked_groups)
 
+    bits = scoring_of(source).score
+
     def score(hidden: NDArray) -> list[float]:
         visible = counts.copy()
         visible[..., hidden] = np.nan
@@ -197,7 +199,7 @@ def neuron_dropping_curve(
                     if folds is None
                     else (infer_folds(infer, visible, folds))
                 )
-                values.append(bits_per_spike(counts[..., scored], rates[..., scored]))
+                values.append(bits(counts[..., scored], rates[..., scored], scored))
             else:
                 values.append(float(scorer(estimator, like(X, visible), y, **keywords)))
         return values

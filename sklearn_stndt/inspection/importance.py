@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
-from sklearn_stndt._scoring import infer_hidden
+from sklearn_stndt._scoring import infer_hidden, scoring_of
 from sklearn_stndt._validation import check_groups
 from sklearn_stndt.inspection._gradient import gradient_importance
 from sklearn_stndt.inspection._networks import (
@@ -18,7 +18,6 @@ from sklearn_stndt.inspection._networks import (
     networks,
 )
 from sklearn_stndt.inspection.attention import iterate_maps
-from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.windows.segments import as_segments
 
 
@@ -237,18 +236,19 @@ def _loss_without(
         )
         return rates
 
+    score = scoring_of(source).score
     intact = rates_while_hidden(counts)
     loss = np.full(counts.shape[-1], np.nan)
     for neuron in question.neurons:
         others = scored[scored != neuron]
         spikes = counts[..., others]
-        with_it = bits_per_spike(spikes, intact[..., others])
+        with_it = score(spikes, intact[..., others], others)
         without_it = []
         for _ in range(n_repeats):
             changed = counts.copy()
             changed[..., neuron] = change(counts[..., neuron], question.draw)
             rates = rates_while_hidden(changed)
-            without_it.append(bits_per_spike(spikes, rates[..., others]))
+            without_it.append(score(spikes, rates[..., others], others))
         loss[neuron] = with_it - np.mean(without_it)
     return loss
 

@@ -9,6 +9,11 @@ as rates in Hz; ``check=False`` turns these warnings off.
 from sklearn_stndt.metrics.bits import bits_per_spike, co_bps, fp_bps
 from sklearn_stndt.metrics.decoding import velocity_r2
 from sklearn_stndt.metrics.few_shot import few_shot_co_bps
+from sklearn_stndt.metrics.likelihoods import (
+    gaussian_bits,
+    negative_binomial_bits,
+    zero_inflated_gamma_bits,
+)
 from sklearn_stndt.metrics.scorers import co_smoothing_scorer, velocity_scorer
 from sklearn_stndt.metrics.structure import psth_r2, tp_corr
 
@@ -18,8 +23,11 @@ __all__ = [
     "co_smoothing_scorer",
     "few_shot_co_bps",
     "fp_bps",
+    "gaussian_bits",
+    "negative_binomial_bits",
     "psth_r2",
     "tp_corr",
     "velocity_r2",
     "velocity_scorer",
+    "zero_inflated_gamma_bits",
 ]

@@ -9,7 +9,7 @@ from sklearn.model_selection import KFold
 from sklearn.utils.metadata_routing import MetadataRequest
 
 from sklearn_stndt._containers import like
-from sklearn_stndt._rates import groups_keyword, infer_rates
+from sklearn_stndt._rates import find_rates, groups_keyword, infer_rates
 from sklearn_stndt.metrics._checks import as_float64, check_neurons, check_predicts_numbers
 from sklearn_stndt.metrics.bits import co_bps
 from sklearn_stndt.metrics.decoding import DECODER_FOLDS, known_rows, make_decoder, shift
@@ -17,6 +17,8 @@ from sklearn_stndt.metrics.decoding import DECODER_FOLDS, known_rows, make_decod
 
 def co_smoothing_scorer(neurons: ArrayLike, *, check: bool = True) -> Any:
     """Make a scorer for the bits per spike of neurons that are hidden at inference.
+
+    An estimator of signals that are no counts is scored in bits per entry, by its likelihood.
 
     Parameters
     ----------
@@ -127,6 +129,9 @@ class _CoSmoothingScorer(_Scorer):
     ) -> float:
         counts, neurons, hidden = self._hide(X)
         rates = infer_rates(estimator, like(X, hidden), groups)
+        scoring = getattr(find_rates(estimator)[1], "_scoring", None)
+        if scoring is not None and not scoring.counts:
+            return scoring.score(counts[..., neurons], rates[..., neurons], neurons)
         return co_bps(counts, rates, neurons, X=hidden, check=self.check)
 
 

@@ -32,7 +32,7 @@ class CausalSTNDT(STNDT):
         Shape of the windows.
     settings : NetworkSettings or None, default=None
         All other settings. Bins ahead in `context` have no effect.
-    likelihood, n_positions, **changes
+    n_positions, **changes
         As in `STNDT`.
     """
 
@@ -45,14 +45,11 @@ class CausalSTNDT(STNDT):
         n_bins: int,
         settings: NetworkSettings | None = None,
         *,
-        likelihood: str = "poisson",
         n_positions: int | None = None,
         **changes: Any,
     ):
         settings = replace(settings or NetworkSettings(), **(changes | {"causal": True}))
-        super().__init__(
-            n_neurons, n_bins, settings, likelihood=likelihood, n_positions=n_positions
-        )
+        super().__init__(n_neurons, n_bins, settings, n_positions=n_positions)
         longest = n_bins - 1
         self.back = [longest if b is None else min(b[0], longest) for b in self.bands]
         self.bands = [(back, 0) for back in self.back]

@@ -25,6 +25,7 @@ CORE_SETTINGS = (
     "d_spatial",
     "input_scaling",
     "causal",
+    "likelihood",
 )
 
 

@@ -74,12 +74,14 @@ def corrupt(
     token_ratio: float,
     random_ratio: float,
     largest: Tensor | None = None,
+    counts: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Corrupt masked entries, as BERT does.
 
     Of the masked entries, a share `token_ratio` is hidden; of the rest, a share `random_ratio`
     is replaced by a count drawn from 0 to the largest count in the batch; the others keep their
-    count, so that the network cannot tell which visible counts are true.
+    count, so that the network cannot tell which visible counts are true. Entries that are no counts
+    are replaced by those of the same neuron in another bin of the batch.
 
     Parameters
     ----------
@@ -91,6 +93,8 @@ def corrupt(
         Shares as above, in [0, 1].
     largest : Tensor, shape (), default=None
         Largest count of the whole batch, if this is a micro-batch; None: this is the batch.
+    counts : bool, default=True
+        Whether entries are counts.
 
     Returns
     -------
@@ -103,8 +107,14 @@ def corrupt(
     as_token = masked & below(levels, token_ratio)
     corrupted = below(levels, token_ratio + (1 - token_ratio) * random_ratio)
     as_random = (masked & corrupted & ~as_token).to(spikes.dtype)
-    share = draw_levels(spikes.shape, spikes.device).to(spikes.dtype) / LEVELS + 0.5  # in [0, 1)
-    random_counts = torch.floor(share * ((spikes.max() if largest is None else largest) + 1))
+    if counts:
+        # in [0, 1)
+        share = draw_levels(spikes.shape, spikes.device).to(spikes.dtype) / LEVELS + 0.5
+        random_counts = torch.floor(share * ((spikes.max() if largest is None else largest) + 1))
+    else:
+        rows = spikes.flatten(0, 1)  # (batch * n_bins, n_neurons)
+        order = torch.randperm(len(rows), device=rows.device)
+        random_counts = rows[order].view(spikes.shape)
     # products instead of torch.where, which takes ten times as long on a CPU
     return spikes * (1 - as_random) + random_counts * as_random, visible & ~as_token
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout, StochasticDepth
 from sklearn_stndt.network.layers import GaussianSmoothing, feed_forward
-from sklearn_stndt.network.likelihood import LIKELIHOODS, Likelihood
+from sklearn_stndt.network.likelihood import Likelihood, Statistics, as_likelihood
 from sklearn_stndt.network.population import InputScaling, ReadOut
 from sklearn_stndt.network.spatial import PublishedSpatialPart, SpatialMixing
 from sklearn_stndt.network.temporal import Positions, TemporalLayer, allowed_keys, layer_bands
@@ -50,10 +50,12 @@ class NetworkSettings:
     input_scaling : {"sqrt", "standardized", "counts"}
         Square roots of counts, centred per neuron and scaled by a common factor or by each
         neuron's standard deviation; or, as published, counts times sqrt(n_neurons), with hidden
-        entries 0.
+        entries 0. Entries that are no counts are always divided by their standard deviation.
     causal : bool
         Whether log-rates of a bin depend on this bin and earlier ones alone; then the network is
         a `CausalSTNDT`.
+    likelihood : str or Likelihood
+        Distribution of the entries: a name in `LIKELIHOODS`, or an object, which is copied.
     """
 
     n_layers: int = 3
@@ -72,6 +74,7 @@ class NetworkSettings:
     d_spatial: int | None = 16
     input_scaling: str = "sqrt"
     causal: bool = False
+    likelihood: str | Likelihood = "poisson"
 
 
 class NetworkOutput(NamedTuple):
@@ -80,7 +83,8 @@ class NetworkOutput(NamedTuple):
     Attributes
     ----------
     log_rates : Tensor, shape (batch, n_bins, n_neurons)
-        Natural logarithm of the expected spikes per bin.
+        What the likelihood turns into expected values; of counts, the natural logarithm of the
+        expected spikes per bin.
     encoded : Tensor, shape (batch, d_model)
         Residual stream before the readout, averaged over the visible bins.
     temporal_weights : list of Tensor, shape (batch, n_heads, n_bins, n_bins)
@@ -114,8 +118,6 @@ class STNDT(nn.Module):
         Shape of the windows.
     settings : NetworkSettings or None, default=None
         All other settings; None: the defaults of NetworkSettings.
-    likelihood : str, default="poisson"
-        Distribution of the counts, a name in `LIKELIHOODS`.
     n_positions : int or None, default=None
         Bins that have a position of their own, later ones have that of the last; None: all.
     **changes
@@ -137,7 +139,6 @@ class STNDT(nn.Module):
         n_bins: int,
         settings: NetworkSettings | None = None,
         *,
-        likelihood: str = "poisson",
         n_positions: int | None = None,
         **changes: Any,
     ):
@@ -145,7 +146,9 @@ class STNDT(nn.Module):
         s = self.settings = replace(settings or NetworkSettings(), **changes)
         width = self.width = n_neurons if s.d_model is None else s.d_model
         self.bands = layer_bands(s.context, s.n_layers)
-        self.scaling = InputScaling(n_neurons, s.input_scaling)
+        self.likelihood: Likelihood = as_likelihood(s.likelihood).fresh(n_neurons)
+        kind = s.input_scaling if self.likelihood.counts else "standardized"
+        self.scaling = InputScaling(n_neurons, kind, self.likelihood.root_input)
         # the order of parameters affects the rounding of the gradient norm used for clipping
         self.positions = Positions(n_positions or n_bins, width)
         self.embed = nn.Linear(n_neurons, width)
@@ -180,20 +183,20 @@ class STNDT(nn.Module):
         self.drop_rates = Dropout(s.dropout_rates)
         self.readout = ReadOut(width, n_neurons)
         self.smoothing = GaussianSmoothing()
-        self.likelihood: Likelihood = LIKELIHOODS[likelihood](n_neurons)
 
     @torch.no_grad()
-    def set_statistics(self, mean_rates: Tensor, center: Tensor, scale: Tensor) -> None:
+    def set_statistics(self, mean: Tensor, center: Tensor, scale: Tensor, *others: Any) -> None:
         """Initialise from the recording's statistics, so that training need not learn them.
 
         Parameters
         ----------
-        mean_rates : Tensor, shape (n_neurons,)
-            Mean spikes per bin, above 0: the initial rates.
-        center, scale : Tensor, shape (n_neurons,)
-            Mean and standard deviation of the square roots of the counts.
+        mean, center, scale, *others : Tensor, shape (n_neurons,)
+            The `Statistics` of the recording: the mean is the initial expected value; center and
+            scale are mean and standard deviation of the input.
         """
-        self.readout.bias.copy_(self.likelihood.start(mean_rates))
+        self.likelihood.start_mean.copy_(mean)
+        self.likelihood.begin(Statistics(mean, center, scale, *others))
+        self.readout.bias.copy_(self.likelihood.link(mean))
         self.scaling.set_statistics(center, scale)
 
     def embeddings(self, spikes: Tensor, visible: Tensor) -> list[Tensor]:

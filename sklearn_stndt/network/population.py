@@ -15,21 +15,24 @@ class InputScaling(nn.Module):
         Neurons of the population.
     kind : {"sqrt", "standardized", "counts"}
         As `input_scaling` of :class:`~sklearn_stndt.network.NetworkSettings`.
+    root : bool, default=True
+        Whether square roots are taken, unless `kind` is "counts".
     """
 
     center: Tensor
     scale: Tensor
 
-    def __init__(self, n_neurons: int, kind: str):
+    def __init__(self, n_neurons: int, kind: str, root: bool = True):
         super().__init__()
         self.kind = kind
+        self.root = root
         self.token = nn.Parameter(torch.zeros(n_neurons), requires_grad=kind != "counts")
         self.register_buffer("center", torch.zeros(n_neurons))
         self.register_buffer("scale", torch.ones(n_neurons))
 
     @torch.no_grad()
     def set_statistics(self, center: Tensor, scale: Tensor) -> None:
-        """Set mean and standard deviation of the square roots of the counts.
+        """Set mean and standard deviation of the square roots of the counts, or of the entries.
 
         Parameters
         ----------
@@ -64,9 +67,12 @@ class InputScaling(nn.Module):
         if self.kind == "counts":  # hidden entries are 0
             values = spikes / self.scale
             return values, values
-        # square roots in a form that is ten times as fast on a CPU where counts are 0
-        exported = torch.compiler.is_compiling()  # other software may round 1e-30 to 0
-        roots = spikes.sqrt() if exported else spikes * (spikes + 1e-30).rsqrt()
+        if not self.root:
+            roots = spikes
+        elif torch.compiler.is_compiling():  # other software may round 1e-30 to 0
+            roots = spikes.sqrt()
+        else:  # ten times as fast on a CPU where counts are 0
+            roots = spikes * (spikes + 1e-30).rsqrt()
         values = (roots - self.center) / self.scale * shown
         return torch.addcmul(values, 1 - shown, self.token), values
 

@@ -17,7 +17,7 @@ from sklearn.utils import _metadata_requests
 from skorch.history import History
 
 from sklearn_stndt.metrics import scorers
-from sklearn_stndt.network import STNDT, NetworkSettings
+from sklearn_stndt.network import STNDT, CausalSTNDT, NetworkSettings
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.training.objective import ObjectiveSettings
 from sklearn_stndt.training.settings import Settings, TrainingSettings
@@ -32,6 +32,7 @@ class NotRestoredError(LookupError):
 _OURS: dict[str, type] = {
     cls.__name__: cls
     for cls in (
+        CausalSTNDT,
         History,
         MaskedModellingNet,
         NetworkSettings,

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from sklearn_stndt._containers import as_array
 from sklearn_stndt._rates import find_rates, groups_keyword, infer_rates, pass_through
-from sklearn_stndt._scoring import score_hidden
+from sklearn_stndt._scoring import score_hidden, scoring_of
 from sklearn_stndt._validation import check_groups
 from sklearn_stndt.inspection import neuron_dropping_curve
 from sklearn_stndt.plotting._style import (
@@ -283,7 +283,10 @@ class EnsembleCurveDisplay:
             groups = check_groups(counts, groups, X)
             alone = [
                 score_hidden(
-                    partial(infer_rates, member, groups=groups), counts, ensemble.heldout_neurons_
+                    partial(infer_rates, member, groups=groups),
+                    counts,
+                    ensemble.heldout_neurons_,
+                    scoring_of(member).score,
                 )
                 for member in ensemble.estimators_
             ]

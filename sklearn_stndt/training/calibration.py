@@ -15,7 +15,9 @@ from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.windows.cutting import Windows
 
 GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
+GAIN_PRECISION = 1e-3
 WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing, in bins
+N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
 MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
 
 
@@ -25,15 +27,17 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
 
     A network that reads the counts of a bin passes a part of their noise on to the rates of that
     bin; a Gaussian along bins removes it. Its width is the smallest in `WIDTHS` whose likelihood of
-    hidden entries is within one standard error, over windows, of the highest. There is no smoothing
-    if `context` or `causal` limits the bins that influence a rate.
+    hidden entries is within `N_ERRORS` standard errors, over windows, of the highest. There is no
+    smoothing if `context` or `causal` limits the bins that influence a rate.
 
     Log-rates of a network trained on few trials also deviate further from the mean than unseen
     spikes support. One gain g for held-in and one for held-out neurons,
 
     .. math:: r \leftarrow \bar r + g\,(r - \bar r) + \delta,
 
-    are chosen by the likelihood of hidden entries, too; :math:`\delta` preserves the mean rate.
+    are chosen by the likelihood of hidden entries, too; :math:`\delta` preserves the mean rate. For
+    held-out neurons it is the most likely gain, for held-in ones the smallest within `N_ERRORS`
+    standard errors of it, which hardly lowers the likelihood, and the squared error of rates more.
 
     Parameters
     ----------
@@ -48,11 +52,12 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
         Gains of the groups that have hidden spikes, under "heldin" and "heldout".
     """
     module: STNDT = net.module_
+    likelihood = module.likelihood.of(...)
     module.smoothing.width.zero_()
     predictions, rows = _predictions(net, validation)
     free = module.settings.context is None and not module.settings.causal
     if free and (predictions.spikes * predictions.scored).any():
-        width, log_rates = _smoothed(predictions, rows, module.likelihood)
+        width, log_rates = _smoothed(predictions, rows, likelihood)
         module.smoothing.width.fill_(width)
         predictions = predictions._replace(log_rates=log_rates)
     n_neurons = predictions.spikes.shape[-1]
@@ -61,18 +66,21 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     center = _mean(predictions.log_rates, predictions.known)  # (n_neurons,)
     gains = {}
     for name, group in (("heldin", ~heldout), ("heldout", heldout)):
-        parts = predictions.of(group)
+        parts, of_group = predictions.of(group), likelihood.of(group)
         if not (parts.spikes * parts.scored).any():
             continue
         best = minimize_scalar(
             _loss,
             bounds=GAINS,
-            args=(module.likelihood, center[group], parts),
+            args=(of_group, center[group], parts),
             method="bounded",
-            options={"xatol": 1e-3},
+            options={"xatol": GAIN_PRECISION},
         )
-        gain = gains[name] = float(best.x)
-        _, shift = _scaled(gain, center[group], parts.log_rates, parts.known)
+        gain = float(best.x)
+        if name == "heldin":
+            gain = _smallest_gain(gain, of_group, center[group], parts, rows)
+        gains[name] = gain
+        _, shift = _scaled(gain, of_group, center[group], parts)
         readout = module.readout
         index = torch.where(group)[0].to(readout.gain.device)
         readout.gain[index] *= gain
@@ -101,10 +109,11 @@ def calibrate_as(net: MaskedModellingNet, calibrated: STNDT, windows: Windows) -
     module.smoothing.width.copy_(calibrated.smoothing.width)
     width = float(calibrated.smoothing.width)
     log_rates = _smooth(predictions.log_rates, rows.bin_visible, width)
+    predictions = predictions._replace(log_rates=log_rates)
     readout = module.readout
     gain = calibrated.readout.gain / readout.gain  # (n_neurons,)
     center = _mean(log_rates, predictions.known)
-    _, shift = _scaled(gain.cpu(), center, log_rates, predictions.known)
+    _, shift = _scaled(gain.cpu(), module.likelihood.of(...), center, predictions)
     moved = ((1 - gain.cpu()) * center + shift).to(readout.shift)
     readout.shift.copy_(gain * readout.shift + moved)
     readout.gain.mul_(gain)
@@ -169,25 +178,55 @@ def _smoothed(
     predictions: _Predictions, rows: _Rows, likelihood: Likelihood
 ) -> tuple[float, Tensor]:
     """Width in bins, and the log-rates smoothed by it."""
-    counted = torch.zeros(int(rows.window.max()) + 1, dtype=torch.bool)
-    counted[rows.window[predictions.scored.flatten(1).any(1)]] = True
-    n_windows = int(counted.sum())
     losses = []
     for width in WIDTHS:
         smooth = _smooth(predictions.log_rates, rows.bin_visible, width)
-        nll = likelihood.nll(smooth, predictions.spikes)
-        of_rows = torch.where(predictions.scored, nll, 0.0).sum((1, 2), dtype=torch.float64)
-        of_windows = of_rows.new_zeros(len(counted)).index_add(0, rows.window, of_rows)
-        losses.append(of_windows[counted])
+        losses.append(_window_losses(likelihood, smooth, predictions, rows))
     best = min(losses, key=lambda of_windows: float(of_windows.sum()))
     chosen = 0.0  # with a single window, there is no standard error
-    if n_windows > 1:
-        for width, of_windows in zip(WIDTHS, losses, strict=True):
-            excess = of_windows - best  # (n_windows,)
-            if excess.mean() <= excess.std() / n_windows**0.5:
-                chosen = width
-                break
+    if len(best) > 1:
+        within = (_within_errors(of_windows, best) for of_windows in losses)
+        chosen = next(w for w, is_within in zip(WIDTHS, within, strict=True) if is_within)
     return chosen, _smooth(predictions.log_rates, rows.bin_visible, chosen)
+
+
+def _window_losses(
+    likelihood: Likelihood, log_rates: Tensor, parts: _Predictions, rows: _Rows
+) -> Tensor:
+    """Negative log-likelihood of the scored entries of each window that has any."""
+    counted = torch.zeros(int(rows.window.max()) + 1, dtype=torch.bool)
+    counted[rows.window[parts.scored.flatten(1).any(1)]] = True
+    nll = likelihood.nll(log_rates, parts.spikes)
+    of_rows = torch.where(parts.scored, nll, 0.0).sum((1, 2), dtype=torch.float64)
+    return of_rows.new_zeros(len(counted)).index_add(0, rows.window, of_rows)[counted]
+
+
+def _within_errors(losses: Tensor, best: Tensor) -> bool:
+    """Whether losses of windows are higher than the best by `N_ERRORS` standard errors at most."""
+    excess = losses - best  # (n_windows,)
+    return bool(excess.mean() <= N_ERRORS * excess.std() / len(excess) ** 0.5)
+
+
+def _smallest_gain(
+    best: float, likelihood: Likelihood, center: Tensor, parts: _Predictions, rows: _Rows
+) -> float:
+    """Smallest gain whose likelihood is within errors of the highest, by bisection."""
+
+    def losses(gain: float) -> Tensor:
+        scaled, _ = _scaled(gain, likelihood, center, parts)
+        return _window_losses(likelihood, scaled, parts, rows)
+
+    lowest = losses(best)
+    low, high = GAINS[0], best
+    if len(lowest) < 2:
+        return best
+    while high - low > GAIN_PRECISION:
+        middle = (low + high) / 2
+        if _within_errors(losses(middle), lowest):
+            high = middle
+        else:
+            low = middle
+    return high
 
 
 def _smooth(log_rates: Tensor, bin_visible: Tensor, width: float) -> Tensor:
@@ -203,17 +242,15 @@ def _mean(log_rates: Tensor, known: Tensor) -> Tensor:
 
 
 def _scaled(
-    gain: float | Tensor, center: Tensor, log_rates: Tensor, known: Tensor
+    gain: float | Tensor, likelihood: Likelihood, center: Tensor, parts: _Predictions
 ) -> tuple[Tensor, Tensor]:
     """Scaled log-rates, and the shift in them, (n_neurons,), that preserves each mean rate."""
-    scaled = center + gain * (log_rates - center)
-    before = torch.where(known, log_rates, -torch.inf).flatten(0, 1).logsumexp(0)
-    after = torch.where(known, scaled, -torch.inf).flatten(0, 1).logsumexp(0)  # (n_neurons,)
-    shift = torch.where(known.any(0).any(0), before - after, 0.0)
+    scaled = center + gain * (parts.log_rates - center)
+    shift = likelihood.shift(parts.log_rates, scaled, parts.known)
     return scaled + shift, shift
 
 
 def _loss(gain: float, likelihood: Likelihood, center: Tensor, parts: _Predictions) -> float:
-    scaled, _ = _scaled(gain, center, parts.log_rates, parts.known)
+    scaled, _ = _scaled(gain, likelihood, center, parts)
     nll = likelihood.nll(scaled, parts.spikes)
     return float(torch.where(parts.scored, nll, 0.0).sum(dtype=torch.float64))

@@ -47,34 +47,36 @@ class Clipping(GradientNormClipping):
 
 
 class HeldOutBits(Callback):
-    """Record bits per spike of hidden validation entries as `valid_bits`.
+    """Record the score of hidden validation entries, in bits, as `valid_bits`.
 
     The losses of each window in the last epoch remain in `window_nll_`.
 
     The reference is each neuron's mean rate over these entries, as in
     :func:`sklearn_stndt.metrics.bits_per_spike`. If they contain no spike, the log-likelihood
-    gain is recorded without division, so that models can still be ranked.
+    gain is recorded without division, so that models can still be ranked. It is in bits per spike,
+    or per entry if these are no counts.
     """
 
     def on_epoch_begin(self, net, **kwargs):
-        self.n_spikes_ = self.n_entries_ = torch.zeros(())
+        self.sums_: list[Tensor] = []  # of what the null model needs, and of entries
         self.window_nlls_: list[Tensor] = []
 
     def on_batch_end(self, net, training=False, evaluated=None, **kwargs):
         if training or evaluated is None:
             return
-        nll, n_spikes, n_entries = evaluated
+        nll, *sums = evaluated
         self.window_nlls_.append(nll)
-        self.n_spikes_ = self.n_spikes_ + n_spikes
-        self.n_entries_ = self.n_entries_ + n_entries
+        before = self.sums_ or [torch.zeros(())] * len(sums)
+        self.sums_ = [total + part for total, part in zip(before, sums, strict=True)]
 
     def on_epoch_end(self, net, dataset_valid=None, **kwargs):
         if dataset_valid is None:
             return
-        null = net.module_.likelihood.null_nll(self.n_spikes_, self.n_entries_).sum()
-        total = max(float(self.n_spikes_.sum()), 1.0)
+        likelihood, sums = net.module_.likelihood, self.sums_ or [torch.zeros(())] * 2
+        null = likelihood.null_nll(*sums).sum()
+        self.amount_ = max(float(likelihood.amount(sums[0], sums[-1]).sum()), 1.0)
         nll = sum(part.sum() for part in self.window_nlls_)
-        net.history.record("valid_bits", float(null - nll) / total / math.log(2))
+        net.history.record("valid_bits", float(null - nll) / self.amount_ / math.log(2))
 
     @property
     def window_nll_(self) -> Tensor:
@@ -83,7 +85,7 @@ class HeldOutBits(Callback):
 
 
 class BestWeights(EarlyStopping):
-    """Choose weights by held-out bits per spike, and mark their epoch as `kept` in the history.
+    """Choose weights by the held-out score, and mark their epoch as `kept` in the history.
 
     Parameters
     ----------
@@ -153,7 +155,8 @@ class Progress(Callback):
         last = net.history[-1]
         scores = {"loss": f"{last['train_loss']:.4f}"}
         if "valid_bits" in last:
-            scores["held-out bits/spike"] = f"{last['valid_bits']:.4f}"
+            unit = net.module_.likelihood.unit.replace(" per ", "/")
+            scores[f"held-out {unit}"] = f"{last['valid_bits']:.4f}"
         self.bar_.set_postfix(scores, refresh=False)
 
     def on_train_end(self, net, **kwargs):

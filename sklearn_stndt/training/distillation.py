@@ -7,10 +7,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from sklearn_stndt.network.likelihood import Likelihood, Poisson
 from sklearn_stndt.windows.cutting import Windows
 
 N_DRAWS = 16  # counts drawn for each trial
 MOST_BYTES = 2**30  # of drawn counts and their rates
+_POISSON = Poisson()
 
 
 class Lesson(NamedTuple):
@@ -29,7 +31,10 @@ class Lesson(NamedTuple):
 
 
 def draw_lessons(
-    infer: Callable[[NDArray], NDArray], X: NDArray, random_state: np.random.RandomState
+    infer: Callable[[NDArray], NDArray],
+    X: NDArray,
+    random_state: np.random.RandomState,
+    likelihood: Likelihood = _POISSON,
 ) -> list[Lesson]:
     """Draw counts from the rates of a recording, several times, and infer their rates.
 
@@ -44,6 +49,8 @@ def draw_lessons(
         Counts, NaN where missing; drawn counts are missing there too.
     random_state : RandomState
         Draws the counts.
+    likelihood : Likelihood, default=Poisson()
+        Distribution of the counts, fitted.
 
     Returns
     -------
@@ -57,7 +64,7 @@ def draw_lessons(
         return [Lesson(X.reshape(-1, n_neurons), rates.reshape(-1, n_neurons))]
     lessons = []
     for _ in range(n_draws):
-        drawn = random_state.poisson(rates).astype(np.float32)
+        drawn = likelihood.sample(rates, random_state).astype(np.float32)
         if X.dtype.kind == "f":
             drawn[np.isnan(X)] = np.nan
         of_drawn = infer(drawn).astype(np.float32, copy=False)

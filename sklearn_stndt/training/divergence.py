@@ -30,10 +30,10 @@ class DivergenceGuard(Callback):
 
     Losses are numbers that the history holds anyway, so a GPU is not synchronised for this.
     Training has diverged if a loss or a score is not finite, or if the loss of an epoch is above
-    that of mean rates by more than 10 bits per spike and 10 times that loss, or if the held-out
-    score collapses. Kept weights are good if at least `UPDATES_BETWEEN` updates followed without
-    divergence; until then, training starts again, and is bit-identical to one with the smaller step
-    from the start.
+    that of mean rates by more than 10 bits per spike (or per entry, if these are no counts) and 10
+    times that loss, or if the held-out score collapses. Kept weights are good if at least
+    `UPDATES_BETWEEN` updates followed without divergence; until then, training starts again, and is
+    bit-identical to one with the smaller step from the start.
 
     Parameters
     ----------
@@ -94,9 +94,8 @@ class DivergenceGuard(Callback):
             return
         collapsed = self.best_bits_ > USUAL_BITS and bits < COLLAPSED_BITS
         if collapsed or not math.isfinite(bits):
-            raise Diverged(
-                f"the held-out score was {bits:.3g} bits per spike after {self.best_bits_:.3g}"
-            )
+            unit = net.module_.likelihood.unit
+            raise Diverged(f"the held-out score was {bits:.3g} {unit} after {self.best_bits_:.3g}")
         self.best_bits_ = max(self.best_bits_, bits)
 
     def check_weights(self, net: NeuralNet) -> None:
@@ -210,14 +209,17 @@ def _set_step(net: NeuralNet, lrs: list[float]) -> None:
 def _loss_of_mean_rates(net: NeuralNet, mean_counts: NDArray) -> tuple[float, float, float]:
     """Training loss of mean rates, its spikes per entry, and the sum of absolute losses.
 
+    The spikes are 1 for each entry that is no count.
     The loss is the sum of the means over held-in neurons, held-out neurons and forecast bins.
     """
+    likelihood = net.module_.likelihood.of(...)
     mean = torch.as_tensor(mean_counts, dtype=torch.float32)  # (n_neurons,)
-    nll = net.module_.likelihood.null_nll(mean, torch.ones_like(mean)).detach()  # (n_neurons,)
+    nll = likelihood.nll(likelihood.link(mean), mean)  # (n_neurons,)
+    amount = likelihood.amount(mean, torch.ones_like(mean))
     heldout = torch.zeros(len(mean), dtype=torch.bool)
     heldout[list(net.objective.heldout_neurons)] = True
     groups = [~heldout, heldout] + [torch.ones_like(heldout)] * bool(net.objective.forecast_bins)
     groups = [group for group in groups if group.any()]
     losses = [float(nll[group].mean()) for group in groups]
-    n_spikes = sum(float(mean[group].mean()) for group in groups)
+    n_spikes = sum(float(amount[group].mean()) for group in groups)
     return sum(losses), n_spikes, sum(map(abs, losses))

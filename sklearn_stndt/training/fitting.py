@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.isolation import isolated_torch
+from sklearn_stndt.network.likelihood import Likelihood, Poisson, Statistics, as_likelihood
 from sklearn_stndt.training.calibration import calibrate, calibrate_as
 from sklearn_stndt.training.checkpointing import DamagedCheckpointError, TrainingCheckpoint
 from sklearn_stndt.training.divergence import check_finite
@@ -24,23 +24,8 @@ from sklearn_stndt.windows.out_of_core import in_pieces
 from sklearn_stndt.windows.segments import Segments
 
 STATISTICS_BYTES = 2**21  # bytes of counts read at once
-
-
-class Statistics(NamedTuple):
-    """Statistics of each neuron's known counts, each of shape (n_neurons,).
-
-    Attributes
-    ----------
-    mean : ndarray of float64
-        Mean count, above 0 even for a silent neuron.
-    mean_sqrt, std_sqrt : ndarray of float64
-        Mean and standard deviation of the square roots of the counts; the standard deviation of a
-        constant neuron is set to 1.
-    """
-
-    mean: NDArray
-    mean_sqrt: NDArray
-    std_sqrt: NDArray
+SPIKES_PER_ENTRY = 0.25  # for entries that are no counts: what one of them tells, in spikes
+_POISSON = Poisson()
 
 
 @dataclass(frozen=True)
@@ -60,6 +45,8 @@ class TrainingData:
     whole_trials : bool
         Whether the data are several trials, none longer than a window, so that each window begins
         with a trial.
+    likelihood : Likelihood
+        Of the entries.
     """
 
     windows: Windows
@@ -67,6 +54,7 @@ class TrainingData:
     n_bins: int
     statistics: Statistics
     whole_trials: bool = False
+    likelihood: Likelihood = _POISSON
 
     @property
     def size(self) -> DataSize:
@@ -76,7 +64,9 @@ class TrainingData:
             n_neurons=self.windows.rows.shape[1],
             n_windows=len(self.windows),
             window=self.windows.window,
-            spikes_per_bin=float(self.statistics.mean.sum()),
+            spikes_per_bin=float(self.statistics.mean.sum())
+            if self.likelihood.counts
+            else SPIKES_PER_ENTRY * self.windows.rows.shape[1],
         )
 
 
@@ -87,6 +77,7 @@ def prepare(
     forecast_bins: int,
     validation_fraction: float | None,
     seed: int,
+    likelihood: str | Likelihood = "poisson",
 ) -> TrainingData:
     """Set windows aside for validation, and cut the rest into training windows.
 
@@ -102,6 +93,8 @@ def prepare(
         Share to set aside; None: no validation.
     seed : int
         Seed for drawing the validation windows.
+    likelihood : str or Likelihood, default="poisson"
+        Of the entries.
 
     Returns
     -------
@@ -112,7 +105,8 @@ def prepare(
     ValueError
         If a neuron has no known count.
     """
-    statistics = known_statistics(segments.rows)
+    likelihood = as_likelihood(likelihood)
+    statistics = known_statistics(segments.rows, likelihood)
     segments = segments.without_padding(window)
     whole_trials = len(segments.starts) > 1 and segments.longest <= window
     training, validation = segments, None
@@ -125,6 +119,7 @@ def prepare(
         n_bins=training.n_bins,
         statistics=statistics,
         whole_trials=whole_trials,
+        likelihood=likelihood,
     )
 
 
@@ -134,6 +129,7 @@ def train(
     previous: MaskedModellingNet | None = None,
     checkpoint: TrainingCheckpoint | None = None,
     core: STNDT | None = None,
+    likelihood: Likelihood | None = None,
 ) -> MaskedModellingNet:
     """Train a net.
 
@@ -149,6 +145,8 @@ def train(
         File of this training, from which it continues.
     core : STNDT, default=None
         Network of other neurons, whose core the network starts with.
+    likelihood : Likelihood, default=None
+        Fitted likelihood whose numbers the network takes, instead of learning them.
 
     Returns
     -------
@@ -162,10 +160,10 @@ def train(
     """
     if checkpoint is not None and checkpoint.state is not None:
         try:
-            return _train(data, settings, previous, checkpoint, core)
+            return _train(data, settings, previous, checkpoint, core, likelihood)
         except DamagedCheckpointError as error:
             checkpoint.discard(error)
-    return _train(data, settings, previous, checkpoint, core)
+    return _train(data, settings, previous, checkpoint, core, likelihood)
 
 
 def _train(
@@ -174,6 +172,7 @@ def _train(
     previous: MaskedModellingNet | None,
     checkpoint: TrainingCheckpoint | None,
     core: STNDT | None,
+    likelihood: Likelihood | None,
 ) -> MaskedModellingNet:
     training, size = settings.training, data.size
     with isolated_torch(
@@ -198,14 +197,17 @@ def _train(
         if torch.device(training.device).type == "cpu" and isinstance(net.module_, STNDT):
             check_memory(net.module_, size.window, size.n_neurons)
             reuse_memory()
-        net.module_.set_statistics(*(torch.as_tensor(s) for s in data.statistics))
+        net.module_.set_statistics(*as_tensors(data.statistics))
+        if likelihood is not None:
+            net.module_.likelihood.load_state_dict(likelihood.state_dict())
+            net.module_.likelihood.requires_grad_(False)
         if previous is not None:
             _take_weights(net, previous)
         if checkpoint is not None and checkpoint.finished:
             checkpoint.restore_finished(net)
         else:
             if core is not None:
-                take_core(net, core, settings, size, data.windows, data.statistics)
+                take_core(net, core, settings, size, data.windows, as_tensors(data.statistics))
             net.partial_fit(data.windows)
             if data.validation is not None and training.calibration:
                 calibrate(net, data.validation)
@@ -230,6 +232,7 @@ def refit(
     previous: MaskedModellingNet | None = None,
     checkpoint: TrainingCheckpoint | None = None,
     core: STNDT | None = None,
+    likelihood: Likelihood | None = None,
 ) -> MaskedModellingNet:
     """Train again on all windows, for as long as was best and with the same calibration.
 
@@ -243,7 +246,7 @@ def refit(
         Settings of the first training.
     validation : Windows
         Windows that the first training was validated on.
-    previous, checkpoint, core
+    previous, checkpoint, core, likelihood
         As in `train`.
 
     Returns
@@ -257,7 +260,7 @@ def refit(
     kept = [i for i, row in enumerate(rows) if row.get("kept")]
     n_epochs = kept[-1] + 1 if kept else len(rows)
     again = replace(settings, training=replace(settings.training, max_epochs=n_epochs))
-    result = train(data, again, previous, checkpoint, core)
+    result = train(data, again, previous, checkpoint, core, likelihood)
     if result.interrupted_:
         net.interrupted_ = True
         return net
@@ -290,13 +293,15 @@ def _take_weights(net: MaskedModellingNet, previous: MaskedModellingNet) -> None
         ) from error
 
 
-def known_statistics(X: NDArray) -> Statistics:
-    """Statistics of each neuron's known counts, read in pieces.
+def known_statistics(X: NDArray, likelihood: Likelihood = _POISSON) -> Statistics:
+    """Statistics of each neuron's known entries, read in pieces.
 
     Parameters
     ----------
     X : ndarray of shape (n_rows, n_neurons)
-        Counts, NaN where missing; may be a memory map.
+        Counts, or other entries, NaN where missing; may be a memory map.
+    likelihood : Likelihood, default=Poisson()
+        Says which statistics are needed.
 
     Returns
     -------
@@ -307,7 +312,9 @@ def known_statistics(X: NDArray) -> Statistics:
     ValueError
         If a neuron has no known count.
     """
-    n_known, total, roots = np.zeros((3, X.shape[1]))
+    n_known, total, roots, squares, n_positive = np.zeros((5, X.shape[1]))
+    further = not isinstance(likelihood, Poisson)
+    origin = 0.0 if likelihood.lowest == 0 else _first_known(X)  # near the mean, for precision
     for piece in in_pieces(X, STATISTICS_BYTES):
         rows = np.asarray(piece, dtype=np.float64)
         known = ~np.isnan(rows)
@@ -315,16 +322,48 @@ def known_statistics(X: NDArray) -> Statistics:
             rows = np.where(known, rows, 0)
         n_known += known.sum(0)
         total += rows.sum(0)
-        roots += np.sqrt(rows).sum(0)
+        if likelihood.root_input:
+            roots += np.sqrt(rows).sum(0)
+        if further:
+            deviations = rows - origin
+            if not known.all():
+                deviations[~known] = 0
+            squares += np.square(deviations).sum(0)
+            n_positive += (rows > 0).sum(0)
     if not n_known.all():
         unknown = np.flatnonzero(n_known == 0).tolist()
         raise ValueError(
             f"Neurons {unknown} are NaN everywhere in X, so nothing can be learned about them. "
             "Remove them, or pass counts of at least some bins."
         )
-    mean, mean_sqrt = total / n_known, roots / n_known
-    # the mean of the squared square roots is the mean count
-    std_sqrt = np.sqrt(np.maximum(mean - mean_sqrt**2, 0))
-    std_sqrt[std_sqrt < 1e-6] = 1.0
-    # a silent neuron gets half a spike in the recording, so that its log-rate is finite
-    return Statistics(np.maximum(mean, 0.5 / n_known), mean_sqrt, std_sqrt)
+    mean, variance, share = total / n_known, None, None
+    if further:
+        variance = np.maximum(squares / n_known - (mean - origin) ** 2, 0)
+        share = n_positive / n_known
+    if likelihood.root_input:
+        mean_input = roots / n_known
+        # the mean of the squared square roots is the mean count
+        std_input = np.sqrt(np.maximum(mean - mean_input**2, 0))
+    else:
+        assert variance is not None
+        mean_input, std_input = mean, np.sqrt(variance)
+    smallest = 1e-6 if likelihood.counts else 1e-6 * np.abs(mean) + 1e-30
+    std_input[std_input < smallest] = 1.0
+    if likelihood.lowest is not None:
+        # a silent neuron gets half a spike in the recording, so that its log-rate is finite; or,
+        # of entries that are no counts, half an entry of a usual size
+        usual = 1.0 if likelihood.counts or not mean.any() else np.median(mean[mean > 0])
+        mean = np.maximum(mean, 0.5 * usual / n_known)
+    return Statistics(mean, mean_input, std_input, variance, share)
+
+
+def _first_known(X: NDArray) -> NDArray:
+    """First known entry of each neuron, 0 if it is not among the first rows."""
+    rows = np.asarray(X[:1024], dtype=np.float64)
+    first = rows[(~np.isnan(rows)).argmax(0), np.arange(rows.shape[1])]
+    return np.nan_to_num(first)
+
+
+def as_tensors(statistics: Statistics) -> list[torch.Tensor | None]:
+    """Statistics as tensors, for `STNDT.set_statistics`."""
+    return [None if s is None else torch.as_tensor(s) for s in statistics]

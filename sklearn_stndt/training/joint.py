@@ -18,7 +18,7 @@ from sklearn_stndt.network.likelihood import Likelihood
 from sklearn_stndt.training.calibration import calibrate
 from sklearn_stndt.training.callbacks import HeldOutBits
 from sklearn_stndt.training.divergence import DivergenceGuard, check_finite
-from sklearn_stndt.training.fitting import TrainingData, count_positions
+from sklearn_stndt.training.fitting import TrainingData, as_tensors, count_positions
 from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net, count_folds, network_class
 from sklearn_stndt.training.settings import LONGEST_EPOCH, DataSize, Settings
@@ -200,7 +200,8 @@ class MultiSessionNet(MaskedModellingNet):
 class MeanHeldOutBits(HeldOutBits):
     """Record held-out bits per spike of each session, and their mean as `valid_bits`.
 
-    `window_nll_` weighs the windows of a session by the inverse of its spikes, as this mean does.
+    `window_nll_` weighs the windows of a session by the inverse of its spikes, or of its entries if
+    these are no counts, as this mean does.
     """
 
     def on_epoch_begin(self, net, **kwargs):
@@ -229,8 +230,7 @@ class MeanHeldOutBits(HeldOutBits):
     @property
     def window_nll_(self) -> Tensor:
         scores = self.sessions_.values()
-        n_spikes = [max(float(score.n_spikes_.sum()), 1.0) for score in scores]
-        parts = [score.window_nll_ / n for score, n in zip(scores, n_spikes, strict=True)]
+        parts = [score.window_nll_ / score.amount_ for score in scores]
         return torch.cat(parts)
 
 
@@ -334,7 +334,7 @@ def train_together(
             network = net.module_[session]
             if torch.device(training.device).type == "cpu":
                 check_memory(network, data.size.window, data.size.n_neurons)
-            network.set_statistics(*(torch.as_tensor(s) for s in data.statistics))
+            network.set_statistics(*as_tensors(data.statistics))
         reuse_memory()
         net.partial_fit(windows)
         pairs = enumerate(zip(sessions, settings, strict=True))

@@ -114,7 +114,8 @@ class MaskedModellingNet(NeuralNet):
             parts = []
             for counts, shown in zip(spikes.split(size), visible.split(size), strict=True):
                 masked = draw_mask(shown, objective.contrastive_mask_ratio)
-                view = corrupt(counts, shown, masked, *ratios, largest)
+                is_count = self.module_.likelihood.counts
+                view = corrupt(counts, shown, masked, *ratios, largest, is_count)
                 if objective.contrastive_at == "embedding":
                     parts.append(self.module_.embeddings(*view))
                 else:
@@ -146,9 +147,10 @@ class MaskedModellingNet(NeuralNet):
             (masked, *objective.always_hidden(part, first))
             for masked, part, first in zip(masks, known.split(size), of_parts, strict=True)
         ]
-        targets = spikes
+        likelihood = self.module_.likelihood
+        targets, loss_of = spikes, likelihood.nll
         if torch.is_tensor(batch[1]) and batch[1].shape == spikes.shape:  # rates
-            targets = batch[1].to(spikes.device)
+            targets, loss_of = batch[1].to(spikes.device), likelihood.cross_entropy
             groups = [
                 (part, *group[1:]) for part, group in zip(visible.split(size), groups, strict=True)
             ]
@@ -158,9 +160,10 @@ class MaskedModellingNet(NeuralNet):
         for (counts, shown, masked), group, target in zip(
             inputs, groups, targets.split(size), strict=True
         ):
-            output = self.module_(*corrupt(counts, shown, masked, *ratios, largest))
+            view = corrupt(counts, shown, masked, *ratios, largest, likelihood.counts)
+            output = self.module_(*view)
             weights = loss_weights(*group, totals)
-            entry_nll = self.module_.likelihood.nll(output.log_rates, target)
+            entry_nll = loss_of(output.log_rates, target)
             part_nll = masked_modelling_loss(entry_nll, weights)
             part_nll.backward()
             nll += part_nll.detach()
@@ -183,19 +186,22 @@ class MaskedModellingNet(NeuralNet):
         spikes, visible = split.spikes, split.visible
         hidden = self.objective.validation_sets(split, self.n_scored_folds, starts)
         nll = torch.zeros(len(spikes))  # of each window
-        n_spikes, n_entries = torch.zeros(2, spikes.shape[2])
+        likelihood = self.module_.likelihood
+        summary = likelihood.summary(spikes)
+        *sums, n_entries = torch.zeros(len(summary) + 1, spikes.shape[2])
         # several folds per forward pass, since few windows would underuse the processor
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
         for part in hidden.split(max(size // len(spikes), 1)):  # (folds, batch, bins, neurons)
             shown = (visible & ~part).flatten(0, 1)  # (folds * batch, bins, neurons)
             output = self.module_(spikes.repeat(len(part), 1, 1), shown)
             log_rates = output.log_rates.unflatten(0, part.shape[:2])
-            entry_nll = self.module_.likelihood.nll(log_rates, spikes)
+            entry_nll = likelihood.nll(log_rates, spikes)
             nll += torch.where(part, entry_nll, 0.0).sum((0, 2, 3)).cpu()
-            n_spikes += torch.where(part, spikes, 0.0).sum((0, 1, 2)).cpu()
+            for total, of_entries in zip(sums, summary, strict=True):
+                total += torch.where(part, of_entries, 0.0).sum((0, 1, 2)).cpu()
             n_entries += part.sum((0, 1, 2)).cpu()
         loss = nll.sum() / n_entries.sum().clamp(min=1)
-        return {"loss": loss, "y_pred": log_rates[-1], "evaluated": (nll, n_spikes, n_entries)}
+        return {"loss": loss, "y_pred": log_rates[-1], "evaluated": (nll, *sums, n_entries)}
 
     def fit_loop(self, X, y=None, epochs=None, **kwargs):
         """Train; record whether a KeyboardInterrupt not due to early stopping ended it."""

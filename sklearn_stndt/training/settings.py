@@ -12,6 +12,7 @@ import torch
 
 from sklearn_stndt.network import NetworkSettings
 from sklearn_stndt.network.core import CORE_SETTINGS
+from sklearn_stndt.network.likelihood import as_likelihood
 from sklearn_stndt.training.objective import ObjectiveSettings
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
@@ -95,7 +96,8 @@ class DataSize:
     window : int
         Bins of a window.
     spikes_per_bin : float
-        Mean spikes per bin, summed over neurons.
+        Mean spikes per bin, summed over neurons; of entries that are no counts, `SPIKES_PER_ENTRY`
+        of :mod:`sklearn_stndt.training.fitting` for each.
     of_sessions : tuple of int
         Windows of each session, if these are several.
     """
@@ -178,6 +180,11 @@ def resolve(
         context=_context(estimator),
         stochastic_depth=stochastic_depth,
     )
+    if network.input_scaling == "counts" and not as_likelihood(network.likelihood).counts:
+        raise ValueError(
+            "input_scaling='counts' is for spike counts, but likelihood="
+            f"{estimator.likelihood!r}. Leave input_scaling at its default."
+        )
     mask_ratio = check_mask_ratio(estimator.mask_ratio, "mask_ratio")
     contrastive_mask_ratio = mask_ratio
     if estimator.contrastive_mask_ratio is not None:

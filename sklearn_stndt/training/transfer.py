@@ -1,11 +1,11 @@
 """Train a network that starts with the core of another: how its ends find their place."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from skorch.callbacks import Callback
 
 from sklearn_stndt.network import STNDT
@@ -90,7 +90,7 @@ def take_core(
     settings: Settings,
     size: DataSize,
     windows: Windows,
-    statistics: tuple[NDArray, ...],
+    statistics: Sequence[torch.Tensor | None],
 ) -> None:
     """Give a net the core of another network, and ends that suit it.
 
@@ -109,7 +109,7 @@ def take_core(
         Size of the training data.
     windows : Windows
         Training windows.
-    statistics : tuple of ndarray
+    statistics : sequence of Tensor or None
         Statistics of the neurons, as for :meth:`STNDT.set_statistics`.
     """
     n_epochs = math.ceil(START_UPDATES / _n_batches(settings, size))
@@ -125,7 +125,7 @@ def take_core(
             n_positions=len(net.module_.positions.weight),
             callbacks=[("slower_core", SlowerCore(CORE_RATE, math.inf))],
         ).initialize()
-        begun.module_.set_statistics(*(torch.as_tensor(s) for s in statistics))
+        begun.module_.set_statistics(*statistics)
         copy_core(begun.module_, core)
         begun.partial_fit(windows)
         if begun.interrupted_:

@@ -1,0 +1,549 @@
+"""Likelihoods of estimators: what they learn, how they are scored, what they refuse."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn.base import clone
+
+from sklearn_stndt import BaggingEnsemble, MultiSessionEstimator, STNDTEstimator, load, save
+from sklearn_stndt._scoring import scoring_of
+from sklearn_stndt.metrics import (
+    bits_per_spike,
+    co_smoothing_scorer,
+    gaussian_bits,
+    negative_binomial_bits,
+    zero_inflated_gamma_bits,
+)
+from sklearn_stndt.metrics.likelihoods import _of_constant_gamma
+from sklearn_stndt.network.likelihood import (
+    LIKELIHOODS,
+    Likelihood,
+    NegativeBinomial,
+    Poisson,
+    Statistics,
+    average,
+)
+from sklearn_stndt.persistence.refusals import CannotSaveError
+from sklearn_stndt.streaming import RateStream
+
+N_NEURONS = 12
+OTHERS = [name for name in LIKELIHOODS if name != "poisson"]
+SMALL = {"d_model": 8, "n_heads": 2, "max_epochs": 3, "random_state": 0}
+
+
+class Laplace(Likelihood):
+    """A likelihood of a user."""
+
+    def set_up(self, n_neurons):
+        self.register_buffer("center", torch.zeros(n_neurons))
+        self.register_buffer("scale", torch.ones(n_neurons))
+
+    def begin(self, statistics):
+        self.center.copy_(statistics.mean)
+        self.scale.copy_(statistics.std_input)
+
+    def link(self, mean):
+        return (mean - self.center) / self.scale
+
+    def mean(self, readout):
+        return self.center + self.scale * readout
+
+    def nll(self, readout, values):
+        return (self.link(values) - readout).abs()
+
+    def sample(self, mean, random_state):
+        return random_state.laplace(mean, self.scale.numpy())
+
+
+def made(name, n_neurons=3, **statistics):
+    """A likelihood with starting values."""
+    defaults = {"mean": 1.5, "mean_input": 1.0, "std_input": 0.7, "variance": 4.0}
+    values = defaults | {"share_positive": 0.6} | statistics
+    likelihood = LIKELIHOODS[name]().fresh(n_neurons)
+    full = [torch.full((n_neurons,), values[field]) for field in Statistics._fields]
+    likelihood.start_mean.copy_(full[0])
+    likelihood.begin(Statistics(*full))
+    return likelihood
+
+
+@pytest.fixture(scope="session")
+def entries(reaches):
+    """Entries that are legal for each likelihood, (n_trials, n_bins, n_neurons), some NaN."""
+    random = np.random.RandomState(0)
+    counts = random.poisson(reaches.rates * random.gamma(1.0, size=reaches.rates.shape))
+    signals = 100 * (np.log(reaches.rates) + random.normal(size=reaches.rates.shape))
+    likelihood = made("zero_inflated_gamma", reaches.rates.shape[-1])
+    sizes = likelihood.sample(3 * reaches.rates, random)
+    found = {
+        "poisson": counts,
+        "negative_binomial": counts,
+        "gaussian": signals,
+        "zero_inflated_gamma": sizes,
+    }
+    for name in found:
+        found[name] = found[name].astype(np.float64)
+        found[name][0, 3] = found[name][1, :, 2] = np.nan
+        found[name].setflags(write=False)
+    return found
+
+
+@pytest.fixture(scope="session")
+def fitted(entries):
+    """A small estimator of each likelihood, and a pair in an ensemble."""
+    return {
+        name: STNDTEstimator(**SMALL, likelihood=name, causal=True).fit(entries[name])
+        for name in LIKELIHOODS
+    }
+
+
+# ---- the distributions
+
+
+def log_density(name, values, mean, params):
+    if name == "poisson":
+        return stats.poisson.logpmf(values, mean)
+    if name == "negative_binomial":
+        size = 1 / params["dispersion"]
+        return stats.nbinom.logpmf(values, size, size / (size + mean))
+    if name == "gaussian":
+        return stats.norm.logpdf(values, mean, params["noise"])
+    share = 1 - np.exp(-params["event_rate"] * mean ** params["exponent"])
+    scale = mean / share / params["shape"]
+    of_positive = np.log(share) + stats.gamma.logpdf(values, params["shape"], scale=scale)
+    return np.where(values > 0, of_positive, np.log(1 - share))
+
+
+def draw(likelihood, mean, seed=0):
+    return likelihood.sample(mean, np.random.RandomState(seed))
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_losses_differ_as_the_log_densities_of_scipy(name):
+    likelihood = made(name).double()
+    random = np.random.RandomState(0)
+    mean = random.uniform(0.2, 5, (400, 3))
+    values = draw(likelihood, mean)
+    params = {k: v.detach().numpy() for k, v in likelihood.constants().items()}
+    expected = log_density(name, values, mean, params)
+    expected -= log_density(name, values, np.full(3, 1.5), params)
+    values, mean = torch.as_tensor(values, dtype=torch.float64), torch.as_tensor(mean)
+    loss = likelihood.nll(likelihood.link(mean), values)
+    loss = loss - likelihood.nll(likelihood.link(torch.full((3,), 1.5).double()), values)
+    np.testing.assert_allclose(-loss.detach().numpy(), expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_losses_of_other_constants_differ_as_the_log_densities_of_scipy(name):
+    likelihood = made(name).double()
+    mean = np.full((2000, 3), 1.5)
+    values = draw(likelihood, mean)
+    losses, densities = [], []
+    for change in (0.0, 0.1):
+        for constant in likelihood.children():
+            torch.nn.init.constant_(constant.change, change)
+        params = {k: v.detach().numpy() for k, v in likelihood.constants().items()}
+        readout = likelihood.link(torch.as_tensor(mean))
+        loss = likelihood.nll(readout, torch.as_tensor(values, dtype=torch.float64))
+        losses.append(loss.detach().numpy())
+        densities.append(log_density(name, values, mean, params))
+    np.testing.assert_allclose(
+        losses[0] - losses[1], densities[1] - densities[0], rtol=1e-6, atol=1e-8
+    )
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_draws_have_the_expected_mean_and_the_density_of_scipy(name):
+    likelihood = made(name)
+    mean = np.repeat([[0.5, 1.5, 4.0]], 20_000, 0)
+    values = draw(likelihood, mean)
+    error = values.std(0) / np.sqrt(len(values))
+    assert (np.abs(values.mean(0) - mean[0]) < 4 * error).all()
+    params = {k: v.detach().numpy() for k, v in likelihood.constants().items()}
+    variances = {
+        "negative_binomial": lambda: mean[0] + params["dispersion"] * mean[0] ** 2,
+        "gaussian": lambda: params["noise"] ** 2,
+        "zero_inflated_gamma": lambda: (
+            (1 + 1 / params["shape"]) * mean[0] ** 2 / share - mean[0] ** 2
+        ),
+    }
+    if name == "zero_inflated_gamma":
+        share = 1 - np.exp(-params["event_rate"] * mean[0] ** params["exponent"])
+        np.testing.assert_allclose((values > 0).mean(0), share, rtol=0.03)
+    np.testing.assert_allclose(values.var(0), variances[name](), rtol=0.1)
+
+
+def test_a_small_dispersion_is_a_poisson_distribution():
+    likelihood = made("negative_binomial", variance=1.0)  # below the mean
+    torch.nn.init.constant_(likelihood.dispersion.change, -10.0)
+    np.testing.assert_allclose(likelihood.constants()["dispersion"].detach(), 1e-4, rtol=1e-5)
+    readout = torch.linspace(-5, 3, 90).view(30, 3)
+    counts = torch.poisson(readout.exp(), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        likelihood.nll(readout, counts), Poisson().nll(readout, counts), rtol=1e-2, atol=1e-2
+    )
+
+
+@pytest.mark.parametrize("count", [0.0, 1.0, 3.0, 2.5, 400.0])
+@pytest.mark.parametrize("variance", [1.0, 3.0, 300.0])
+def test_the_negative_binomial_loss_is_exact_in_single_precision(count, variance):
+    single = made("negative_binomial", variance=variance)
+    double = copy.deepcopy(single).double()
+    readout = torch.tensor([[-60.0, 0.0, 15.0]])
+    counts = torch.full((1, 3), count)
+    expected = double.nll(readout.double(), counts.double())
+    torch.testing.assert_close(single.nll(readout, counts).double(), expected, rtol=1e-5, atol=1e-5)
+    assert torch.isfinite(expected).all()
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("readout", [-1e4, -80.0, 0.0, 15.0, 1e4])
+def test_expected_values_and_gradients_are_finite(name, readout):
+    likelihood = made(name)
+    readouts = torch.full((2, 3), readout, requires_grad=True)
+    limited = likelihood.limit(readouts)
+    loss = likelihood.nll(limited, torch.tensor([[0.0, 1.0, 7.0]]))
+    loss.sum().backward()
+    assert torch.isfinite(likelihood.mean(limited)).all()
+    for values in (loss, readouts.grad, *(p.grad for p in likelihood.parameters())):
+        assert torch.isfinite(values).all()
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_null_model_has_the_mean_of_the_entries(name):
+    likelihood = made(name)
+    values = torch.as_tensor(draw(likelihood, np.full((4000, 3), 1.5)), dtype=torch.float32)
+    sums = [part.sum(0) for part in likelihood.summary(values)]
+    null = likelihood.null_nll(*sums, torch.full((3,), 4000.0))
+    of_null = Poisson() if likelihood.counts else likelihood
+    at_mean = of_null.nll(of_null.link(values.mean(0)).expand(values.shape), values).sum(0)
+    if name == "zero_inflated_gamma":
+        best = [_of_constant_gamma(column) for column in values.double().numpy().T]
+        constant = values.gt(0).sum(0) * likelihood.size.log()
+        at_mean = -torch.tensor(best, dtype=torch.float32) - constant
+    if name == "gaussian":  # its variance is not that of the start
+        spread = values.std(0, unbiased=False) / likelihood.scale
+        at_mean = 4000 * (0.5 + spread.log())
+    torch.testing.assert_close(null, at_mean.detach(), rtol=2e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_cross_entropy_is_least_at_the_expected_value(name):
+    likelihood = made(name)
+    target = torch.tensor([0.3, 1.5, 6.0])
+    readouts = likelihood.link(target) + torch.linspace(-2, 2, 401)[:, None]
+    losses = likelihood.cross_entropy(readouts, target.expand(401, 3))
+    assert losses.argmin(0).tolist() == pytest.approx([200] * 3, abs=1)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_information_is_the_curvature_of_the_expected_loss(name):
+    likelihood = made(name).double()
+    readout = torch.tensor([-1.0, 0.1, 1.2], dtype=torch.float64)
+    target = likelihood.mean(readout)
+
+    def loss(change):
+        return likelihood.cross_entropy(readout + change, target)
+
+    step = 1e-3
+    curvature = (loss(step) + loss(-step) - 2 * loss(0.0)) / step**2
+    torch.testing.assert_close(likelihood.information(readout), curvature, rtol=0.01, atol=1e-4)
+
+
+# ---- scores
+
+
+def test_scores_of_counts_differ_by_the_difference_of_log_likelihoods():
+    random = np.random.RandomState(0)
+    rates, alpha = random.gamma(1.0, size=(5, 40, 3)), np.array([0.2, 1.0, 5.0])
+    spikes = random.poisson(rates * random.gamma(1 / alpha, alpha, size=rates.shape)).astype(float)
+    spikes[0, :9] = np.nan
+    known = ~np.isnan(spikes)
+    size = np.broadcast_to(1 / alpha, spikes.shape)[known]
+    gain = stats.nbinom.logpmf(spikes[known], size, size / (size + rates[known])).sum()
+    gain -= stats.poisson.logpmf(spikes[known], rates[known]).sum()
+    found = negative_binomial_bits(spikes, rates, alpha) - bits_per_spike(spikes, rates)
+    assert found == pytest.approx(gain / spikes[known].sum() / np.log(2))
+    assert negative_binomial_bits(spikes, rates, 1e-9) == pytest.approx(
+        bits_per_spike(spikes, rates), abs=1e-5
+    )
+
+
+def test_the_gaussian_score_is_that_of_the_explained_variance():
+    random = np.random.RandomState(0)
+    means = random.normal(size=(3000, 2)) * [1, 50]
+    values = means + random.normal(size=means.shape) * [1, 100]
+    values[:100, 0] = np.nan
+    residual = np.nanstd(values - means, axis=0)
+    share = 1 - residual**2 / np.nanvar(values, axis=0)
+    n = np.array([2900, 3000])
+    expected = (-0.5 * np.log2(1 - share) * n).sum() / n.sum()
+    assert gaussian_bits(values, means, residual) == pytest.approx(expected, abs=2e-3)
+    constant = np.broadcast_to(np.nanmean(values, 0), values.shape)
+    assert gaussian_bits(values, constant, np.nanstd(values, 0)) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("score", "args", "message"),
+    [
+        (negative_binomial_bits, ([[0.5, 1]], [[0.3, 1.2]], 1.0), "holds fractions"),
+        (negative_binomial_bits, ([[1, 1]], [[0.3, 1.2]], 0.0), "dispersion must be .* above 0"),
+        (negative_binomial_bits, ([[1, 1]], [[0.3, 1.2]], [1.0] * 3), "one for each of the 2"),
+        (gaussian_bits, ([[1, -1]], [[np.nan, 1.2]], 1.0), "means is NaN or infinite"),
+        (gaussian_bits, ([[1, -1]], [[1.2]], 1.0), "one shape"),
+        (gaussian_bits, ([1, -1], [1, 1.2], 1.0), "1D"),
+        (gaussian_bits, ([[np.nan]], [[1.2]], 1.0), "no entry"),
+        (zero_inflated_gamma_bits, ([[-1.0]], [[1.2]], 1.0, 1.0, 1.0), "of at least 0"),
+        (zero_inflated_gamma_bits, ([[1.0]], [[0.0]], 1.0, 1.0, 1.0), "above 0"),
+        (zero_inflated_gamma_bits, ([[1.0]], [[1.2]], -1.0, 1.0, 1.0), "shape must be"),
+    ],
+)
+def test_scores_refuse_what_they_cannot_score(score, args, message):
+    with pytest.raises(ValueError, match=message):
+        score(*args)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_an_estimator_is_scored_by_its_likelihood(fitted, entries, name):
+    estimator, X = fitted[name], entries[name]
+    score, own = estimator.score(X), estimator.log_likelihood(X)
+    assert (score == own) == (name != "negative_binomial")
+    rates = estimator.transform(X)
+    seen = scoring_of(estimator).score(X, rates)
+    assert np.isfinite([score, own, seen]).all()
+    # hidden entries are harder than seen ones, for so small a network
+    assert score < seen + 0.05
+
+
+# ---- estimators
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_constants_are_learned(fitted, entries, name):
+    estimator = fitted[name]
+    assert all(values.shape == (N_NEURONS,) for values in estimator.likelihood_params_.values())
+    changes = [constant.change for constant in estimator.net_.module_.likelihood.children()]
+    assert all((change != 0).any() for change in changes)
+
+
+def test_poisson_has_no_constants(fitted):
+    assert fitted["poisson"].likelihood_params_ == {}
+
+
+def test_neurons_without_positive_entries_or_without_zeros_are_learned():
+    X = np.random.RandomState(0).gamma(2.0, size=(12, 20, 4)) * [1e-3, 1.0, 0.0, 1e4]
+    X[..., 1] = 3.0
+    estimator = STNDTEstimator(**SMALL, likelihood="zero_inflated_gamma").fit(X)
+    means = estimator.transform(X)
+    assert np.isfinite(estimator.score(X))
+    np.testing.assert_allclose(means.mean((0, 1))[[0, 1, 3]], X.mean((0, 1))[[0, 1, 3]], rtol=0.3)
+    assert (means[..., 2] < 0.1).all()
+
+
+def test_a_dispersion_is_found():
+    random = np.random.RandomState(0)
+    alpha = np.array([0.01, 0.01, 1.0, 1.0, 3.0, 3.0])
+    shared = np.exp(0.8 * np.sin(np.arange(40) / 4 + random.uniform(0, 6, (60, 1))))[..., None]
+    rates = shared * np.full(6, 2.0)
+    X = random.poisson(rates * random.gamma(1 / alpha, alpha, size=rates.shape)).astype(float)
+    params = {"d_model": 16, "max_epochs": 25, "random_state": 0}
+    estimator = STNDTEstimator(**params, likelihood="negative_binomial").fit(X[:40])
+    found = estimator.likelihood_params_["dispersion"]
+    assert (found[:2] < 0.25).all()
+    np.testing.assert_allclose(found[2:], alpha[2:], rtol=0.35)
+    poisson = STNDTEstimator(**params).fit(X[:40])
+    assert estimator.log_likelihood(X[40:]) > poisson.log_likelihood(X[40:]) + 0.1
+
+
+def test_signals_are_inferred_in_any_unit(entries):
+    X = np.nan_to_num(entries["gaussian"])
+    units = 10.0 ** np.linspace(-4, 4, N_NEURONS)
+    plain, scaled = (
+        STNDTEstimator(**SMALL, likelihood="gaussian").fit(x) for x in (X, X * units + 3 * units)
+    )
+    np.testing.assert_allclose(
+        scaled.transform(X * units + 3 * units) / units - 3, plain.transform(X), rtol=0, atol=1.0
+    )
+    noise = scaled.likelihood_params_["noise"] / units
+    np.testing.assert_allclose(noise, plain.likelihood_params_["noise"], rtol=0.01)
+    assert scaled.score(X * units + 3 * units) == pytest.approx(plain.score(X), abs=0.01)
+
+
+def test_negative_entries_are_refused_with_the_name_of_a_likelihood(entries):
+    for estimator in (STNDTEstimator(**SMALL), BaggingEnsemble(STNDTEstimator(**SMALL), 2)):
+        with pytest.raises(ValueError, match='likelihood="gaussian"'):
+            estimator.fit(entries["gaussian"])
+    fitted_to_counts = STNDTEstimator(**SMALL).fit(entries["poisson"])
+    fitted_to_counts.likelihood = "gaussian"  # without effect before the next fit
+    with pytest.raises(ValueError, match='likelihood="gaussian"'):
+        fitted_to_counts.transform(entries["gaussian"])
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30])
+def test_signals_that_cannot_be_squared_are_refused(value):
+    X = np.zeros((20, 3))
+    X[4, 1] = value
+    with pytest.raises(ValueError, match="another unit"):
+        STNDTEstimator(**SMALL, likelihood="gaussian").fit(X)
+
+
+def test_signals_have_a_scaling_of_their_own(entries):
+    with pytest.raises(ValueError, match="input_scaling='counts' is for spike counts"):
+        STNDTEstimator(**SMALL, likelihood="gaussian", input_scaling="counts").fit(
+            entries["gaussian"]
+        )
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_masked_entries_can_be_replaced_by_others(entries, name):
+    params = {"token_ratio": 0.5, "random_ratio": 0.8, "contrastive_weight": 0.1}
+    estimator = STNDTEstimator(**SMALL | params, likelihood=name).fit(entries[name])
+    assert np.isfinite(estimator.transform(entries[name])).all()
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_hidden_neurons_and_forecasts_are_scored(entries, name):
+    X = entries[name]
+    params = {"heldout_neurons": 3, "forecast_bins": 4}
+    estimator = STNDTEstimator(**SMALL | params, likelihood=name).fit(X)
+    hidden = X.copy()
+    hidden[..., estimator.heldout_neurons_] = np.nan
+    assert np.array_equal(estimator.transform(X), estimator.transform(hidden))
+    chosen = estimator.heldout_neurons_
+    expected = scoring_of(estimator).score(
+        X[..., chosen], estimator.transform(hidden)[..., chosen], chosen
+    )
+    assert estimator.score(X) == expected
+    assert co_smoothing_scorer(chosen, check=False)(estimator, X) == pytest.approx(expected)
+    assert estimator.forecast(X[:, :16], 4).shape == (24, 4, N_NEURONS)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_streams_infer_what_transform_infers(fitted, entries, name):
+    stream = RateStream(fitted[name])
+    rates = np.array([stream.step(row) for row in entries[name][2]])
+    expected = fitted[name].transform(entries[name][2:3])[0]
+    np.testing.assert_allclose(rates, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_streams_of_counts_refuse_negative_values(fitted, entries):
+    with pytest.raises(ValueError, match="negative or infinite"):
+        RateStream(fitted["negative_binomial"]).step(np.full(N_NEURONS, -1.0))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_saved_and_loaded_estimators_are_the_same(fitted, entries, name, tmp_path):
+    estimator, X = fitted[name], entries[name]
+    save(estimator, tmp_path / "model.stndt")
+    loaded = load(tmp_path / "model.stndt")
+    for other in (loaded, pickle.loads(pickle.dumps(estimator))):
+        assert np.array_equal(other.transform(X), estimator.transform(X))
+        assert other.log_likelihood(X) == estimator.log_likelihood(X)
+        for key, values in estimator.likelihood_params_.items():
+            assert np.array_equal(other.likelihood_params_[key], values)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_ensembles_average_expected_values_and_constants(entries, name, tmp_path):
+    X = entries[name]
+    member = STNDTEstimator(**SMALL | {"random_state": None}, likelihood=name)
+    ensemble = BaggingEnsemble(
+        member, 3, n_best=2, bootstrap=True, oob_score=True, random_state=0, checkpoint_dir=tmp_path
+    ).fit(X)
+    chosen = [ensemble.estimators_[i] for i in ensemble.selected_]
+    np.testing.assert_allclose(
+        ensemble.transform(X), np.mean([m.transform(X) for m in chosen], 0), rtol=1e-5
+    )
+    for key, values in ensemble.likelihood_params_.items():
+        product = chosen[0].likelihood_params_[key] * chosen[1].likelihood_params_[key]
+        np.testing.assert_allclose(values, product**0.5, rtol=0.1)
+    scores = [ensemble.score(X), ensemble.log_likelihood(X), ensemble.oob_score_]
+    assert np.isfinite([*scores, *ensemble.scores_]).all()
+    assert ensemble.score(X) > np.mean([m.score(X) for m in chosen])
+    student = ensemble.distill(X)
+    assert student.likelihood == name
+    assert np.isfinite(student.score(X))
+
+
+def test_members_of_an_ensemble_have_comparable_likelihoods(entries):
+    def mixed(*names):
+        members = [STNDTEstimator(**SMALL, likelihood=name) for name in names]
+        return BaggingEnsemble(members, 2, random_state=0, n_best=1)
+
+    X = entries["poisson"]
+    assert np.isfinite(mixed("poisson", "negative_binomial").fit(X).score(X))
+    with pytest.raises(ValueError, match="the likelihoods Gaussian, Poisson"):
+        mixed("poisson", "gaussian").fit(X)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_sessions_and_later_days(entries, name):
+    X = entries[name]
+    sessions = MultiSessionEstimator(STNDTEstimator(**SMALL, likelihood=name)).fit([X, X[..., :7]])
+    assert np.isfinite(sessions.score([X, X[..., :7]]))
+    adapted = sessions.adapt(X[..., 3:])
+    assert np.isfinite(adapted.score(X[..., 3:]))
+    assert adapted.settings_.network.likelihood == name
+    with pytest.raises(ValueError, match="contradicts pretrained"):
+        sessions.adapt(np.abs(X), likelihood="gaussian" if name != "gaussian" else Laplace())
+
+
+# ---- a likelihood of one's own
+
+
+def test_a_likelihood_of_a_user(entries, tmp_path):
+    X = entries["gaussian"]
+    own = Laplace()
+    estimator = clone(STNDTEstimator(**SMALL | {"max_epochs": 20}, likelihood=own)).fit(X)
+    assert list(own.buffers()) == []  # a copy was fitted
+    again = pickle.loads(pickle.dumps(estimator))
+    assert np.array_equal(again.transform(X), estimator.transform(X))
+    scale = np.nanstd(X, axis=(0, 1))
+    np.testing.assert_allclose(estimator.net_.module_.likelihood.scale, scale, rtol=1e-5)
+    means = estimator.transform(X)
+    known = ~np.isnan(X)
+    gain = (np.abs(X - np.nanmean(X, (0, 1))) - np.abs(X - means)) / scale
+    expected = gain[known].mean() / np.log(2)
+    assert scoring_of(estimator).score(X, means) == pytest.approx(expected, rel=1e-5)
+    assert estimator.score(X) > 0.05
+    assert estimator.history_[-1]["valid_bits"] > 0.05
+    with pytest.raises(CannotSaveError, match="Laplace"):
+        save(estimator, tmp_path / "model.stndt")
+
+
+class WithoutLoss(Likelihood):
+    def link(self, mean):
+        return mean
+
+    def mean(self, readout):
+        return readout
+
+
+class WrongShape(Laplace):
+    def nll(self, readout, values):
+        return super().nll(readout, values).mean()
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "error", "message"),
+    [
+        (WithoutLoss(), TypeError, "lacks nll, sample"),
+        (WrongShape(), ValueError, r"nll of likelihood=WrongShape\(...\) returned shape \(\)"),
+        ("binomial", ValueError, "'likelihood' parameter of STNDTEstimator must be"),
+        (NegativeBinomial, ValueError, "'likelihood' parameter of STNDTEstimator must be"),
+    ],
+)
+def test_what_is_no_likelihood_is_refused(entries, likelihood, error, message):
+    with pytest.raises(error, match=message):
+        STNDTEstimator(**SMALL, likelihood=likelihood).fit(entries["poisson"])
+
+
+def test_averages_are_of_the_numbers_of_each_neuron():
+    first, second = made("negative_binomial", variance=3.0), made("negative_binomial", variance=30)
+    of_each = [one.constants()["dispersion"] for one in (first, second)]
+    expected = (of_each[0] ** 3 * of_each[1]) ** 0.25
+    found = average([first, second], [3, 1]).constants()["dispersion"]
+    torch.testing.assert_close(found, expected.detach())
