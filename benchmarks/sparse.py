@@ -159,7 +159,9 @@ class GPFACoSmoother(TransformerMixin, BaseEstimator):
     def _latents(self, heldin):
         from elephant.gpfa import gpfa_core
 
-        sequences = gpfa_core.exact_inference_with_ll(_sequences(heldin), self.gpfa_, get_ll=False)
+        sequences, _ = gpfa_core.exact_inference_with_ll(
+            _sequences(heldin), self.gpfa_, get_ll=False
+        )
         latents = np.stack([sequence["latent_variable"].T for sequence in sequences])
         at = (np.arange(heldin.shape[1]) - 0.5) / 2  # middle of each bin, in bins of 20 ms
         low = np.clip(np.floor(at).astype(int), 0, latents.shape[1] - 2)
