@@ -3,6 +3,7 @@
 # make docs   build the documentation and run its examples: docs/_build/html, about ten minutes
 # make soak   tests with random input, many examples, then half an hour of memory: hours
 # make mutants  mutation tests of the modules in MUTANTS: which changes of the code no test notices
+# make results  measure the tables of docs/results.md and README: hours, resumable; needs STNDT_DATA
 # make lint   ruff, codespell, mypy
 # make clean  remove the output of tools and of the demo; make distclean: .venv too
 #
@@ -34,7 +35,7 @@ export MPLBACKEND = Agg
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test soak mutants docs lint clean distclean venv
+.PHONY: help demo test soak mutants results docs lint clean distclean venv
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -70,6 +71,12 @@ mutants: export MKL_NUM_THREADS = 1
 mutants: export OPENBLAS_NUM_THREADS = 1
 mutants: $(VENV)/.installed-mutants-test-plot-io
 	$(BIN)/python benchmarks/mutants.py $(MUTANTS)
+
+results: export OMP_NUM_THREADS = 1
+results: export MKL_NUM_THREADS = 1
+results: export OPENBLAS_NUM_THREADS = 1
+results: $(VENV)/.installed-plot
+	$(BIN)/python benchmarks/results.py
 
 # Examples that did not change since the last build are not run again. One thread, as for the tests,
 # makes the figures reproducible on machines of the same kind.

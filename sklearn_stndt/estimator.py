@@ -206,8 +206,8 @@ class STNDTEstimator(RateTransformer):
         to neurons, and learns embedding, tokens and readout of the neurons of X anew. For use in
         `cross_val_score` and searches, freeze it: ``pretrained=FrozenEstimator(day1)``. It
         determines the parameters of the network and the window. If
-        `validation_fraction` gives fewer than three windows, none are set aside, and training runs
-        for all epochs. See :meth:`adapt`.
+        `validation_fraction` gives fewer than 30 windows, none are set aside: all are used for
+        training, and the calibration is that of the start. See :meth:`adapt`.
     output : {"rates", "latents"}, default="rates"
         What `transform` returns: rates, or the `d_model` latent variables from which the network
         computes log-rates. Those of two fits are not aligned.

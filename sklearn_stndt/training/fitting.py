@@ -211,6 +211,10 @@ def _train(
             net.partial_fit(data.windows)
             if data.validation is not None and training.calibration:
                 calibrate(net, data.validation)
+            elif core is not None and training.calibration:
+                # the gain of most neurons, the held-in ones
+                width, gain = float(core.smoothing.width), float(core.readout.gain.median())
+                calibrate_as(net, width, gain, data.windows)
             check_finite(net)
             if checkpoint is not None and not net.interrupted_:
                 checkpoint.finish(net)
@@ -265,7 +269,9 @@ def refit(
         net.interrupted_ = True
         return net
     if settings.training.calibration:
-        calibrate_as(result, net.module_, validation)
+        of_first = net.module_
+        gain = of_first.readout.gain / result.module_.readout.gain
+        calibrate_as(result, float(of_first.smoothing.width), gain, validation)
     new = result.history.to_list()[first:]
     for row in new:
         row["epoch"] += len(rows)
