@@ -4,8 +4,8 @@ Single-trial rates and PSTHs
 
 Two checks to make first on inferred rates. Are they plausible for the population in a single trial,
 where counts are too sparse to see structure? And do they, averaged over the trials of a condition,
-agree with the PSTH, which needs no model? This example shows the displays for both, and one for the
-training.
+agree with the PSTH, which needs no model? This example shows the displays for both, one for the
+training, and one for spikes that are drawn from the rates.
 """
 
 # %%
@@ -20,7 +20,12 @@ import numpy as np
 from sklearn_stndt import STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
 from sklearn_stndt.metrics import psth_r2
-from sklearn_stndt.plotting import PSTHDisplay, RatesDisplay, TrainingHistoryDisplay
+from sklearn_stndt.plotting import (
+    PSTHDisplay,
+    RatesDisplay,
+    SimulationDisplay,
+    TrainingHistoryDisplay,
+)
 
 data = make_reaches(n_trials=180, n_conditions=4, random_state=0)
 train, test = np.arange(120), np.arange(120, 180)
@@ -70,4 +75,16 @@ display = PSTHDisplay.from_estimator(
 rates = network.transform(data.spikes[test])
 for name, of_name in {"STNDT": rates, "true rates": data.rates[test]}.items():
     print(f"{name:12}{psth_r2(display.psth, of_name, data.conditions[test]):.3f}")
+
+# %%
+# Simulated spikes
+# ----------------
+# Spikes that are drawn from the rates, ten times, beside the data: Fano factors of all neurons,
+# intervals between bins with spikes, and correlations of all pairs. Points on the dotted line, and
+# curves that coincide, mean that rates and likelihood explain these statistics. These data are
+# Poisson; where Fano factors of the data are higher than those of the model, try
+# ``likelihood="negative_binomial"``.
+SimulationDisplay.from_estimator(
+    network, data.spikes[test], bin_width=data.bin_width, random_state=0
+)
 plt.show()

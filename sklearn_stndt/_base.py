@@ -1,9 +1,11 @@
 """Base class of all transformers from counts to rates."""
 
+from numbers import Integral
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._containers import wrapped
@@ -68,6 +70,59 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEst
         is_table = check_table_output(self, counts)
         values = self._transformed(counts, check_groups(counts, groups, X))
         return values if is_table else self._in_container(X, values)
+
+    def simulate(
+        self,
+        X: ArrayLike,
+        random_state: Any = None,
+        n_samples: int | None = None,
+        *,
+        groups: ArrayLike | None = None,
+    ) -> Any:
+        """Draw spikes, or other entries, from the inferred rates by the likelihood.
+
+        Drawn entries that differ from X in their variability, intervals or correlations show what
+        the model misses (:class:`~sklearn_stndt.plotting.SimulationDisplay`). Given its rate, each
+        entry is drawn by itself.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
+            As in `transform`.
+        random_state : int, RandomState instance or None, default=None
+            Seed of the draws.
+        n_samples : int or None, default=None
+            How often to draw. None: once, without an axis for samples.
+        groups : array-like of shape (n_bins,), default=None
+            As in `fit`.
+
+        Returns
+        -------
+        simulated : ndarray of shape (n_samples, *X.shape), or without the first axis
+            Integers if these are counts. Hidden entries are drawn too. With ``n_samples=None``, in
+            the container of X. The samples of an ensemble come from members that are drawn by
+            their weights, so they differ as much as the members disagree.
+
+        Raises
+        ------
+        ValueError
+            As in `transform`, and if `n_samples` is not a whole number of at least 1.
+        """
+        check_is_fitted(self)
+        counts = check_counts(self, X, reset=False)
+        groups = check_groups(counts, groups, X)
+        whole = isinstance(n_samples, Integral) and not isinstance(n_samples, bool)
+        if n_samples is not None and not (whole and n_samples >= 1):
+            raise ValueError(
+                f"n_samples must be a whole number of at least 1, or None, got {n_samples!r}."
+            )
+        draw = check_random_state(random_state)
+        samples = self._simulate(counts, groups, n_samples or 1, draw)
+        return samples if n_samples is not None else wrapped(X, samples[0], "simulated")
+
+    def _simulate(self, X: NDArray, groups: ArrayLike | None, n_samples: int, draw: Any) -> NDArray:
+        """Draw entries of checked counts, (n_samples, *X.shape)."""
+        raise NotImplementedError
 
     def _transformed(self, X: NDArray, groups: ArrayLike | None) -> NDArray:
         """Output of `transform` for checked counts."""

@@ -816,6 +816,10 @@ class STNDTEstimator(RateTransformer):
             return super()._in_container(X, values)
         return relabelled(X, values, self.get_feature_names_out().tolist(), "latent")
 
+    def _simulate(self, X: NDArray, groups: ArrayLike | None, n_samples: int, draw: Any) -> NDArray:
+        likelihood, means = self._scoring.likelihood, self._infer(X, groups)
+        return np.stack([likelihood.sample(means, draw) for _ in range(n_samples)])
+
     def _infer(self, X: NDArray, groups: ArrayLike | None, kind: str = "rates") -> NDArray:
         segments = as_segments(X, check_groups(X, groups))
         values = empty_rates(X, None if kind == "rates" else self.net_.module_.width)

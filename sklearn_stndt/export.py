@@ -293,11 +293,18 @@ def _check(
     run: Callable[..., list], module: nn.Module, inputs: tuple[Tensor, ...], path: Path
 ) -> None:
     """Compare what a file infers with what the network infers, from random counts."""
+    network: Any = module.network
+    likelihood = network.likelihood
+    center, scale, least = np.float32(0), np.float32(1), np.float32(0)
+    if likelihood.lowest is None:
+        at = [likelihood.mean(torch.full((len(likelihood.start_mean),), r)) for r in (0.0, 1.0)]
+        center, scale = at[0].numpy(), (at[1] - at[0]).numpy()
+        least = np.abs(scale)
     draw = np.random.RandomState(0)
     there = [value.numpy() for value in inputs]
     here = list(inputs)
     for _ in range(_N_CHECKED if len(inputs) > 1 else 3):
-        counts = draw.poisson(0.5, inputs[0].shape).astype(np.float32)
+        counts = center + scale * draw.poisson(0.5, inputs[0].shape).astype(np.float32)
         counts[draw.rand(*counts.shape) < 0.2] = np.nan
         with isolated_torch(1), torch.inference_mode():
             found = module(torch.from_numpy(counts), *here[1:])
@@ -307,7 +314,8 @@ def _check(
         expected = here[0].numpy()
         difference = np.inf  # of other shapes
         if there[0].shape == expected.shape:
-            difference = float(np.abs(there[0] / expected - 1).max())
+            # relative to the rates, or to the spread of signals of any sign
+            difference = float((np.abs(there[0] - expected) / (np.abs(expected) + least)).max())
         if not difference < _TOLERANCE:
             raise RuntimeError(
                 f"{path} infers other rates than the network: the relative difference is "

@@ -13,6 +13,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 # from the top: a part imports from lower lines, or from itself
 LAYERS = [
     {"__init__"},
+    {"__main__"},
+    {"cli"},
     {"live"},
     {"export", "plotting", "streaming"},
     {"ensemble", "inspection", "sessions"},
@@ -33,6 +35,7 @@ WITHOUT = {
     "network": {"sklearn", "skorch", "numpy.random", "pandas", "matplotlib"},
     "metrics": {"torch", "skorch", "matplotlib"},
     "datasets": {"torch", "skorch", "matplotlib"},
+    "cli": {"torch", "skorch", "matplotlib", "pandas"},
     "windows": {"sklearn", "skorch", "matplotlib"},
     "inference": {"sklearn", "matplotlib"},
     "training": {"matplotlib"},

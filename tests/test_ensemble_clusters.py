@@ -209,7 +209,7 @@ def test_dask_gives_identical_results(make, expected, spikes, on_dask, capsys):
     assert_same_ensembles(make(verbose=1).fit(spikes), expected, spikes)
     last = capsys.readouterr().err.splitlines()[-1]
     assert "5/5" in last
-    assert "best bits/spike" in last
+    assert "best score" in last
     assert len(on_dask.run(os.getpid)) == 2
 
 

@@ -342,7 +342,7 @@ def test_progress_shows_members_and_the_best_score(spikes, backend):
         ensemble.fit(spikes)
     last = re.split(r"[\r\n]", out.getvalue().strip())[-1]
     assert "4/4" in last
-    assert f"best bits/spike={ensemble.scores_.max():.4f}" in last
+    assert f"best score={ensemble.scores_.max():.4f}" in last
 
 
 def test_nothing_is_printed_by_default(spikes, capsys):

@@ -64,6 +64,9 @@ def draw(pipeline, ensemble, curve, spikes, reaches):
             {"STNDT": curve, "NDT": curve}, ax=ax
         ),
         "ensemble": lambda ax: shown.EnsembleCurveDisplay.from_estimator(ensemble, spikes, ax=ax),
+        "simulation": lambda ax: shown.SimulationDisplay.from_estimator(
+            pipeline, spikes, n_samples=3, random_state=0, ax=ax, **width
+        ),
         "history": lambda ax: shown.TrainingHistoryDisplay.from_estimator(pipeline, ax=ax),
         "decoding": lambda ax: shown.DecodingDisplay.from_estimator(
             pipeline, spikes, velocity, ax=ax, **width
@@ -79,11 +82,12 @@ NAMES = [
     "attention",
     "dropping",
     "ensemble",
+    "simulation",
     "history",
     "decoding",
 ]
 N_PANELS = {"rates": 3, "condition": 3, "psth": 6, "many conditions": 6, "attention": 2}
-N_PANELS |= {"dropping": 2, "ensemble": 1, "history": 2, "decoding": 3}
+N_PANELS |= {"dropping": 2, "ensemble": 1, "simulation": 3, "history": 2, "decoding": 3}
 
 
 def texts_of(figure):

@@ -535,3 +535,14 @@ class BaggingEnsemble(RateTransformer):
         for n_picks, rates in self._member_rates(X, groups):
             total, n = total + n_picks * rates, n + n_picks
         return total / n
+
+    def _simulate(self, X: NDArray, groups: ArrayLike | None, n_samples: int, draw: Any) -> NDArray:
+        of_samples = draw.choice(len(self.selected_), n_samples, p=self.weights_)
+        samples = [np.empty(0)] * n_samples
+        for i in np.unique(of_samples):
+            member = self.estimators_[self.selected_[i]]
+            means = infer_rates(member, X, check_groups(X, groups))
+            likelihood = scoring_of(member).likelihood
+            for number in np.flatnonzero(of_samples == i):
+                samples[number] = likelihood.sample(means, draw)
+        return np.stack(samples)

@@ -38,7 +38,7 @@ class Progress:
 
     def _show_best(self) -> None:
         if math.isfinite(self._best):
-            self._bar.set_postfix({"best bits/spike": f"{self._best:.4f}"}, refresh=False)
+            self._bar.set_postfix({"best score": f"{self._best:.4f}"}, refresh=False)
 
     def close(self) -> None:
         """Close the bar; it stays visible."""

@@ -95,6 +95,8 @@ def neuron_dropping_curve(
             Random orders of the candidates.
         scored_neurons : ndarray of int
             Neurons scored by "bits_per_spike".
+        unit : str
+            Unit of the scorer "bits_per_spike".
 
     Raises
     ------
@@ -186,7 +188,7 @@ def neuron_dropping_curve(
     def infer(shown: NDArray) -> NDArray:
         return source._infer(shown, checked_groups)
 
-    bits = scoring_of(source).score
+    scoring = scoring_of(source)
 
     def score(hidden: NDArray) -> list[float]:
         visible = counts.copy()
@@ -199,7 +201,7 @@ def neuron_dropping_curve(
                     if folds is None
                     else (infer_folds(infer, visible, folds))
                 )
-                values.append(bits(counts[..., scored], rates[..., scored], scored))
+                values.append(scoring.score(counts[..., scored], rates[..., scored], scored))
             else:
                 values.append(float(scorer(estimator, like(X, visible), y, **keywords)))
         return values
@@ -213,6 +215,7 @@ def neuron_dropping_curve(
         order=order,
         random_orders=random_orders,
         scored_neurons=scored,
+        unit=scoring.likelihood.unit,
     )
 
 

@@ -113,6 +113,9 @@ def _params(estimator: Any) -> dict[str, Any]:
 def _training(estimator: Any) -> Iterator[str]:
     """Describe the data and the training of a network."""
     trained_on = getattr(estimator, "_trained_on", None)
+    module = getattr(getattr(estimator, "net_", None), "module_", None)
+    likelihood = getattr(module, "likelihood", None)
+    unit = "bits per spike" if likelihood is None else likelihood.unit
     if trained_on:
         n_neurons = trained_on["n_neurons"]
         kind = "(n_trials, n_bins, n_neurons)"
@@ -123,7 +126,10 @@ def _training(estimator: Any) -> Iterator[str]:
             f"windows for training: {trained_on['n_windows']} of {trained_on['window']} bins, from "
             f"{trained_on['n_bins']} bins"
         )
-        yield f"mean count per neuron and bin: {trained_on['spikes_per_bin'] / n_neurons:.4g}"
+        if trained_on.get("bin_width"):
+            yield f"bin width: {1000 * trained_on['bin_width']:g} ms"
+        if likelihood is None or likelihood.counts:
+            yield f"mean count per neuron and bin: {trained_on['spikes_per_bin'] / n_neurons:.4g}"
     history = getattr(estimator, "history_", None)
     if history:
         n_updates = sum(row.get("train_batch_count", 0) for row in history)
@@ -131,11 +137,10 @@ def _training(estimator: Any) -> Iterator[str]:
         for row in history[::-1]:
             if row.get("kept") and "valid_bits" in row:
                 yield (
-                    f"validation score: {row['valid_bits']:.4f} bits per spike, in epoch "
+                    f"validation score: {row['valid_bits']:.4f} {unit}, in epoch "
                     f"{row['epoch']}, whose weights are kept"
                 )
                 break
-    module = getattr(getattr(estimator, "net_", None), "module_", None)
     if module is not None:
         yield f"weights: {sum(weight.numel() for weight in module.parameters())}"
 

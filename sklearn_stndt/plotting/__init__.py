@@ -11,6 +11,7 @@ from sklearn_stndt.plotting.decoding import DecodingDisplay
 from sklearn_stndt.plotting.history import TrainingHistoryDisplay
 from sklearn_stndt.plotting.psth import PSTHDisplay
 from sklearn_stndt.plotting.rates import RatesDisplay
+from sklearn_stndt.plotting.simulation import SimulationDisplay
 
 __all__ = [
     "AttentionDisplay",
@@ -19,5 +20,6 @@ __all__ = [
     "NeuronDroppingDisplay",
     "PSTHDisplay",
     "RatesDisplay",
+    "SimulationDisplay",
     "TrainingHistoryDisplay",
 ]

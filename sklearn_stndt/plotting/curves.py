@@ -19,8 +19,6 @@ from sklearn_stndt.plotting._style import (
     require_matplotlib,
 )
 
-_UNITS = {"bits_per_spike": "bits per spike"}
-
 
 def _legend_above(ax: Any, n_columns: int) -> None:
     """Put the legend above the axes, where it covers no curve."""
@@ -179,7 +177,8 @@ class NeuronDroppingDisplay:
                 )
                 panel.plot(k, mean, "--", color=color, label=f"{start}random")
                 panel.fill_between(k, mean - error, mean + error, color=color, alpha=0.25, lw=0)
-            panel.set_ylabel(_UNITS.get(scorer, scorer))
+            unit = next(iter(self.curves.values())).get("unit", "bits per spike")
+            panel.set_ylabel(unit if scorer == "bits_per_spike" else scorer)
             panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
             panel.yaxis.set_major_locator(MaxNLocator(5))
         self.axes_[-1].set_xlabel("neurons dropped")
@@ -193,9 +192,11 @@ class EnsembleCurveDisplay:
     Parameters
     ----------
     scores : array-like of shape (n_members,)
-        Scores of the mean rates of the first 1, 2, ... members, in bits per spike.
+        Scores of the mean rates of the first 1, 2, ... members.
     member_scores : array-like of shape (n_members,), default=None
-        Scores of each member alone, in bits per spike.
+        Scores of each member alone.
+    unit : str, default="bits per spike"
+        Unit of the scores.
 
     Attributes
     ----------
@@ -218,7 +219,14 @@ class EnsembleCurveDisplay:
     >>> plt.close(display.figure_)
     """
 
-    def __init__(self, scores: ArrayLike, member_scores: ArrayLike | None = None):
+    def __init__(
+        self,
+        scores: ArrayLike,
+        member_scores: ArrayLike | None = None,
+        *,
+        unit: str = "bits per spike",
+    ):
+        self.unit = unit
         self.scores = np.asarray(scores, dtype=np.float64)
         self.member_scores = None
         if member_scores is not None:
@@ -290,7 +298,8 @@ class EnsembleCurveDisplay:
                 )
                 for member in ensemble.estimators_
             ]
-        return cls.from_scores(scores, alone, ax=ax)
+        unit = scoring_of(ensemble.estimators_[0]).likelihood.unit
+        return cls(scores, alone, unit=unit).plot(ax)
 
     @classmethod
     def from_scores(
@@ -334,7 +343,7 @@ class EnsembleCurveDisplay:
         self.ax_.plot(number, self.scores, "o-", color=color, ms=4, label="mean of the first n")
         if self.member_scores is not None:
             self.ax_.plot(number, self.member_scores, "x", color=ORANGE, label="n-th alone")
-        self.ax_.set(xlabel="members, n", ylabel="bits per spike")
+        self.ax_.set(xlabel="members, n", ylabel=self.unit)
         self.ax_.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         self.ax_.yaxis.set_major_locator(MaxNLocator(5))
         _legend_above(self.ax_, 2)

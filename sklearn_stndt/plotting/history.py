@@ -5,6 +5,7 @@ from typing import Any, Self
 import numpy as np
 
 from sklearn_stndt._rates import rate_estimator
+from sklearn_stndt._scoring import scoring_of
 from sklearn_stndt.inspection._networks import networks
 from sklearn_stndt.plotting._style import ORANGE, main_color, make_axes, require_matplotlib
 
@@ -40,13 +41,14 @@ class TrainingHistoryDisplay:
     >>> plt.close(display.figure_)
     """
 
-    def __init__(self, histories: list[Any]):
+    def __init__(self, histories: list[Any], *, unit: str = "bits per spike"):
         if not histories or not all(len(history) for history in histories):
             raise ValueError(
                 "There is no epoch to show: pass the history_ of one or more fitted estimators, in "
                 "a list."
             )
         self.histories = histories
+        self.unit = unit
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None) -> Self:
@@ -71,8 +73,9 @@ class TrainingHistoryDisplay:
             If there is no network in `estimator`.
         """
         require_matplotlib()
-        histories = [network.history_ for network in networks(rate_estimator(estimator)[1])]
-        return cls(histories).plot(ax)
+        found = networks(rate_estimator(estimator)[1])
+        unit = scoring_of(found[0]).likelihood.unit
+        return cls([network.history_ for network in found], unit=unit).plot(ax)
 
     def plot(self, ax: Any = None) -> Self:
         """Plot the histories.
@@ -120,7 +123,7 @@ class TrainingHistoryDisplay:
                 )
         self.ax_.set_ylabel("loss (nats)")
         if validated:
-            self.axes_[1].set_ylabel("bits per spike")
+            self.axes_[1].set_ylabel(self.unit)
         for panel in self.axes_:
             panel.legend(fontsize="small", frameon=False)
             panel.yaxis.set_major_locator(MaxNLocator(4))

@@ -3,9 +3,10 @@
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from sklearn_stndt._rates import infer_rates
+from sklearn_stndt._scoring import scoring_of
 from sklearn_stndt.metrics._checks import as_labels
 from sklearn_stndt.plotting._style import (
     as_trials,
@@ -37,6 +38,9 @@ class RatesDisplay:
         Bin width in seconds. None: time in bins.
     smoothing : float, default=2.0
         Standard deviation of the Gaussian that smooths counts, in bins.
+    counts : bool, default=True
+        Whether the data are spike counts. If there are negative values, the values of each neuron
+        are shown relative to their range.
 
     Attributes
     ----------
@@ -75,7 +79,9 @@ class RatesDisplay:
         *,
         bin_width: float | None = None,
         smoothing: float = 2.0,
+        counts: bool = True,
     ):
+        self.counts = counts
         self.spikes = as_trials(spikes, "spikes")[0]
         self.rates = as_trials(rates, "rates")[0]
         check_same_shape(self.spikes, self.rates, ("spikes", "rates"))
@@ -141,6 +147,7 @@ class RatesDisplay:
         return cls.from_predictions(
             X,
             rates,
+            counts=scoring_of(estimator).counts,
             trial=trial,
             conditions=conditions,
             condition=condition,
@@ -162,6 +169,7 @@ class RatesDisplay:
         bins: tuple[int, int] | None = None,
         bin_width: float | None = None,
         smoothing: float = 2.0,
+        counts: bool = True,
         ax: Any = None,
     ) -> Self:
         """Draw rates that are already inferred.
@@ -172,6 +180,8 @@ class RatesDisplay:
             Spikes per bin, and their rates in the same unit.
         trial, conditions, condition, bins, bin_width, smoothing, ax
             As in :meth:`from_estimator`.
+        counts : bool, default=True
+            As in the class.
 
         Returns
         -------
@@ -199,7 +209,11 @@ class RatesDisplay:
             one, its_rates = spikes[trial], rates[trial]
         start, stop = (0, None) if bins is None else bins
         display = cls(
-            one[start:stop], its_rates[start:stop], bin_width=bin_width, smoothing=smoothing
+            one[start:stop],
+            its_rates[start:stop],
+            bin_width=bin_width,
+            smoothing=smoothing,
+            counts=counts,
         )
         return display.plot(ax)
 
@@ -222,16 +236,28 @@ class RatesDisplay:
         _, edges, label = time_axis(len(self.spikes), self.bin_width)
         extent = (*edges, len(self.order), 0)
         highest = self.rates.max(0)
+        first = "spikes" if self.counts else "data"
         with np.errstate(invalid="ignore", divide="ignore"):
             panels = {
-                "spikes": self.spikes,
+                first: self.spikes,
                 "smoothed": self.smoothed / np.nanmax(self.smoothed, axis=0, initial=1e-12),
                 "inferred": self.rates / np.where(highest > 0, highest, 1),
             }
         # otherwise, a few bins with many spikes make all others pale
         most = max(np.nanpercentile(self.spikes, 99.5), 1.0)
+        relative = "rate / maximum" if self.counts else "value / maximum"
+        negative = np.nanmin(self.spikes) < 0 or self.rates.min() < 0
+        if negative or not self.counts:
+            panels[first] = _relative(self.spikes, negative)
+            most = 1.0
+        if negative:
+            relative = "value, lowest to highest"
+            panels |= {
+                "smoothed": _relative(self.smoothed, negative),
+                "inferred": _relative(self.rates, negative),
+            }
         for panel, (title, values) in zip(self.axes_, panels.items(), strict=True):
-            counts = title == "spikes"
+            counts = title == first
             image = panel.imshow(
                 values[:, self.order].T,
                 aspect="auto",
@@ -242,8 +268,15 @@ class RatesDisplay:
                 vmax=most if counts else 1,
             )
             panel.set(title=title, ylabel="neuron, sorted")
-            bar = "spikes per bin" if counts else "rate / maximum"
+            bar = "spikes per bin" if counts and self.counts else relative
             beyond = "max" if counts and np.nanmax(values) > most else "neither"
             self.figure_.colorbar(image, ax=panel, label=bar, extend=beyond)
         self.axes_[-1].set_xlabel(label)
         return self
+
+
+def _relative(values: NDArray, from_lowest: bool) -> NDArray:
+    """Values of each neuron relative to its highest one, or to its range."""
+    low = np.fmin.reduce(values, axis=0) if from_lowest else 0.0
+    span = np.fmax.reduce(values, axis=0) - low
+    return (values - low) / np.where(span > 0, span, 1)

@@ -94,8 +94,9 @@ class DivergenceGuard(Callback):
             return
         collapsed = self.best_bits_ > USUAL_BITS and bits < COLLAPSED_BITS
         if collapsed or not math.isfinite(bits):
-            unit = net.module_.likelihood.unit
-            raise Diverged(f"the held-out score was {bits:.3g} {unit} after {self.best_bits_:.3g}")
+            raise Diverged(
+                f"the held-out score was {bits:.3g} bits after {self.best_bits_:.3g} bits"
+            )
         self.best_bits_ = max(self.best_bits_, bits)
 
     def check_weights(self, net: NeuralNet) -> None:
