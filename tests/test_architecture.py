@@ -26,7 +26,7 @@ LAYERS = [
     {"_fingerprints"},
     {"_pretrained"},
     {"network", "windows", "_rates"},
-    {"_containers", "_files"},
+    {"_containers", "_files", "_mistakes", "_parameters", "_progress"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -40,6 +40,9 @@ WITHOUT = {
     "inference": {"sklearn", "matplotlib"},
     "training": {"matplotlib"},
     "_files": {"numpy", "torch", "sklearn", "skorch"},
+    "_mistakes": {"torch", "sklearn", "skorch"},
+    "_progress": {"numpy", "torch", "sklearn", "skorch"},
+    "_parameters": {"torch", "skorch"},
     "_fingerprints": {"torch", "skorch"},
     "_rates": {"torch", "skorch"},
     "_containers": {"torch", "sklearn", "skorch", "pandas", "pynapple", "xarray"},
