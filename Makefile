@@ -1,5 +1,5 @@
 # make demo   decode behaviour from generated spikes: a table, and a figure in demo.png
-# make test   the tests
+# make test   the tests, and which lines of the package they ran, without those of other processes
 # make docs   build the documentation and run its examples: docs/_build/html, about ten minutes
 # make soak   tests with random input, many examples, then half an hour of memory: hours
 # make mutants  mutation tests of the modules in MUTANTS: which changes of the code no test notices
@@ -50,10 +50,14 @@ demo: $(VENV)/.installed-plot
 test: export OMP_NUM_THREADS = 1
 test: export MKL_NUM_THREADS = 1
 test: export OPENBLAS_NUM_THREADS = 1
+# Counting lines costs time: least on Python 3.12 and newer, which counts them by itself.
+test: export COVERAGE_CORE = $(shell $(BIN)/python -c 'import sys; \
+	print("sysmon" if sys.version_info >= (3, 12) else "ctrace")' 2>/dev/null)
 # worksteal gives each worker a contiguous block of tests, so that fixtures of a module are
 # mostly built once, and still balances the load if a file takes long.
 test: $(VENV)/.installed-test-plot-io $(VENV)/.reference
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
+		--cov=sklearn_stndt --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 # Only the tests that draw their input, with the profile "long" of hypothesis.
 MINUTES ?= 30

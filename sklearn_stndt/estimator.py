@@ -524,7 +524,7 @@ class STNDTEstimator(RateTransformer):
         X: ArrayLike,
         lessons: list[Lesson],
         groups: ArrayLike | None,
-        known_likelihood: Likelihood,
+        known_likelihood: Likelihood | None = None,
     ) -> Self:
         """Train the network on rates instead of counts; see `BaggingEnsemble.distill`."""
         with unchanged_if_failed(self), ExitStack() as stack:

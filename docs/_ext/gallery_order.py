@@ -6,6 +6,7 @@ EXAMPLES = [
     "plot_tutorial.py",
     "plot_smooth_rates.py",
     "plot_rates_and_psths.py",
+    "plot_calcium.py",
     "plot_decode_velocity.py",
     "plot_decode_position.py",
     "plot_live.py",
