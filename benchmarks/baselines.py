@@ -336,10 +336,7 @@ class PoissonCoSmoother(TransformerMixin, BaseEstimator):
                     self.smoother_, self.features_ = smoother, clone(candidate)
 
         bins = self.features_.fit_transform(_bins(self.smoother_.transform(heldin)))
-        self.glms_ = [
-            next(_glm_path(bins, counts, [alpha]))
-            for counts, alpha in zip(_bins(heldout).T, self.alphas_, strict=True)
-        ]
+        self.glms_ = next(_glm_paths(bins, _bins(heldout), [self.alphas_]))
         return self
 
     def transform(self, X):
@@ -351,7 +348,7 @@ class PoissonCoSmoother(TransformerMixin, BaseEstimator):
         is_heldin[self.heldout_neurons] = False
         rates[..., is_heldin] = self.smoother_.transform(X[..., is_heldin])
         bins = self.features_.transform(_bins(rates[..., is_heldin]))
-        predicted = np.column_stack([glm.predict(bins) for glm in self.glms_])
+        predicted = self.glms_.predict(bins)  # (bins, held-out neurons)
         rates[..., self.heldout_neurons] = predicted.reshape(*X.shape[:-1], -1)
         return np.maximum(rates, _SMALLEST_RATE)
 
@@ -360,16 +357,12 @@ def _validation_losses(features, smoothed, heldout, alphas, train, validation):
     """Poisson loss of validation trials, of shape (n_heldout, n_alphas)."""
     X_train = features.fit_transform(_bins(smoothed[train]))
     X_validation = features.transform(_bins(smoothed[validation]))
-    losses = np.empty((heldout.shape[-1], len(alphas)))
-    for neuron in range(heldout.shape[-1]):
-        losses[neuron] = _path_losses(
-            X_train,
-            heldout[train, :, neuron].ravel(),
-            X_validation,
-            heldout[validation, :, neuron].ravel(),
-            alphas,
-        )
-    return losses
+    counts = _bins(heldout[validation])
+    losses = []
+    for glms in _glm_paths(X_train, _bins(heldout[train]), alphas):
+        rates = np.maximum(glms.predict(X_validation), _SMALLEST_RATE)
+        losses.append(np.nansum(rates - counts * np.log(rates), axis=0))
+    return np.stack(losses, axis=1)
 
 
 def _path_losses(X_train, train_counts, X_validation, counts, alphas):
@@ -391,6 +384,93 @@ def _glm_path(X, counts, alphas):
     glm = PoissonRegressor(solver="newton-cholesky", max_iter=300, warm_start=True)
     for alpha in alphas:
         yield glm.set_params(alpha=alpha).fit(X[known], counts[known])
+
+
+class _PoissonGLMs:
+    """Poisson GLMs of several neurons on the same features, solved together.
+
+    The loss of each neuron is that of scikit-learn's `PoissonRegressor`. It is minimised by Newton
+    steps, whose linear systems are solved by conjugate gradients for all neurons at once. Features
+    are rotated to their principal axes, where the systems are nearly diagonal.
+    """
+
+    def __init__(self, X, counts):
+        self.mean = X.mean(axis=0)
+        self.variances, self.axes = np.linalg.eigh(np.cov(X.T, bias=True).reshape(X.shape[1], -1))
+        self.features = self._rotate(X)
+        self.known = ~np.isnan(counts)
+        self.counts = np.where(self.known, counts, 0.0)
+        self.n_known = np.maximum(self.known.sum(axis=0), 1)
+        # half a spike, if there is none, so that the logarithm is finite
+        self.rates = np.maximum(self.counts.sum(axis=0), 0.5) / self.n_known
+        self.intercept = np.log(self.rates)
+        self.coef = np.zeros((X.shape[1], counts.shape[1]))
+
+    def _rotate(self, X):
+        return (X - self.mean) @ self.axes
+
+    def fit(self, alpha, n_steps=25, tolerance=1e-6):
+        """Fit with the penalty `alpha`, one or one for each neuron; starts from the last fit."""
+        loss, rates = self._loss(self.intercept, self.coef, alpha)
+        for _ in range(n_steps):
+            residuals = rates - self.counts * self.known
+            gradient = self.features.T @ residuals / self.n_known + alpha * self.coef
+            gradient_0 = residuals.sum(axis=0) / self.n_known
+            scale = 1 / (np.maximum(self.variances, 0)[:, None] * self.rates + alpha)
+            decrease = (gradient**2 * scale).sum(axis=0) + gradient_0**2 / self.rates
+            if (decrease < tolerance * self.rates).all():
+                break
+            step, step_0 = self._solve(rates, gradient, gradient_0, scale, alpha)
+            size = np.ones_like(loss)
+            for _ in range(12):
+                trial = self.intercept - size * step_0, self.coef - size * step
+                worse = ~(self._loss(*trial, alpha)[0] <= loss + 1e-12)
+                if not worse.any():
+                    break
+                size[worse] /= 2
+            keep = np.where(worse, 0.0, size)  # a neuron that cannot improve stays as it is
+            self.intercept = self.intercept - keep * step_0
+            self.coef = self.coef - keep * step
+            loss, rates = self._loss(self.intercept, self.coef, alpha)
+        return self
+
+    def _loss(self, intercept, coef, alpha):
+        log_rates = intercept + self.features @ coef
+        with np.errstate(over="ignore"):
+            rates = np.exp(log_rates) * self.known
+        entries = np.einsum("ij,ij->j", self.counts, log_rates)
+        loss = (rates.sum(axis=0) - entries) / self.n_known
+        return loss + 0.5 * alpha * (coef**2).sum(axis=0), rates
+
+    def _solve(self, rates, gradient, gradient_0, scale, alpha, n_steps=12):
+        scale_0 = 1 / self.rates
+        x, x_0 = np.zeros_like(gradient), np.zeros_like(gradient_0)
+        r, r_0 = gradient.copy(), gradient_0.copy()
+        p, p_0 = scale * r, scale_0 * r_0
+        rho = first = (r * p).sum(axis=0) + r_0 * p_0
+        for _ in range(n_steps):
+            weighted = rates * (self.features @ p + p_0)
+            h = self.features.T @ weighted / self.n_known + alpha * p
+            h_0 = weighted.sum(axis=0) / self.n_known
+            a = rho / np.maximum((p * h).sum(axis=0) + p_0 * h_0, 1e-300)
+            x, x_0, r, r_0 = x + a * p, x_0 + a * p_0, r - a * h, r_0 - a * h_0
+            z, z_0 = scale * r, scale_0 * r_0
+            before, rho = rho, (r * z).sum(axis=0) + r_0 * z_0
+            if (rho <= 1e-3 * first).all():
+                break
+            p, p_0 = (v + rho / np.maximum(before, 1e-300) * w for v, w in ((z, p), (z_0, p_0)))
+        return x, x_0
+
+    def predict(self, X):
+        """Rates of shape (n_bins, n_neurons)."""
+        return np.exp(self.intercept + self._rotate(X) @ self.coef)
+
+
+def _glm_paths(X, counts, alphas):
+    """Yield the GLMs of all neurons for each penalty, each initialised with the previous one."""
+    glms = _PoissonGLMs(X, counts)
+    for alpha in alphas:
+        yield glms.fit(alpha)
 
 
 def _bins(trials):

@@ -245,7 +245,6 @@ def calibrate_as(
     moved = ((1 - gain.cpu()) * center + shift).to(readout.shift)
     readout.shift.copy_(gain * readout.shift + moved)
     readout.gain.mul_(gain)
-    module.likelihood.load_state_dict(calibrated.likelihood.state_dict())
 
 
 class _Predictions(NamedTuple):
