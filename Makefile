@@ -5,7 +5,9 @@
 # make mutants  mutation tests of the modules in MUTANTS: which changes of the code no test notices
 # make results  measure the tables of docs/results.md and README: hours, resumable; needs STNDT_DATA
 # make lint   ruff, codespell, mypy
-# make clean  remove the output of tools and of the demo; make distclean: .venv too
+# make dist   build the wheel and the sdist in dist, install each elsewhere and try it out: ten minutes
+# make test-matrix  tests on the oldest and newest versions that pyproject.toml allows: half an hour
+# make clean  remove the output of tools and of the demo; make distclean: .venv and .venv-matrix too
 #
 # Each works on a fresh clone: it creates .venv and installs pinned versions first.
 
@@ -35,7 +37,7 @@ export MPLBACKEND = Agg
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test soak mutants results docs lint clean distclean venv
+.PHONY: help demo test test-matrix soak mutants results docs lint dist clean distclean venv
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -97,6 +99,18 @@ lint: $(VENV)/.installed-dev-plot
 	$(BIN)/codespell
 	$(BIN)/mypy
 
+# Without isolation, because pip then builds with the versions of constraints.txt.
+dist: $(VENV)/.installed-dist
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tools/check_dist.py dist
+
+# For one version of Python, or all tests: make test-matrix MATRIX_ARGS="--python 3.12 --whole"
+MATRIX_ARGS ?=
+test-matrix: $(VENV)/.created
+	$(BIN)/python tools/test_matrix.py $(MATRIX_ARGS)
+
 venv: $(VENV)/.created
 
 $(VENV)/.created:
@@ -134,4 +148,4 @@ clean:
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-matrix

@@ -202,6 +202,7 @@ OTHER = {
     "n_spatial_heads": 2,
     "d_spatial": 5,
     "input_scaling": "counts",
+    "likelihood": "negative_binomial",
     "mask_ratio": np.array([0.1, 0.5]),
     "token_ratio": 0.9,
     "random_ratio": 0.3,

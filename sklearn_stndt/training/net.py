@@ -45,6 +45,7 @@ from sklearn_stndt.training.divergence import Diverged, DivergenceGuard
 from sklearn_stndt.training.objective import Batch, ObjectiveSettings
 from sklearn_stndt.training.optimizer import Muon
 from sklearn_stndt.training.settings import LONGEST_EPOCH, Settings
+from sklearn_stndt.training.summary import plan_text
 from sklearn_stndt.windows.cutting import Windows
 
 HIDDEN_ENTRIES = 2**17  # scored entries that suffice to choose weights
@@ -381,7 +382,7 @@ def build_net(
         n_entries = len(validation) * validation.window * n_neurons
         params["n_scored_folds"] = count_folds(n_entries, len(validation), len(windows))
     if training.verbose:
-        own.append(("progress", Progress(n_updates)))
+        own.append(("progress", Progress(n_updates, plan_text(settings))))
     params["callbacks"] = [*own, *callbacks, *copy.deepcopy(training.callbacks or [])]
     if n_epoch < len(windows):
         part = RandomSampler(range(len(windows)), num_samples=n_epoch)
