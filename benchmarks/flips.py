@@ -156,7 +156,7 @@ class Benchmark(Reader):
 
     def read(self, folder):
         data = load_nlb(folder / "data.h5")
-        return repr((data.X_train.shape, data.X_train.dtype)).encode()
+        return repr(np.shape(data.X_train)).encode()  # none if its name has changed
 
 
 class Submission(Reader):
