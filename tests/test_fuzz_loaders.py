@@ -22,6 +22,7 @@ from sklearn_stndt.datasets import (
     load_submission,
     save_submission,
 )
+from sklearn_stndt.metrics import decoding
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of clocks, and of what is left out
 
@@ -96,9 +97,11 @@ def with_all(target):
 
 @pytest.fixture(scope="module")
 def scored():
-    """A target and rates that are quickly scored."""
+    """A target and rates that are quickly scored, by a decoder with one penalty."""
     target = target_of(n_bins=5, heldin=4, heldout=2)
-    return with_all(target), rates_like(target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "ALPHAS", decoding.ALPHAS[-1:])
+        yield with_all(target), rates_like(target)
 
 
 @examples(80)

@@ -116,3 +116,13 @@ def test_adapt_may_refit(spikes, refitted):
 def test_several_sessions_are_not_refitted(spikes):
     with pytest.raises(ValueError, match="refit=False"):
         MultiSessionEstimator(STNDTEstimator(refit=True, **SMALL)).fit([spikes, spikes])
+
+
+@pytest.mark.parametrize("likelihood", ["negative_binomial", "gaussian", "zero_inflated_gamma"])
+def test_constants_of_a_likelihood_are_those_of_the_first_training(spikes, likelihood):
+    first, second = (
+        STNDTEstimator(refit=r, likelihood=likelihood, **SMALL).fit(spikes) for r in (False, True)
+    )
+    for name, values in first.likelihood_params_.items():
+        np.testing.assert_allclose(second.likelihood_params_[name], values)
+    assert np.isfinite(second.score(spikes))

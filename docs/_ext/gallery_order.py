@@ -3,6 +3,7 @@
 from sphinx_gallery.sorting import ExplicitOrder
 
 EXAMPLES = [
+    "plot_tutorial.py",
     "plot_smooth_rates.py",
     "plot_rates_and_psths.py",
     "plot_calcium.py",

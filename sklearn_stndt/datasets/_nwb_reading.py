@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from sklearn_stndt._progress import tracked
 from sklearn_stndt.datasets._checks import as_flags, as_numbers, reading
 from sklearn_stndt.datasets._h5 import check_dataset, import_h5py
 from sklearn_stndt.datasets._intervals import merge_intervals
@@ -63,7 +63,7 @@ def read_recording(
         rows, trains = _read_trains(file, reader, units, skip, left_out, verbose)
         series = choose_series(file, name, behavior, left_out)
         signals, signal_units, rates = {}, {}, {}
-        for key, one in tqdm(series.items(), desc="behaviour", disable=not verbose):
+        for key, one in tracked(series.items(), "behaviour", "signals", show=verbose):
             with reading(name, key):
                 signal = as_signal(one, key, reader)
             if isinstance(signal, Signal):
@@ -198,7 +198,7 @@ def _read_trains(
     chosen = _choose_units(table, units, reader)
     all_times = reader.rows(table, "spike_times", chosen, "units")
     for unit, stored in zip(
-        tqdm(chosen, desc="units", disable=not verbose), all_times, strict=True
+        tracked(chosen, "units", "units", show=verbose), all_times, strict=True
     ):
         times = stored.ravel()
         fault = _fault_of(times)

@@ -19,6 +19,7 @@ MAX_LOG_RATE = 15.0  # e^15 spikes per bin: above any recording, its square fini
 MIN_LOG_RATE = -80.0  # e^-80 is above 0 in float32, so every rate has a logarithm
 LARGEST_SIGNAL = 1e15  # its square is finite in float32
 CONSTANT_SPEED = 5.0  # steps of logarithms of constants, relative to those of weights
+DISPERSION_SPEED = 10.0
 
 
 class Statistics(NamedTuple):
@@ -223,12 +224,15 @@ class Constant(nn.Module):
     n_neurons : int
     low, high : float
         Bounds.
+    speed : float, default=CONSTANT_SPEED
+        Steps of the logarithm, relative to those of weights.
     """
 
     start: Tensor
 
-    def __init__(self, n_neurons: int, low: float, high: float):
+    def __init__(self, n_neurons: int, low: float, high: float, speed: float = CONSTANT_SPEED):
         super().__init__()
+        self.speed = speed
         self.change = nn.Parameter(torch.zeros(n_neurons))
         self.register_buffer("start", torch.zeros(n_neurons))
         self.bounds = math.log(low), math.log(high)
@@ -238,9 +242,15 @@ class Constant(nn.Module):
         """Set the starting value."""
         self.start.copy_(value.log().clamp(*self.bounds))
 
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Take the present value as the starting value."""
+        self.start.copy_(self.log())
+        self.change.zero_()
+
     def log(self) -> Tensor:
         """Natural logarithm."""
-        return (self.start + CONSTANT_SPEED * self.change).clamp(*self.bounds)
+        return (self.start + self.speed * self.change).clamp(*self.bounds)
 
     def forward(self) -> Tensor:
         return self.log().exp()
@@ -308,11 +318,12 @@ class NegativeBinomial(Counts):
     """
 
     def set_up(self, n_neurons: int) -> None:
-        self.dispersion = Constant(n_neurons, 1e-4, 1e2)
+        # fast, because it begins too high: rates vary too
+        self.dispersion = Constant(n_neurons, 1e-4, 1e2, DISPERSION_SPEED)
 
     def begin(self, statistics: Statistics) -> None:
         mean, variance = statistics.mean, statistics.variance
-        # not at the lower bound, from which the loss does not lead away
+        # not at the lower bound, where the loss is flat
         self.dispersion.begin(((variance - mean) / mean.square()).clamp(min=1e-2))
 
     def nll(self, readout: Tensor, values: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Choose on validation windows how much inferred rates are smoothed and scaled."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import Tensor
 from sklearn_stndt.network import N_FOLDS, STNDT
 from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.layers import smoothing_kernel
-from sklearn_stndt.network.likelihood import Likelihood
+from sklearn_stndt.network.likelihood import Constant, Likelihood
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.windows.cutting import Windows
 
@@ -18,6 +20,10 @@ GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
 GAIN_PRECISION = 1e-3
 WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing, in bins
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
+N_GRID = 12  # values of a constant that are tried
+MOST_CORRECTION = math.log(2)  # of constants by validation windows
+MOST_STEPS = 60  # of the optimiser of constants
+MAX_CONSTANT_ENTRIES = 2**20  # entries of all folds from which constants are fitted
 MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
 
 
@@ -89,11 +95,131 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     return gains
 
 
+def fit_constants(
+    net: MaskedModellingNet, training: Windows, validation: Windows | None = None
+) -> None:
+    """Fit the numbers of each neuron that a likelihood has, with fixed expected values.
+
+    While the network is trained, they describe entries around expected values that dropout and
+    earlier weights make worse. Here, they are those that maximise the likelihood of hidden entries
+    in training windows. What all neurons have in common, a factor for each `Constant`, is then
+    corrected by validation windows, to whose entries the network is not fitted.
+
+    Parameters
+    ----------
+    net : MaskedModellingNet
+        Trained net; the likelihood of its network is modified, if it has trained parameters.
+    training : Windows
+        Windows used for training.
+    validation : Windows or None, default=None
+        Windows not used for training.
+    """
+    fitted: Likelihood = net.module_.likelihood
+    if not any(parameter.requires_grad for parameter in fitted.parameters()):
+        return
+    likelihood = fitted.of(...).double().requires_grad_()
+    constants = [part for part in likelihood.modules() if isinstance(part, Constant)]
+    parts = _part_of(net, training)
+    for constant in constants:
+        _search(likelihood, constant, parts)
+    _minimize(likelihood, list(likelihood.parameters()), parts)
+    if validation is not None:
+        likelihood.requires_grad_(False)
+        starts = [constant.start for constant in constants]
+        factors = torch.zeros(len(constants), dtype=torch.float64, requires_grad=True)
+
+        def multiply() -> None:
+            bounded = factors.clamp(-MOST_CORRECTION, MOST_CORRECTION)
+            for constant, start, factor in zip(constants, starts, bounded, strict=True):
+                constant.start = start + factor
+
+        if constants:
+            _minimize(likelihood, [factors], _part_of(net, validation), multiply)
+            factors.requires_grad_(False)
+            multiply()
+    for part in likelihood.modules():
+        if isinstance(part, Constant):
+            part.settle()
+    fitted.load_state_dict(likelihood.state_dict())
+
+
+@torch.no_grad()
+def _part_of(net: MaskedModellingNet, windows: Windows) -> "_Predictions":
+    """Predictions of hidden entries, for windows that are spread evenly over all of them."""
+    most = max(MAX_CONSTANT_ENTRIES // (N_FOLDS * windows.window * windows.rows.shape[1]), 1)
+    chosen = np.linspace(0, len(windows) - 1, min(most, len(windows))).astype(int)
+    part = Windows(
+        windows.rows,
+        windows.starts[chosen],
+        windows.lengths[chosen],
+        windows.window,
+        windows.final[chosen],
+    )
+    return _predictions(net, part)[0]
+
+
+@torch.no_grad()
+def _search(likelihood: Likelihood, constant: Constant, parts: "_Predictions") -> None:
+    """Give each neuron the best of its present value and of values spread over the bounds."""
+    present = constant.log().clone()
+    grid = torch.linspace(*constant.bounds, N_GRID, dtype=present.dtype)
+    candidates = [present, *(torch.full_like(present, float(value)) for value in grid)]
+    constant.change.zero_()
+    losses = []
+    for candidate in candidates:
+        constant.start.copy_(candidate)
+        nll = likelihood.nll(parts.log_rates.double(), parts.spikes.double())
+        losses.append(torch.where(parts.scored, nll, 0.0).sum((0, 1)))  # (n_neurons,)
+    best = torch.stack(losses).argmin(0)
+    constant.start.copy_(torch.stack(candidates).gather(0, best[None])[0])
+
+
+def _minimize(
+    likelihood: Likelihood,
+    parameters: list[Tensor],
+    parts: "_Predictions",
+    before: Callable[[], None] | None = None,
+) -> None:
+    """Minimise the loss of scored entries; parameters stay as they are if it is not finite."""
+    kept = [parameter.detach().clone() for parameter in parameters]
+    readout, values = parts.log_rates.double(), parts.spikes.double()
+    optimizer = torch.optim.LBFGS(
+        parameters,
+        max_iter=MOST_STEPS,
+        tolerance_grad=1e-3,
+        tolerance_change=1e-3,
+        line_search_fn="strong_wolfe",
+    )
+
+    def loss() -> Tensor:
+        if before is not None:
+            before()
+        nll = likelihood.nll(readout, values)
+        return torch.where(parts.scored, nll, 0.0).sum()  # in nats
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return float(value.detach())
+
+    with torch.enable_grad():
+        first = float(loss().detach())
+        optimizer.step(closure)
+        last = float(loss().detach())
+    if not last <= first:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, kept, strict=True):
+                parameter.copy_(value)
+
+
 @torch.no_grad()
 def calibrate_as(
     net: MaskedModellingNet, width: float, gain: float | Tensor, windows: Windows
 ) -> None:
     """Smooth and scale log-rates by a width and gains that were chosen for another network.
+
+    The constants of the likelihood are those of the other network, too.
 
     Parameters
     ----------
@@ -119,6 +245,7 @@ def calibrate_as(
     moved = ((1 - gain.cpu()) * center + shift).to(readout.shift)
     readout.shift.copy_(gain * readout.shift + moved)
     readout.gain.mul_(gain)
+    module.likelihood.load_state_dict(calibrated.likelihood.state_dict())
 
 
 class _Predictions(NamedTuple):

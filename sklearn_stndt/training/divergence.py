@@ -41,6 +41,8 @@ class DivergenceGuard(Callback):
         Mean counts of the recording; None: only losses that are not finite count as divergence.
     """
 
+    unit = "bits per spike"
+
     def __init__(self, mean_counts: Any = None):
         self.mean_counts = mean_counts
 
@@ -51,6 +53,7 @@ class DivergenceGuard(Callback):
         self.n_since_return_ = 0
         self.returns_: list[dict[str, Any]] = []
         self.best_bits_ = -math.inf
+        self.unit = net.module_.likelihood.unit
         self.lrs_: list[float] = []
         self.mean_loss_, self.limit_ = 0.0, math.inf
         if self.mean_counts is not None:
@@ -95,7 +98,7 @@ class DivergenceGuard(Callback):
         collapsed = self.best_bits_ > USUAL_BITS and bits < COLLAPSED_BITS
         if collapsed or not math.isfinite(bits):
             raise Diverged(
-                f"the held-out score was {bits:.3g} bits after {self.best_bits_:.3g} bits"
+                f"the held-out score was {bits:.3g} {self.unit} after {self.best_bits_:.3g}"
             )
         self.best_bits_ = max(self.best_bits_, bits)
 

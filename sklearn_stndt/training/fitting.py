@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood, Poisson, Statistics, as_likelihood
-from sklearn_stndt.training.calibration import calibrate, calibrate_as
+from sklearn_stndt.training.calibration import calibrate, calibrate_as, fit_constants
 from sklearn_stndt.training.checkpointing import DamagedCheckpointError, TrainingCheckpoint
 from sklearn_stndt.training.divergence import check_finite
 from sklearn_stndt.training.memory import check_memory, reuse_memory
@@ -215,6 +215,7 @@ def _train(
                 # the gain of most neurons, the held-in ones
                 width, gain = float(core.smoothing.width), float(core.readout.gain.median())
                 calibrate_as(net, width, gain, data.windows)
+            fit_constants(net, data.windows, data.validation)
             check_finite(net)
             if checkpoint is not None and not net.interrupted_:
                 checkpoint.finish(net)
@@ -264,6 +265,8 @@ def refit(
     kept = [i for i, row in enumerate(rows) if row.get("kept")]
     n_epochs = kept[-1] + 1 if kept else len(rows)
     again = replace(settings, training=replace(settings.training, max_epochs=n_epochs))
+    if likelihood is None:  # its constants have been corrected by validation windows
+        likelihood = net.module_.likelihood
     result = train(data, again, previous, checkpoint, core, likelihood)
     if result.interrupted_:
         net.interrupted_ = True
@@ -355,11 +358,13 @@ def known_statistics(X: NDArray, likelihood: Likelihood = _POISSON) -> Statistic
         mean_input, std_input = mean, np.sqrt(variance)
     smallest = 1e-6 if likelihood.counts else 1e-6 * np.abs(mean) + 1e-30
     std_input[std_input < smallest] = 1.0
-    if likelihood.lowest is not None:
-        # a silent neuron gets half a spike in the recording, so that its log-rate is finite; or,
-        # of entries that are no counts, half an entry of a usual size
-        usual = 1.0 if likelihood.counts or not mean.any() else np.median(mean[mean > 0])
-        mean = np.maximum(mean, 0.5 * usual / n_known)
+    # a silent neuron gets half a spike in the recording, so that its log-rate is finite; or, of
+    # entries that are no counts, half an entry of a usual size
+    if likelihood.counts:
+        mean = np.maximum(mean, 0.5 / n_known)
+    elif likelihood.lowest is not None:
+        usual = np.median(mean[mean > 0]) if mean.any() else 1.0
+        mean = np.where(mean > 0, mean, 0.5 * usual / n_known)
     return Statistics(mean, mean_input, std_input, variance, share)
 
 

@@ -15,7 +15,7 @@ from sklearn_stndt.network import STNDT, NetworkOutput, NetworkSettings
 from sklearn_stndt.network.core import share_core
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood
-from sklearn_stndt.training.calibration import calibrate
+from sklearn_stndt.training.calibration import calibrate, fit_constants
 from sklearn_stndt.training.callbacks import HeldOutBits
 from sklearn_stndt.training.divergence import DivergenceGuard, check_finite
 from sklearn_stndt.training.fitting import TrainingData, as_tensors, count_positions
@@ -349,6 +349,7 @@ def _net_of_session(
     own.module_ = net.module_[session]
     if data.validation is not None and settings.training.calibration:
         calibrate(own, data.validation)
+    fit_constants(own, data.windows, data.validation)
     check_finite(own)
     own.trim_for_prediction()
     own.history = _history_of_session(net.history, session)

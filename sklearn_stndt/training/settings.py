@@ -237,7 +237,7 @@ def resolve(
     of_module = {
         name.removeprefix("module__"): value
         for name, value in given.items()
-        if name.startswith("module__")
+        if str(name).startswith("module__")
     }
     of_skorch = {name: given[name] for name in SKORCH_NAMES if name in given}
     network = _override(network, of_module)
