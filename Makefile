@@ -1,10 +1,13 @@
 # make demo   decode behaviour from generated spikes: a table, and a figure in demo.png
-# make test   the tests
+# make test   the tests, and which lines of the package they ran, without those of other processes
 # make docs   build the documentation and run its examples: docs/_build/html, about ten minutes
 # make soak   tests with random input, many examples, then half an hour of memory: hours
 # make mutants  mutation tests of the modules in MUTANTS: which changes of the code no test notices
+# make results  measure the tables of docs/results.md and README: hours, resumable; needs STNDT_DATA
 # make lint   ruff, codespell, mypy
-# make clean  remove the output of tools and of the demo; make distclean: .venv too
+# make dist   build the wheel and the sdist in dist, install each elsewhere and try it out: ten minutes
+# make test-matrix  tests on the oldest and newest versions that pyproject.toml allows: half an hour
+# make clean  remove the output of tools and of the demo; make distclean: .venv and .venv-matrix too
 #
 # Each works on a fresh clone: it creates .venv and installs pinned versions first.
 
@@ -34,7 +37,7 @@ export MPLBACKEND = Agg
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-.PHONY: help demo test soak mutants docs lint clean distclean venv
+.PHONY: help demo test test-matrix soak mutants results docs lint dist clean distclean venv
 
 help:
 	@sed -n '/^# make/s/^# //p' Makefile
@@ -47,10 +50,14 @@ demo: $(VENV)/.installed-plot
 test: export OMP_NUM_THREADS = 1
 test: export MKL_NUM_THREADS = 1
 test: export OPENBLAS_NUM_THREADS = 1
+# Counting lines costs time: least on Python 3.12 and newer, which counts them by itself.
+test: export COVERAGE_CORE = $(shell $(BIN)/python -c 'import sys; \
+	print("sysmon" if sys.version_info >= (3, 12) else "ctrace")' 2>/dev/null)
 # worksteal gives each worker a contiguous block of tests, so that fixtures of a module are
 # mostly built once, and still balances the load if a file takes long.
 test: $(VENV)/.installed-test-plot-io $(VENV)/.reference
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal \
+		--cov=sklearn_stndt --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 # Only the tests that draw their input, with the profile "long" of hypothesis.
 MINUTES ?= 30
@@ -71,6 +78,12 @@ mutants: export OPENBLAS_NUM_THREADS = 1
 mutants: $(VENV)/.installed-mutants-test-plot-io
 	$(BIN)/python benchmarks/mutants.py $(MUTANTS)
 
+results: export OMP_NUM_THREADS = 1
+results: export MKL_NUM_THREADS = 1
+results: export OPENBLAS_NUM_THREADS = 1
+results: $(VENV)/.installed-plot
+	$(BIN)/python benchmarks/results.py
+
 # Examples that did not change since the last build are not run again. One thread, as for the tests,
 # makes the figures reproducible on machines of the same kind.
 docs: export OMP_NUM_THREADS = 1
@@ -85,6 +98,18 @@ lint: $(VENV)/.installed-dev-plot
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
+
+# Without isolation, because pip then builds with the versions of constraints.txt.
+dist: $(VENV)/.installed-dist
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tools/check_dist.py dist
+
+# For one version of Python, or all tests: make test-matrix MATRIX_ARGS="--python 3.12 --whole"
+MATRIX_ARGS ?=
+test-matrix: $(VENV)/.created
+	$(BIN)/python tools/test_matrix.py $(MATRIX_ARGS)
 
 venv: $(VENV)/.created
 
@@ -123,4 +148,4 @@ clean:
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-matrix

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
+from scipy.signal import lfilter
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.decomposition import FactorAnalysis
 from sklearn.dummy import DummyRegressor
@@ -56,15 +57,19 @@ class GaussianSmoother(TransformerMixin, BaseEstimator):
         Weight of the neuron's mean count, relative to the kernel, whose weights sum to 1 if all
         bins are visible. Keeps rates above 0 where there are no spikes within the kernel.
 
+    causal : bool, default=False
+        Use the half of the kernel that reaches back from each bin.
+
     Attributes
     ----------
     mean_ : ndarray of shape (n_neurons,)
         Mean count per bin over visible entries; the rate where no bin of the kernel is visible.
     """
 
-    def __init__(self, width=2.0, *, prior=0.0):
+    def __init__(self, width=2.0, *, prior=0.0, causal=False):
         self.width = width
         self.prior = prior
+        self.causal = causal
 
     def fit(self, X, y=None):
         """Store the mean count of each neuron; `y` is ignored."""
@@ -89,10 +94,15 @@ class GaussianSmoother(TransformerMixin, BaseEstimator):
     def _filter(self, values):
         if self.width == 0:
             return values
+        if self.causal:
+            half = np.exp(-0.5 * (np.arange(int(4 * self.width) + 1) / self.width) ** 2)
+            return lfilter(half / half.sum(), [1.0], values, axis=-2)
         return gaussian_filter1d(values, self.width, axis=-2, mode="constant")
 
 
-def tune_smoother(X, widths=(1, 1.5, 2, 3, 4, 6, 8, 12), priors=(0.03, 0.1, 0.3, 1.0)):
+def tune_smoother(
+    X, widths=(1, 1.5, 2, 3, 4, 6, 8, 12), priors=(0.03, 0.1, 0.3, 1.0), *, causal=False
+):
     """Choose width and prior of a `GaussianSmoother` by bits per spike of hidden entries.
 
     Single entries are hidden, each in one of five fixed masks, and predicted from the bins around
@@ -106,6 +116,9 @@ def tune_smoother(X, widths=(1, 1.5, 2, 3, 4, 6, 8, 12), priors=(0.03, 0.1, 0.3,
     widths, priors : sequences of float
         Candidates.
 
+    causal : bool, default=False
+        As in `GaussianSmoother`.
+
     Returns
     -------
     smoother : GaussianSmoother
@@ -115,7 +128,7 @@ def tune_smoother(X, widths=(1, 1.5, 2, 3, 4, 6, 8, 12), priors=(0.03, 0.1, 0.3,
     fold = np.random.default_rng(0).integers(5, size=X.shape)
     best, best_score = None, -np.inf
     for width, prior in product(widths, priors):
-        smoother = GaussianSmoother(width, prior=prior).fit(X)
+        smoother = GaussianSmoother(width, prior=prior, causal=causal).fit(X)
         rates = np.empty_like(X)
         for k in range(5):
             hidden = fold == k
@@ -262,6 +275,9 @@ class PoissonCoSmoother(TransformerMixin, BaseEstimator):
     features : sequence of transformers, default=None
         Candidate transformations of the smoothed counts. None: no transformation.
 
+    causal : bool, default=False
+        Smooth with the half of the Gaussian that reaches back.
+
     random_state : int, RandomState instance or None, default=None
         Seed of the assignment of trials to folds.
 
@@ -281,12 +297,14 @@ class PoissonCoSmoother(TransformerMixin, BaseEstimator):
         widths=(1.5, 2, 2.5, 3, 4, 6),
         alphas=(3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
         features=None,
+        causal=False,
         random_state=None,
     ):
         self.heldout_neurons = heldout_neurons
         self.widths = widths
         self.alphas = alphas
         self.features = features
+        self.causal = causal
         self.random_state = random_state
 
     def fit(self, X, y=None):
@@ -304,7 +322,7 @@ class PoissonCoSmoother(TransformerMixin, BaseEstimator):
 
         best_loss = np.inf
         for width in self.widths:
-            smoother = GaussianSmoother(width).fit(heldin)
+            smoother = GaussianSmoother(width, causal=self.causal).fit(heldin)
             smoothed = smoother.transform(heldin)
             for candidate in self.features or [FunctionTransformer()]:
                 losses = sum(

@@ -4,9 +4,15 @@
 
 Fits causal networks with default settings to Poisson counts for one epoch, since the time of a step
 does not depend on the weights, and prints quantiles of the time of a step in milliseconds, for one
-stream, for several, with bins ahead and with a decoder. The first row for comparison is the same
+stream, for several, with bins ahead and with a decoder; and the median and the 99 % quantile of the
+time of the processor, which other programs affect less. The first row for comparison is the same
 loop without a memory: `transform` of the last window in every step. Also printed: how much the
 process grew during the steps, and the largest difference from the rates of `transform`.
+
+    python benchmarks/latency.py --published <folder>
+
+compares with the published network as well, from a copy of github.com/trungle93/STNDT in that
+folder: its forward pass over the last window, in turns with steps of ours.
 
     python benchmarks/latency.py --hz 200 --minutes 10
 
@@ -17,9 +23,13 @@ Run it on an idle core (`taskset -c 1`), with OMP_NUM_THREADS=1.
 """
 
 import argparse
+import importlib
 import resource
+import sys
 import time
 import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -44,14 +54,71 @@ class WindowAgain:
         return self.estimator.transform(self.bins)[-1]
 
 
-def milliseconds(stream, bins, n_steps):
-    """Time of each step."""
-    times = np.empty(n_steps)
+class Published:
+    """The published network, which infers the last window again in every step.
+
+    Parameters
+    ----------
+    folder : Path
+        Copy of the published repository.
+    n_neurons, window : int
+        Size of the window.
+    """
+
+    # those of the published configs/mc_maze.yaml; else the defaults of src/config/default.py
+    CONFIG = {
+        "FULL_CONTEXT": False,
+        "CONTEXT_FORWARD": 50,
+        "CONTEXT_BACKWARD": 50,
+        "CONTEXT_WRAP_INITIAL": False,
+        "HIDDEN_SIZE": 128,
+        "DROPOUT": 0.1,
+        "DROPOUT_RATES": 0.2,
+        "DROPOUT_EMBEDDING": 0.2,
+        "NUM_HEADS": 2,
+        "NUM_LAYERS": 4,
+        "ACTIVATION": "relu",
+        "LINEAR_EMBEDDER": True,
+        "EMBED_DIM": 1,
+        "LEARNABLE_POSITION": False,
+        "LOGRATE": True,
+        "FIXUP_INIT": True,
+        "PRE_NORM": True,
+        "SCALE_NORM": False,
+        "SPIKE_LOG_INIT": False,
+        "DECODER": SimpleNamespace(LAYERS=1),
+        "LOSS": SimpleNamespace(TYPE="poisson"),
+        "POSITION": SimpleNamespace(OFFSET=False),
+        "TEMPERATURE": 0.07,
+        "LAMBDA": 0.1,
+        "USE_CONTRAST_PROJECTOR": False,
+        "CONTRAST_LAYER": "embedder",
+        "LINEAR_PROJECTOR": True,
+    }
+
+    def __init__(self, folder, n_neurons, window):
+        sys.path.insert(0, str(folder))
+        network = importlib.import_module("src.model").STNDT
+        config = SimpleNamespace(**self.CONFIG)
+        self.network = network(config, window, n_neurons, torch.device("cpu"), 20).eval()
+        self.window = torch.zeros(1, window, n_neurons)
+        self.labels = torch.zeros(1, window, n_neurons)
+
+    @torch.inference_mode()
+    def step(self, counts):
+        self.window = torch.cat([self.window[:, 1:], torch.from_numpy(counts)[None, None]], dim=1)
+        log_rates = self.network(self.window, self.labels, val_phase=True)[3]
+        return log_rates[0, -1].exp().numpy()
+
+
+def milliseconds(stream, bins, n_steps, first=0):
+    """Time of each step, elapsed and of the processor, shape (2, n_steps)."""
+    times = np.empty((2, n_steps))
     for i in range(n_steps):
-        counts = bins[i % len(bins)]
-        begin = time.perf_counter()
+        counts = bins[(first + i) % len(bins)]
+        begin = time.perf_counter(), time.thread_time()
         stream.step(counts)
-        times[i] = time.perf_counter() - begin
+        times[:, i] = time.perf_counter() - begin[0], time.thread_time() - begin[1]
     return 1000 * times
 
 
@@ -65,26 +132,45 @@ def report(name, stream, bins, n_steps):
     milliseconds(stream, bins, 200)
     before = resident_kib()
     times = milliseconds(stream, bins, n_steps)
-    row = "".join(f"{np.quantile(times, q):10.3f}" for q in QUANTILES.values())
+    row = "".join(f"{np.quantile(times[0], q):10.3f}" for q in QUANTILES.values())
+    row += "".join(f"{np.quantile(times[1], q):10.3f}" for q in (0.5, 0.99))
     print(f"{name:34}{row}{resident_kib() - before:10d}", flush=True)
+
+
+def in_turns(stream, published, bins, n_rounds, n_steps=20):
+    """Print the times of steps of both, in turns of `n_steps`, and the ratios of their medians."""
+    times = [
+        [milliseconds(each, bins, n_steps, i * n_steps) for each in (stream, published)]
+        for i in range(n_rounds)
+    ]
+    medians = np.median(times, axis=(0, 3))  # (ours and theirs, elapsed and of the processor)
+    for name, (ours, theirs) in zip(("elapsed", "of the processor"), medians.T, strict=True):
+        print(
+            f"median time {name}, in turns: step {ours:.3f} ms, published network {theirs:.3f} ms, "
+            f"ratio {ours / theirs:.3f}",
+            flush=True,
+        )
 
 
 def play(stream, bins, hz, minutes):
     """Run steps at a fixed rate, and print what was late."""
     n_steps = int(60 * minutes * hz)
-    late, times = np.empty(n_steps), np.empty(n_steps)
+    late, times, busy = np.empty(n_steps), np.empty(n_steps), np.empty(n_steps)
     start = time.perf_counter()
     for i in range(n_steps):
         due = start + i / hz
         while (left := due - time.perf_counter()) > 0:
             time.sleep(left)
-        begin = time.perf_counter()
+        begin, before = time.perf_counter(), time.thread_time()
         stream.step(bins[i % len(bins)])
         late[i], times[i] = begin - due, time.perf_counter() - begin
+        busy[i] = time.thread_time() - before
     print(f"{n_steps} bins at {hz:g} Hz")
     print(f"began at least a bin late: {np.count_nonzero(late >= 1 / hz)}")
     print(f"delay of the begin: 99.9 % within {1000 * np.quantile(late, 0.999):.2f} ms")
     print(f"time of a step: 99.9 % within {1000 * np.quantile(times, 0.999):.2f} ms")
+    print(f"of the processor: 99.9 % within {1000 * np.quantile(busy, 0.999):.2f} ms")
+    print(f"steps that took longer than a bin of the processor: {np.count_nonzero(busy > 1 / hz)}")
     drift = time.perf_counter() - start - (n_steps - 1) / hz - times[-1]
     print(f"the last bin was {1000 * drift:.2f} ms after its time")
 
@@ -96,6 +182,7 @@ def main():
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--streams", type=int, default=10)
     parser.add_argument("--ahead", type=int, default=10)
+    parser.add_argument("--published", type=Path, metavar="FOLDER", help="copy of that repository")
     parser.add_argument("--hz", type=float, help="play bins at this rate instead")
     parser.add_argument("--minutes", type=float, default=10.0)
     args = parser.parse_args()
@@ -111,7 +198,8 @@ def main():
         return
 
     print(f"{args.neurons} neurons, window of {args.window} bins, {args.steps} steps; ms, KiB")
-    print(f"{'':34}{''.join(f'{name:>10}' for name in QUANTILES)}{'growth':>10}")
+    names = [*QUANTILES, "processor", "99 %", "growth"]
+    print(f"{'':34}{''.join(f'{name:>10}' for name in names)}")
     report("RateStream", RateStream(causal), bins, args.steps)
     several = np.stack([np.roll(bins, i, axis=0) for i in range(args.streams)], axis=1)
     streams = RateStream(causal, n_streams=args.streams)
@@ -143,6 +231,10 @@ def main():
         bins,
         args.steps // 10,
     )
+
+    if args.published:
+        published = Published(args.published, args.neurons, args.window)
+        in_turns(RateStream(causal), published, bins, args.steps // 200)
 
     stream = RateStream(causal)
     inferred = np.array([stream.step(counts) for counts in bins[:1000]])

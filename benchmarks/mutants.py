@@ -1,20 +1,36 @@
 """Mutation tests: which small changes of a module does no test notice?
 
 For each module, cosmic-ray makes one change at a time (another operator, number, comparison or
-branch) in a copy of the project, and runs the tests of that module alone. Prints the share of
-changes that made a test fail, and each change that did not.
+branch) in a copy of the project, and the tests of that module alone run, each time in a fork of
+this process, which has imported the libraries. Prints the share of changes that made a test fail,
+and each change that did not. With `--most`, a part of the changes of each module is drawn, always
+the same.
 
-    python benchmarks/mutants.py masking losses [--python .venv/bin/python]
+    python benchmarks/mutants.py masking losses [--most 50]
+
+Needs a system with forks.
 """
 
 import argparse
-import json
+import compileall
+import difflib
 import os
+import random
+import re
+import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import hypothesis  # noqa: F401, so that forks need not import it
+import pytest
+import sklearn.model_selection  # noqa: F401
+import skorch  # noqa: F401
+import torch
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.plugins import get_operator, operator_names
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "sklearn_stndt"
@@ -29,78 +45,98 @@ MODULES = {
     "structure": ("metrics/structure.py", ["test_metrics_structure.py"]),
     "decoding": ("metrics/decoding.py", ["test_metrics.py", "test_metrics_structure.py"]),
 }
-CONFIG = """
-[cosmic-ray]
-module-path = "{module}"
-timeout = 120.0
-excluded-modules = []
-test-command = "{python} -m pytest -x -q -p no:cacheprovider {tests}"
-
-[cosmic-ray.distributor]
-name = "local"
-
-[cosmic-ray.filters.operators-filter]
 # types in annotations are not run; of many operators that fail alike, a few are enough
-exclude-operators = [
-    "core/ReplaceBinaryOperator_BitOr_.*",
-    "core/ReplaceBinaryOperator_.*_(FloorDiv|Mod|Pow|RShift|LShift|BitAnd|BitOr|BitXor)",
-    "core/ReplaceComparisonOperator_.*(Is|IsNot|In)$",
-    "core/RemoveDecorator",
-]
-"""
-
-
-def run(folder, *command):
-    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    return subprocess.run(
-        command, cwd=folder, env=environment, check=True, capture_output=True, text=True
-    ).stdout
+EXCLUDED = re.compile(
+    "core/(ReplaceBinaryOperator_BitOr_.*"
+    "|ReplaceBinaryOperator_.*_(FloorDiv|Mod|Pow|RShift|LShift|BitAnd|BitOr|BitXor)"
+    "|ReplaceComparisonOperator_.*(Is|IsNot|In)"
+    "|RemoveDecorator)"
+)
+PATIENCE = 10  # times the processor time of tests without a change, after which they hang
 
 
 def copy_project(folder):
     kept = shutil.ignore_patterns(".*", "docs", "__pycache__", "*.egg-info")
     shutil.copytree(ROOT, folder, ignore=kept, dirs_exist_ok=True)
+    compileall.compile_dir(folder / PACKAGE, quiet=2)
 
 
-def mutate(name, folder, python):
-    """Return the numbers of changes and of noticed ones, and the changes that were not noticed."""
+def possible_changes(source):
+    """Pairs of an operator and the number of its occurrence in the source."""
+    tree = get_ast(source)
+    changes = []
+    for name in sorted(operator_names()):
+        kind = get_operator(name)
+        if EXCLUDED.fullmatch(name) or kind.arguments():
+            continue
+        operator = kind()
+        n = sum(1 for node in ast_nodes(tree) for _ in operator.mutation_positions(node))
+        changes += [(name, occurrence) for occurrence in range(n)]
+    return changes
+
+
+def pass_tests(folder, tests, seconds):
+    """Run tests in a fork; return whether they pass, and the seconds of processor time."""
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds)))
+        silent = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(silent, 1)
+        os.dup2(silent, 2)
+        os.chdir(folder)
+        sys.path.insert(0, str(folder))
+        sys.dont_write_bytecode = True  # the time of a file is too coarse to tell changes apart
+        imported = "ignore::pytest.PytestAssertRewriteWarning"  # of plugins that are there already
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", "-W", imported]
+        arguments += [f"tests/{test}" for test in tests]
+        os._exit(int(pytest.main(arguments)))
+    _, status, usage = os.wait4(child, 0)
+    return status == 0, usage.ru_utime + usage.ru_stime
+
+
+def mutate(name, folder, most=None):
+    """Return the numbers of possible, of tried and of noticed changes, and the unnoticed ones."""
     module, tests = MODULES[name]
     copy_project(folder)
-    config = CONFIG.format(
-        module=f"{PACKAGE}/{module}",
-        python=python,
-        tests=" ".join(f"tests/{test}" for test in tests),
+    path = folder / PACKAGE / module
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        compiled.unlink()
+    source = path.read_text(encoding="utf-8")
+    passed, seconds = pass_tests(folder, tests, 3600)
+    if not passed:
+        raise RuntimeError(f"The tests of {module} fail without a change.")
+    possible = possible_changes(source)
+    chosen = (
+        possible if most is None else random.Random(0).sample(possible, min(most, len(possible)))
     )
-    (folder / "mutants.toml").write_text(config)
-    tools = Path(sys.executable).parent
-    ray = str(tools / "cosmic-ray")
-    run(folder, ray, "baseline", "mutants.toml")
-    run(folder, ray, "init", "mutants.toml", "mutants.sqlite")
-    run(folder, str(tools / "cr-filter-operators"), "mutants.sqlite", "mutants.toml")
-    run(folder, ray, "exec", "mutants.toml", "mutants.sqlite")
-    rows = [json.loads(line) for line in run(folder, ray, "dump", "mutants.sqlite").splitlines()]
-    done = [(work, result) for work, result in rows if result["worker_outcome"] != "skipped"]
-    survivors = [
-        (work["mutations"][0], result["diff"])
-        for work, result in done
-        if result["test_outcome"] == "survived"
-    ]
-    return len(done), len(done) - len(survivors), survivors
+    survivors = []
+    for operator, occurrence in chosen:
+        changed = mutate_code(source, get_operator(operator)(), occurrence)
+        path.write_text(changed, encoding="utf-8")
+        if pass_tests(folder, tests, PATIENCE * seconds + 5)[0]:
+            lines = difflib.unified_diff(
+                source.splitlines(), changed.splitlines(), n=0, lineterm=""
+            )
+            survivors.append((operator, list(lines)[2:]))
+    return len(possible), len(chosen), len(chosen) - len(survivors), survivors
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("modules", nargs="+", choices=MODULES, help="which modules")
-    parser.add_argument("--python", default=sys.executable, help="interpreter that runs the tests")
+    parser.add_argument("--most", type=int, help="changes of a module that are tried; default: all")
     args = parser.parse_args()
+    torch.set_num_threads(1)  # threads would not survive a fork
     for name in args.modules:
         with tempfile.TemporaryDirectory() as folder:
-            n_all, n_killed, survivors = mutate(name, Path(folder), args.python)
-        share = n_killed / n_all if n_all else 1
-        print(f"\n{MODULES[name][0]}: {n_killed} of {n_all} changes noticed ({share:.0%})")
-        for change, diff in survivors:
-            print(f"\nline {change['start_pos'][0]}, {change['operator_name']}")
-            print("\n".join(line for line in diff.splitlines() if line[:1] in "+-")[:600])
+            n_possible, n_tried, n_killed, survivors = mutate(name, Path(folder), args.most)
+        share = n_killed / n_tried if n_tried else 1
+        print(
+            f"\n{MODULES[name][0]}: {n_killed} of {n_tried} changes noticed ({share:.0%}), of "
+            f"{n_possible} possible ones"
+        )
+        for operator, diff in survivors:
+            print(f"\n{operator}", *diff, sep="\n")
         sys.stdout.flush()
 
 

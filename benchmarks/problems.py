@@ -49,6 +49,13 @@ def datahigh(array, seed):
     return Problem(train, test, draw_heldout(X.shape[-1], seed))
 
 
+def chewie(seed):
+    """Motor cortex; half of the bins are missing; a fifth of the trials for the test."""
+    X = load("reaches_chewie/chewie_20131003_50ms.npz")["spikes"]
+    train, test = train_test_split(X, test_size=0.2, random_state=seed)
+    return Problem(train, test, draw_heldout(X.shape[-1], seed))
+
+
 def linear_track(seed):
     """Hippocampus of a running rat; a contiguous quarter of the running time for the test."""
     recording = load("nelpy/nelpy_linear-track_25ms.npz")
@@ -102,6 +109,7 @@ def synthetic(data):
 PROBLEMS = {
     "ex1": lambda seed: datahigh("ex1_spikes", seed),
     "ex2": lambda seed: datahigh("ex2_spikes_first1s", seed),
+    "chewie": chewie,
     "track": linear_track,
     "w-maze": w_maze,
     "retina": retina,
@@ -115,6 +123,7 @@ PROBLEMS = {
 NEEDS_FILE = {
     "ex1": "datahigh/datahigh_20ms.npz",
     "ex2": "datahigh/datahigh_20ms.npz",
+    "chewie": "reaches_chewie/chewie_20131003_50ms.npz",
     "track": "nelpy/nelpy_linear-track_25ms.npz",
     "w-maze": "nelpy/nelpy_w-maze_25ms.npz",
     "retina": "retina/stafford2009_500ms.npz",

@@ -1,7 +1,7 @@
 """Memory and descriptors of one process that fits, infers, saves and loads for a long time.
 
-Trains a small network, infers rates of trials and of a recording, writes it to a file and reads it
-back, over and over. Prints resident memory and open descriptors over time, and how far memory is
+Trains a small network, infers rates of trials and of a recording, saves it, loads it and streams
+with it, over and over. Prints resident memory and open descriptors over time, and how far memory is
 from its mean after the first fifth of the time, in which caches fill.
 
     python benchmarks/soak.py [--minutes 30] [--rows 20]
@@ -11,15 +11,15 @@ Needs the folder /proc of Linux.
 
 import argparse
 import os
-import pickle
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-from sklearn_stndt import BaggingEnsemble, STNDTEstimator
+from sklearn_stndt import BaggingEnsemble, STNDTEstimator, load, save
 from sklearn_stndt.datasets import load_submission, make_reaches, save_submission
+from sklearn_stndt.streaming import RateStream
 
 SETTLING = 0.2  # share of the time
 
@@ -35,19 +35,26 @@ def descriptors():
 
 
 def one_round(number, folder):
-    """Fit, infer, save and load; raise an error if a loaded estimator differs."""
+    """Fit, infer, save, load and stream; raise an error if a loaded estimator differs."""
     data = make_reaches(n_trials=24, n_bins=30, n_neurons=16, random_state=number % 10)
     spikes = data.spikes.astype(np.float32)
-    network = STNDTEstimator(d_model=16, n_layers=1, max_epochs=2, random_state=number)
+    causal = number % 2 == 1
+    network = STNDTEstimator(
+        d_model=16, n_layers=1, max_epochs=2, causal=causal, random_state=number
+    )
     if number % 10 == 9:
         network = BaggingEnsemble(network, n_estimators=2, random_state=number)
     rates = network.fit(spikes).transform(spikes)
-    path = folder / "network.pkl"
-    path.write_bytes(pickle.dumps(network))
-    again = pickle.loads(path.read_bytes())
+    save(network, folder / "network.stndt")
+    again = load(folder / "network.stndt")
     if not np.array_equal(again.transform(spikes), rates):
         raise RuntimeError(f"round {number}: a loaded estimator infers other rates")
     again.transform(spikes.reshape(-1, 16))
+    if causal:
+        stream = RateStream(again)
+        streamed = [stream.step(counts) for counts in spikes[0]]
+        if not np.allclose(streamed, rates[0], rtol=1e-3):
+            raise RuntimeError(f"round {number}: a stream infers other rates than transform")
     of_set = {"eval_rates_heldin": rates[..., :12], "eval_rates_heldout": rates[..., 12:]}
     save_submission({"mc_rtt": of_set}, folder / "submission.h5", overwrite=True)
     load_submission(folder / "submission.h5")

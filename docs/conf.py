@@ -61,13 +61,23 @@ html_title = "sklearn_stndt"
 html_static_path = ["_static"]
 html_css_files = ["docs.css"]
 html_show_sourcelink = False
-html_sidebars = {"index": [], "install": [], "decisions": [], "whats_new": []}
+WITHOUT_SIDEBAR = [
+    "index",
+    "install",
+    "whats_new",
+    "versions",
+    "contributing",
+    "architecture",
+    "decisions",
+    "checklists",
+]
+html_sidebars = {name: [] for name in WITHOUT_SIDEBAR}
 html_theme_options = {
     "logo": {"text": "sklearn_stndt"},
     "show_prev_next": True,
     "show_toc_level": 2,
     "navigation_with_keys": False,
-    "header_links_before_dropdown": 7,
+    "header_links_before_dropdown": 5,
     "navbar_persistent": ["search-button"],
     "footer_start": ["copyright"],
     "footer_end": [],

@@ -84,8 +84,8 @@ for name, score in scores.items():
 # %%
 # What the loop saw
 # -----------------
-# Rates of a trial as they were inferred, with those of five later bins at three times (dashed):
-# counts smoothed *afterwards*, with both sides of a Gaussian, are a noisy idea of what came.
+# Rates of a trial as they were inferred, with forecasts of five bins at three times
+# (dashed). For comparison, counts smoothed *afterwards*, with both sides of a Gaussian.
 rates = RateStream(network, ahead=5)
 inferred = np.array([rates.step(counts) for counts in data.spikes[test][0]])  # bins, ahead, neurons
 seconds = data.bin_width * np.arange(len(inferred))
@@ -98,22 +98,23 @@ for ax, neuron in zip(axes, busiest, strict=True):
     ax.plot(seconds, inferred[:, 0, neuron] / data.bin_width, color="C3", label="live")
     for begin in (10, 20, 30):
         later = seconds[begin] + data.bin_width * np.arange(6)
-        ax.plot(later, inferred[begin, :, neuron] / data.bin_width, "C0--", lw=2)
-    ax.set_ylabel(f"neuron {neuron}\n(Hz)")
-axes[0].legend(ncols=3, frameon=False)
+        ax.plot(later, inferred[begin, :, neuron] / data.bin_width, "C0--", lw=2, label="forecast")
+    ax.set(ylabel=f"neuron {neuron}\n(Hz)", ylim=(0, None))
 axes[-1].set_xlabel("time (s)")
+fig.legend(handles=axes[0].lines[:4], loc="outside upper center", ncols=4, frameon=False)
 
 # %%
 # The decoded path of the hand, the cumulative sum of velocity, and the time of each step. In a
 # loop of 20 ms bins, the step must end well within 20 ms.
 fig, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
-hues = plt.get_cmap("twilight")(np.arange(8) / 8)  # one per target
 for ax, velocity in zip(axes, (data.velocity[test], live), strict=False):
     for path, target in zip(np.cumsum(velocity[:16], axis=1), data.conditions[test], strict=False):
-        ax.plot(*data.bin_width * path.T, color=hues[target], lw=1.2)
-    ax.set(xlabel="x (cm)", aspect="equal", xlim=(-16, 16), ylim=(-16, 16))
+        ax.plot(*data.bin_width * path.T, color=f"C{target}", lw=1.2)  # a colour per target
+    ax.set(xlabel="x (cm)", aspect="equal", xlim=(-14, 14), ylim=(-14, 14))
 axes[0].set(title="true path", ylabel="y (cm)")
 axes[1].set_title("decoded live")
 axes[2].plot(np.sort(times), np.linspace(0, 1, len(times)), color="C3")
+axes[2].axvline(1000 * data.bin_width, color="0.5", ls=":", label="a bin")
+axes[2].legend(frameon=False)
 axes[2].set(title="time of a step", xlabel="ms", ylabel="fraction of steps", xscale="log")
 plt.show()

@@ -4,11 +4,12 @@ from numbers import Integral
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._containers import wrapped
+from sklearn_stndt._parameters import NamedParameters
 from sklearn_stndt._rates import RateMixin, likelihoods_in
 from sklearn_stndt._validation import (
     check_counts,
@@ -19,7 +20,7 @@ from sklearn_stndt._validation import (
 )
 
 
-class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEstimator):
+class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, NamedParameters):
     """Base class of estimators whose `transform` turns counts into rates of the same shape.
 
     A subclass implements `fit`, and `_infer`, which receives checked counts.
@@ -33,6 +34,25 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, BaseEst
     def _validate_params(self):
         super()._validate_params()
         refuse_booleans(self)
+
+    # after a fit, `summary_` is shown below the parameters; repr remains code
+
+    def __str__(self) -> str:
+        summary = getattr(self, "summary_", None)
+        return repr(self) if summary is None else f"{self!r}\n{summary}"
+
+    def _repr_html_inner(self) -> str:
+        return super()._repr_html_inner() + self._summary_html()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] += self._summary_html()
+        return bundle
+
+    def _summary_html(self) -> str:
+        summary = getattr(self, "summary_", None)
+        return "" if summary is None else summary._repr_html_()
 
     def fit_transform(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> Any:
         """Train on X, then return its rates; see `fit` and `transform`."""

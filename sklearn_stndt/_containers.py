@@ -3,6 +3,7 @@
 No library is imported unless X is one of its objects, so neither pynapple nor xarray is required.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ _DIMENSIONS = {
     "time": {"time", "times", "timestamp", "timestamps", "bin", "bins"},
     "neuron": {"neuron", "neurons", "unit", "units", "cell", "cells"},
 }
+_BIN_SPIKES = "sklearn_stndt.datasets.bin_spikes"
 _LARGEST_STEP = 1.5  # bins from one row to the next; more is a gap
 
 
@@ -98,11 +100,52 @@ def as_array(X: Any, name: str = "X") -> Any:
             f"expected. Pass one variable{example}."
         )
     if isinstance(X, Mapping) and not hasattr(X, "shape"):  # a sparse array may be a Mapping
+        advice = f"Pass trials of equal length as list({name}.values()); pad shorter ones with NaN."
+        if "spikes" in X:
+            advice = f"Pass {name}['spikes']."
+        elif X and all(np.ndim(value) == 1 for value in X.values()):
+            advice = f"If it holds spike times, bin them: {_BIN_SPIKES}({name}, bin_width)."
         raise TypeError(
-            f"{name} is a {type(X).__name__} with {len(X)} items, but an array is expected. Pass "
-            f"trials of equal length as list({name}.values()); pad shorter ones with NaN."
+            f"{name} is a {type(X).__name__} with {len(X)} items, but an array is expected. "
+            f"{advice}"
+        )
+    if isinstance(X, str | os.PathLike):
+        raise TypeError(
+            f"{name} is {X!r}, but an array is expected. If it is a file, load it first, such as "
+            "by numpy.load or sklearn_stndt.datasets.load_nwb."
         )
     return X
+
+
+def check_is_no_vector(X: Any, name: str = "X") -> None:
+    """Refuse a vector, or a list of vectors of unequal lengths, such as spike times.
+
+    Raises
+    ------
+    ValueError
+        If X is one of them.
+    """
+    wanted = "(n_bins, n_neurons) or (n_trials, n_bins, n_neurons)"
+    binned = f"Bin spike times: {_BIN_SPIKES}({name}, bin_width)."
+    if isinstance(X, list | tuple) or (isinstance(X, np.ndarray) and X.dtype == object):
+        lengths = {len(x) for x in X if isinstance(x, list | tuple) or getattr(x, "shape", None)}
+        if len(lengths) > 1 and all(_is_vector(x) for x in X):
+            raise ValueError(
+                f"{name} is a list of {len(X)} vectors of {min(lengths)} to {max(lengths)} values, "
+                f"but counts of shape {wanted} are expected. {binned}"
+            )
+    elif getattr(X, "ndim", None) == 1:
+        raise ValueError(
+            f"{name} of shape {wanted} is expected, got 1D array of shape {tuple(X.shape)}. "
+            f"Reshape your data, of one neuron by numpy.asarray({name}).reshape(-1, 1). {binned}"
+        )
+
+
+def _is_vector(x: Any) -> bool:
+    """Whether this is a list or an array of single values."""
+    if hasattr(x, "shape"):
+        return len(x.shape) == 1
+    return isinstance(x, list | tuple) and all(np.isscalar(value) for value in x)
 
 
 def _check_dimensions(X: Any, name: str) -> None:

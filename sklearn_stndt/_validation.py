@@ -16,13 +16,13 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_consistent_length, validate_data
 
-from sklearn_stndt._containers import as_array, divide, neuron_names, runs
+from sklearn_stndt._containers import as_array, check_is_no_vector, divide, neuron_names, runs
 from sklearn_stndt._rates import likelihoods_in
 from sklearn_stndt.metrics._checks import check_neurons
 from sklearn_stndt.network.likelihood import LARGEST_SIGNAL, MAX_LOG_RATE, known_likelihoods
 from sklearn_stndt.windows.out_of_core import extremes, mapping_of
 
-_LARGEST_COUNT = math.exp(MAX_LOG_RATE)  # rates end there
+LARGEST_COUNT = math.exp(MAX_LOG_RATE)  # rates end there
 
 
 @contextmanager
@@ -114,6 +114,7 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool, likelihood: Any =
     X = as_array(X)
     if isinstance(X, np.ma.MaskedArray):
         X = np.ma.filled(X.astype(np.result_type(X.dtype, np.float32)), np.nan)
+    check_is_no_vector(X)
     _refuse_unequal(X, name)
     mapped = isinstance(X, np.ndarray) and mapping_of(X) is not None
     counts = check_array(
@@ -125,6 +126,11 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool, likelihood: Any =
         estimator=estimator,
         input_name="X",
     )
+    if counts.dtype.kind in "mM":
+        raise TypeError(
+            f"X has dtype {counts.dtype}, which is of times, but {name} expects numbers per bin. "
+            "Bin spike times: sklearn_stndt.datasets.bin_spikes."
+        )
     if counts.ndim > 3:
         raise ValueError(
             f"{name} expects X of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons), "
@@ -195,10 +201,10 @@ def _check_values(counts: NDArray, name: str) -> None:
             "counts are at least 0. Pass counts that are not centred; mark missing values "
             'with NaN. For signals such as dF/F, LFP power or EMG, set likelihood="gaussian".'
         )
-    if largest > _LARGEST_COUNT:
+    if largest > LARGEST_COUNT:
         raise ValueError(
             f"X holds a count of {largest:g} in one bin, and {name} infers rates up to e^15 = "
-            f"{_LARGEST_COUNT:,.0f} spikes per bin. Pass spike counts per bin, NaN for artefacts."
+            f"{LARGEST_COUNT:,.0f} spikes per bin. Pass spike counts per bin, NaN for artefacts."
         )
 
 

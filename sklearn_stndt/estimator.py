@@ -17,6 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._containers import continued, n_epochs, relabelled, runs
+from sklearn_stndt._mistakes import warn_of_mistakes
+from sklearn_stndt._parameters import suggests_names
 from sklearn_stndt._pretrained import check_same_core, find_pretrained
 from sklearn_stndt._scoring import Scoring, score_hidden
 from sklearn_stndt._validation import (
@@ -33,7 +35,12 @@ from sklearn_stndt._validation import (
 )
 from sklearn_stndt.inference.causal import infer_causal
 from sklearn_stndt.inference.rates import infer
-from sklearn_stndt.network.likelihood import LIKELIHOODS, Likelihood, check_likelihood
+from sklearn_stndt.network.likelihood import (
+    LIKELIHOODS,
+    Likelihood,
+    as_likelihood,
+    check_likelihood,
+)
 from sklearn_stndt.training.checkpointing import open_checkpoint
 from sklearn_stndt.training.distillation import Lesson, TaughtWindows
 from sklearn_stndt.training.fitting import TrainingData, prepare, refit, train
@@ -46,7 +53,9 @@ from sklearn_stndt.training.settings import (
     keep_device,
     resolve,
 )
+from sklearn_stndt.training.summary import FitSummary, automatic, summarize
 from sklearn_stndt.training.transfer import enough_to_set_aside
+from sklearn_stndt.training.verdict import warn_if_nothing_learnt
 from sklearn_stndt.windows.out_of_core import empty_rates
 from sklearn_stndt.windows.segments import Segments, as_segments, before_forecast, before_hidden
 
@@ -59,6 +68,24 @@ class STNDTEstimator(RateTransformer):
     The network is trained to predict hidden counts from the visible counts around them, in time
     (attention over bins) and across the population (attention over neurons). What can be predicted
     is the rate; what cannot is noise. See [1]_ for STNDT and [2]_ for NDT, its temporal half.
+
+    The defaults suit most recordings. Five parameters matter first: `window` (for a continuous
+    recording), `heldout_neurons` (for co-smoothing), `attention` ("temporal" is faster),
+    `max_epochs` and `random_state`. All parameters by group, in the order in which they are
+    described below:
+
+    - Network: `n_layers`, `n_heads`, `d_model`, `dim_feedforward`, `dropout`,
+      `dropout_embedding`, `dropout_rates`, `attention`, `context`, `causal`, `local_attention`,
+      `spatial_layers`, `stochastic_depth`, `n_spatial_heads`, `d_spatial`, `input_scaling`,
+      `likelihood`.
+    - Objective: `mask_ratio`, `token_ratio`, `random_ratio`, `heldout_neurons`, `forecast_bins`,
+      `contrastive_weight`, `contrastive_at`, `contrastive_mask_ratio`, `contrastive_token_ratio`,
+      `contrastive_random_ratio`, `temperature`.
+    - Windows: `window`.
+    - Training: `max_epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `weight_decay`,
+      `early_stopping`, `validation_fraction`, `n_iter_no_change`, `calibration`, `refit`.
+    - Run time: `device`, `n_threads`, `precision`, `random_state`, `verbose`, `warm_start`,
+      `checkpoint_dir`, `callbacks`, `net_params`, `pretrained`, `output`.
 
     Parameters
     ----------
@@ -183,7 +210,8 @@ class STNDTEstimator(RateTransformer):
         Seed of weights, masks, dropout and validation split. With an int, results are
         bit-identical in every run.
     verbose : int, default=0
-        1: a progress bar with the time left; 2: also one line per epoch.
+        1: updates done, held-out score and time left, as a bar in terminals and notebooks and as at
+        most ten lines in other output; 2: also one line per epoch.
     warm_start : bool, default=False
         Continue training from the current weights at the next `fit`.
     checkpoint_dir : str, PathLike or None, default=None
@@ -206,8 +234,8 @@ class STNDTEstimator(RateTransformer):
         to neurons, and learns embedding, tokens and readout of the neurons of X anew. For use in
         `cross_val_score` and searches, freeze it: ``pretrained=FrozenEstimator(day1)``. It
         determines the parameters of the network and the window. If
-        `validation_fraction` gives fewer than three windows, none are set aside, and training runs
-        for all epochs. See :meth:`adapt`.
+        `validation_fraction` gives fewer than 30 windows, none are set aside: all are used for
+        training, and the calibration is that of the start. See :meth:`adapt`.
     output : {"rates", "latents"}, default="rates"
         What `transform` returns: rates, or the `d_model` latent variables from which the network
         computes log-rates. Those of two fits are not aligned.
@@ -229,6 +257,8 @@ class STNDTEstimator(RateTransformer):
     settings_ : Settings
         The parameters, with every "auto" resolved, in three dataclasses:
         ``settings_.network``, ``settings_.objective``, ``settings_.training``.
+    summary_ : FitSummary
+        Size of the network, values of "auto" parameters, updates, seconds, held-out score.
     likelihood_params_ : dict of ndarray of shape (n_neurons,)
         Numbers of each neuron that the likelihood has learned: `dispersion` of
         "negative_binomial", `noise` of "gaussian" (a standard deviation); `shape`, `event_rate` and
@@ -336,6 +366,7 @@ class STNDTEstimator(RateTransformer):
         "output": [StrOptions({"rates", "latents"})],
     }
 
+    @suggests_names
     def __init__(
         self,
         *,
@@ -474,6 +505,14 @@ class STNDTEstimator(RateTransformer):
             If `checkpoint_dir` cannot be written, or has too little space.
         RuntimeError
             If another process is at the same training in `checkpoint_dir`.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the network has learnt nothing: after at least 150 updates (60 with `pretrained`),
+            hidden counts in the windows set aside are predicted no better than by each neuron's
+            mean rate. With fewer than 1,000 spikes in these windows, the score must be below 0 by
+            more than chance. The warning says what to check.
         """
         with unchanged_if_failed(self), ExitStack() as stack:
             self._fit(X, groups, stack)
@@ -570,6 +609,15 @@ class STNDTEstimator(RateTransformer):
         warn_of_divergence(self.net_)
         if self.net_.interrupted_:
             warn_of_interruption(self.net_, previous)
+        else:
+            warn_if_nothing_learnt(
+                self.history_,
+                data.validation,
+                self.heldout_neurons_,
+                self._trained_on,
+                data.likelihood,
+                has_core=core_settings is not None,
+            )
 
     # the steps of a fit, which MultiSessionEstimator takes for every session
 
@@ -584,6 +632,10 @@ class STNDTEstimator(RateTransformer):
         """Check X; return counts, their trials, and what they are, as for `choose_window`."""
         check_likelihood(self.likelihood)
         counts = check_counts(self, X, reset=reset, likelihood=likelihood)
+        if reset:
+            of_counts = as_likelihood(self.likelihood if likelihood is None else likelihood).counts
+            names = getattr(self, "feature_names_in_", None)
+            warn_of_mistakes(counts, names, counts=of_counts, stacklevel=5)
         trials = check_groups(counts, groups, X)
         self._trained_on: dict[str, Any] = {"shape": counts.shape}  # for the model card
         grouped = groups is not None or n_epochs(X) > 1
@@ -628,6 +680,7 @@ class STNDTEstimator(RateTransformer):
 
     def _resolve(self, size: DataSize, seed: int, **start: Any) -> Settings:
         heldout = tuple(self.heldout_neurons_.tolist())
+        self._trained_on["auto"] = automatic(self.get_params(deep=False))
         return resolve(self, size, heldout_neurons=heldout, device=self.device_, seed=seed, **start)
 
     def _finish(self, net: MaskedModellingNet) -> None:
@@ -636,6 +689,28 @@ class STNDTEstimator(RateTransformer):
         self.likelihood_params_ = self._scoring.params
         self.history_ = net.history
         self.n_iter_ = len(self.history_)
+
+    @property
+    def summary_(self) -> FitSummary:
+        """Size of the network, values of "auto" parameters, updates, seconds, held-out score.
+
+        It prints as a small table, which ``print(estimator)`` and the HTML display show too. Its
+        attributes are `network` and `auto`, which describe the network and the parameters that
+        were "auto", `n_weights`, `n_windows`, `n_epochs`, `n_updates`, `seconds`, `device`, and
+        `score` in `unit` after the epoch `epoch`, whose weights were kept; `refit` says whether a
+        second network was then trained on all windows. The score is computed before calibration,
+        and is None if no windows were set aside.
+        """
+        check_is_fitted(self)
+        trained_on = self._trained_on
+        return summarize(
+            trained_on.get("auto", ()),
+            self.settings_,
+            self.history_,
+            n_weights=sum(weight.numel() for weight in self.net_.module_.parameters()),
+            device=self.device_,
+            n_windows=trained_on["n_windows"],
+        )
 
     def adapt(self, X: ArrayLike, *, groups: ArrayLike | None = None, **params: Any) -> Self:
         """Fit an estimator of other neurons that starts from what this one has learned.

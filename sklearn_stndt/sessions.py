@@ -9,11 +9,12 @@ from typing import Any, Self
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, _fit_context, clone
+from sklearn.base import _fit_context, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._containers import bin_width
+from sklearn_stndt._parameters import NamedParameters, suggests_names
 from sklearn_stndt._validation import (
     unchanged_if_failed,
     warn_of_divergence,
@@ -22,12 +23,13 @@ from sklearn_stndt._validation import (
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.network.core import share_core
 from sklearn_stndt.training.joint import total_size, train_together
+from sklearn_stndt.training.verdict import warn_if_nothing_learnt
 from sklearn_stndt.windows.segments import as_segments
 
 _SAME_WIDTH = 0.01  # relative difference of bin widths that is due to rounding of clocks
 
 
-class MultiSessionEstimator(BaseEstimator):
+class MultiSessionEstimator(NamedParameters):
     """Infer rates of several sessions, each with its own neurons, with one shared core.
 
     Sessions of the same task, brain area and bin width have dynamics in common, also if no neuron
@@ -89,6 +91,7 @@ class MultiSessionEstimator(BaseEstimator):
     }
     _shares_core = True  # so that `pretrained` can be one of these
 
+    @suggests_names
     def __init__(self, estimator=None, *, n_jobs=None):
         self.estimator = estimator
         self.n_jobs = n_jobs
@@ -177,6 +180,17 @@ class MultiSessionEstimator(BaseEstimator):
         warn_of_divergence(nets[0])
         if nets[0].interrupted_:
             warn_of_interruption(nets[0], None)
+            return
+        for i, (member, one) in enumerate(zip(members, data, strict=True)):
+            where, neurons = f" from session {i}, X[{i}]", member.heldout_neurons_
+            warn_if_nothing_learnt(
+                member.history_,
+                one.validation,
+                neurons,
+                member._trained_on,
+                one.likelihood,
+                where=where,
+            )
 
     def fit_transform(
         self, X: Sequence[Any], y: Any = None, *, groups: Sequence[ArrayLike | None] | None = None

@@ -10,18 +10,21 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn import config_context
 from sklearn.compose import TransformedTargetRegressor
+from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._rates import pass_through, rate_steps
-from sklearn_stndt._validation import may_be_negative
+from sklearn_stndt._validation import LARGEST_COUNT, may_be_negative
 from sklearn_stndt.decoding._base import BinwiseDecoder
 from sklearn_stndt.ensemble import BaggingEnsemble
 from sklearn_stndt.estimator import STNDTEstimator
+from sklearn_stndt.metrics._checks import as_float64
 from sklearn_stndt.network.isolation import isolated_torch
+from sklearn_stndt.network.likelihood import LARGEST_SIGNAL
 
 __all__ = ["RateStream"]
 
 _PART = 32  # bins of `warm_up` that are inferred at once
-_LARGEST_COUNT = float(np.finfo(np.float32).max)
+_N_TRIED = 64  # bins with which a stream tries its steps
 
 
 class RateStream:
@@ -37,8 +40,8 @@ class RateStream:
     estimator : STNDTEstimator, BaggingEnsemble, Pipeline or search
         Fitted, with ``causal=True``. Of a pipeline, :meth:`step` returns the output of its last
         step: behaviour, if that is a decoder. Its other steps receive one row per bin, so they must
-        treat rows separately; `lag` and `history` of :class:`~sklearn_stndt.BinwiseRegressor` are
-        taken into account.
+        treat rows separately, which is tried with 64 bins; `lag` and `history` of
+        :class:`~sklearn_stndt.BinwiseRegressor` are taken into account.
     n_streams : int or None, default=None
         Number of streams that are inferred together, all of the same neurons. None: one stream,
         without an axis of its own.
@@ -55,7 +58,10 @@ class RateStream:
     TypeError
         If there is no STNDTEstimator in `estimator`, or a step cannot be applied bin by bin.
     ValueError
-        If the estimator is not causal, or a decoder has a negative lag.
+        If the estimator is not causal, a decoder has a negative lag, or the result of a step for a
+        bin depends on other bins.
+    sklearn.exceptions.NotFittedError
+        If a step is not fitted.
 
     See Also
     --------
@@ -64,7 +70,15 @@ class RateStream:
     Notes
     -----
     Steps run on the CPU in one thread, wherever the network was trained. A copy of the network is
-    made, so later changes to `estimator` have no effect.
+    made, so later changes to `estimator` have no effect. `n_streams` and `ahead` cannot be changed.
+
+    Give each Python thread a stream of its own. A step waits while another thread of the same
+    process fits or infers, so retrain in another process.
+
+    A stream can be pickled, and continues from the bins it has seen.
+
+    Where the prediction of a decoder jumps, as that of trees does, rounding may decide between two
+    of its values.
 
     Examples
     --------
@@ -100,9 +114,12 @@ class RateStream:
                 stacklevel=2,
             )
         n_rows = n_streams or 1
-        self._signals = may_be_negative(
+        signals = may_be_negative(
             [s.likelihood for s in (m.settings_.network for *_, m in members)]
         )
+        self._lowest, self._largest = 0.0, LARGEST_COUNT
+        if signals:
+            self._lowest, self._largest = -LARGEST_SIGNAL, LARGEST_SIGNAL
         self._networks = [
             (n_picks, [_for_arrays(step) for step in steps], _Network(member, n_rows, ahead))
             for n_picks, steps, member in members
@@ -111,10 +128,29 @@ class RateStream:
         self._transformers, self._decoder = _split_after(after, estimator, n_rows)
         first = self._before[0] if before else source
         self.n_neurons = int(getattr(first, "n_features_in_", source.n_features_in_))
-        self._infer(
-            np.zeros((n_rows, 1, self.n_neurons), np.float32), ahead
-        )  # a first step is slow
+        self._names = getattr(first, "feature_names_in_", None)
+        self._try()
         self.reset()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("n_streams", "ahead", "n_neurons") and name in vars(self):
+            raise AttributeError(
+                f"{name} of a RateStream cannot be changed. Make another: "
+                "RateStream(estimator, n_streams=..., ahead=...)."
+            )
+        super().__setattr__(name, value)
+
+    def _try(self) -> None:
+        """Run every step once: the first run is slow, and errors are raised before the loop."""
+        bins = np.random.default_rng(0).poisson(0.5, (_N_TRIED, self.n_neurons)).astype(np.float32)
+        _check_rows(self._before, bins)
+        for _, before, _ in self._networks:
+            _check_rows(before, _row_by_row(self._before, bins))
+        bins = np.broadcast_to(bins[0], (self.n_streams or 1, 1, self.n_neurons))
+        rates = self._infer(bins, self.ahead)
+        # rates of a bin that are all different, around those inferred
+        _check_rows(self._transformers, rates[0, 0] * np.linspace(0.5, 2, _N_TRIED)[:, None])
+        self._finish(rates, self.ahead)
 
     def step(self, counts: ArrayLike) -> Any:
         """Infer the rates of the next bin, or the behaviour in it.
@@ -151,11 +187,13 @@ class RateStream:
         Returns
         -------
         self : RateStream
+
+        Raises
+        ------
+        ValueError
+            If there is no such stream.
         """
-        chosen = np.ones(self.n_streams or 1, dtype=bool)
-        if streams is not None:
-            chosen[:] = False
-            chosen[np.asarray(streams)] = True
+        chosen = self._chosen(streams)
         for _, _, network in self._networks:
             network.memory.forget(torch.from_numpy(chosen))
         if self._decoder is not None:
@@ -174,13 +212,29 @@ class RateStream:
         -------
         self : RateStream
         """
-        n_bins = np.shape(X)[-2] if np.ndim(X) > 1 else 0
-        bins = self._check(X, (*self._shape[:-1], n_bins, self.n_neurons), "X")
-        for start in range(0, n_bins, _PART):
+        bins = self._check(X, (*self._shape[:-1], -1, self.n_neurons), "X")
+        for start in range(0, bins.shape[1], _PART):
             rates = self._infer(bins[:, start : start + _PART], 0)
             if self._decoder is not None:
                 self._decoder.remember(self._features(rates), rates.shape[1])
         return self
+
+    def _chosen(self, streams: ArrayLike | None) -> NDArray:
+        """Mask of streams, (n_streams,)."""
+        n = self.n_streams or 1
+        chosen = np.full(n, streams is None)
+        if streams is None:
+            return chosen
+        given = np.asarray(streams)
+        is_mask = given.dtype == bool and given.shape == (n,)
+        is_index = given.dtype.kind in "iu" and ((given >= -n) & (given < n)).all()
+        if not (is_mask or is_index or given.size == 0):
+            raise ValueError(
+                f"streams must be indices from 0 to {n - 1}, or a mask of {n} booleans, got "
+                f"{streams!r}."
+            )
+        chosen[given if given.size else []] = True
+        return chosen
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -188,30 +242,44 @@ class RateStream:
         return (self.n_neurons,) if self.n_streams is None else (self.n_streams, self.n_neurons)
 
     def _check(self, counts: ArrayLike, shape: tuple[int, ...], name: str) -> NDArray:
-        """Return counts as floats, the first axis streams."""
-        bins = np.asarray(counts)
-        if bins.dtype != np.float32:
-            bins = bins.astype(np.float64)
-        if bins.shape != shape:
+        """Return counts as floats, the first axis streams; -1 is any length."""
+        if type(counts) is np.ndarray and counts.dtype in (np.float32, np.float64):
+            bins = counts
+        else:
+            self._check_names(counts, name)
+            bins = as_float64(counts, name)
+            bins = bins.astype(np.float32) if _is_float32(counts) else bins
+        if len(bins.shape) != len(shape) or any(
+            n not in (-1, found) for n, found in zip(shape, bins.shape, strict=True)
+        ):
+            expected = str(shape).replace("-1", "n_bins")
             raise ValueError(
-                f"{name} has shape {bins.shape}, but {shape} is expected: one bin of all "
-                f"{self.n_neurons} neurons"
-                + (f" for each of {self.n_streams} streams." if self.n_streams else ".")
-                + " Pass NaN for lost channels."
-                if name == "counts"
-                else f"X has shape {bins.shape}, but {shape} is expected."
+                f"{name} has shape {bins.shape}, but {expected} is expected"
+                + (": one bin of " if name == "counts" else ": bins of ")
+                + f"all {self.n_neurons} neurons"
+                + (f", for each of {self.n_streams} streams" if self.n_streams else "")
+                + ". Pass NaN for lost channels."
             )
-        wrong = np.abs(bins) > _LARGEST_COUNT
-        if not self._signals:
-            wrong |= bins < 0
-        if wrong.any():
-            kinds = "infinite" if self._signals else "negative or infinite"
-            what = "the values of a bin" if self._signals else "spikes per bin"
+        if (wrong := (bins < self._lowest) | (bins > self._largest)).any():
+            what = "values of a bin" if self._lowest else "spikes per bin"
             raise ValueError(
-                f"{name} holds {kinds} values: {bins[wrong]}. Pass {what}, NaN where a channel is "
-                "lost."
+                f"{name} holds values that are not {what}, which are from {self._lowest:,.0f} to "
+                f"{self._largest:,.0f}: {', '.join(f'{v:g}' for v in bins[wrong][:5])}. Pass "
+                f"{what}, NaN where a channel is lost."
             )
         return bins if self.n_streams is not None else bins[None]
+
+    def _check_names(self, counts: Any, name: str) -> None:
+        """Refuse a table whose neurons have other names, or another order, than in fit."""
+        names: Any = getattr(counts, "columns", getattr(counts, "index", None))
+        if self._names is None or not hasattr(counts, "iloc"):
+            return
+        if all(isinstance(n, str) for n in names) and list(names) != list(self._names):
+            raise ValueError(
+                f"The neurons of {name} have other names, or another order, than in fit: "
+                f"{list(names)[:5]} ... instead of {list(self._names)[:5]} ... Select them by "
+                "their names in fit, or pass an array."
+            )
 
     def _infer(self, bins: NDArray, ahead: int) -> NDArray:
         """Rates of the next bins and of `ahead` later ones, (n_streams, bins, n_neurons)."""
@@ -257,7 +325,13 @@ class _Decoder:
         self.lag = self.history = 0
         self.shape: tuple[int, ...] | None = None
         self.predictor = step
+        if not hasattr(step, "predict"):
+            raise TypeError(
+                f"{type(step).__name__}, the last step of the pipeline, has neither predict nor "
+                "transform, so that it cannot be applied to new bins. Use another one."
+            )
         if isinstance(step, BinwiseDecoder):
+            check_is_fitted(step)
             self.lag, self.history = step.lag, step.history
             self.predictor, self.shape = step.estimator_, step._target_shape
         if self.lag < 0:
@@ -304,6 +378,27 @@ def _whole(value: Any, name: str, least: int) -> Any:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}.")
     return int(value)
+
+
+def _is_float32(counts: Any) -> bool:
+    return str(getattr(counts, "dtype", "")).endswith("float32")  # also a tensor of torch
+
+
+def _check_rows(steps: list[Any], rows: NDArray) -> None:
+    """Refuse transformers whose result for a row depends on other rows."""
+    for step in steps:
+        together, again = (_row_by_row([step], rows) for _ in range(2))
+        alone = np.concatenate([_row_by_row([step], row[None]) for row in rows])
+        # one that draws random numbers is no reason
+        if np.array_equal(together, again) and not (
+            together.shape == alone.shape and np.allclose(together, alone, rtol=1e-3, atol=1e-5)
+        ):
+            raise ValueError(
+                f"The result of {step} for a bin depends on other bins, so that it would be "
+                "another one bin by bin. Use steps that treat bins separately, and the lag and "
+                "history of BinwiseRegressor for earlier bins."
+            )
+        rows = together
 
 
 def _for_arrays(step: Any) -> Any:

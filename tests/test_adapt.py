@@ -24,6 +24,7 @@ from sklearn_stndt.inspection import drift
 from sklearn_stndt.network.core import core_modules, core_parameters
 from sklearn_stndt.persistence import load, save
 from sklearn_stndt.streaming import RateStream
+from sklearn_stndt.training import transfer
 from sklearn_stndt.training.settings import auto_max_epochs
 from sklearn_stndt.training.transfer import SlowerCore
 
@@ -142,15 +143,29 @@ def test_only_the_core_takes_smaller_steps():
         assert torch.equal(slower[name], usual[name])
 
 
-def test_a_few_windows_are_all_used_for_training(fitted, small, spikes, other):
+def test_a_few_windows_are_all_used_for_training(fitted, small, spikes, other, monkeypatch):
     adapted = fitted.adapt(other)  # a tenth of 8 trials would be a single one
     assert "valid_bits" not in adapted.history_[0]
+    monkeypatch.setattr(transfer, "FEWEST_SET_ASIDE", 5)
     more = small(pretrained=fitted, validation_fraction=0.2).fit(spikes)  # 5 of 24
     assert "valid_bits" in more.history_[0]
 
 
+@pytest.mark.parametrize("calibration", [True, False])
+def test_without_validation_the_calibration_is_that_of_the_start(fitted, other, calibration):
+    start = copy.deepcopy(fitted)
+    module = start.net_.module_
+    module.smoothing.width.fill_(1.5)
+    module.readout.gain.fill_(0.7)
+    module.readout.gain[:2] = 0.4  # of held-out neurons
+    adapted = start.adapt(other, calibration=calibration).net_.module_
+    width, gain = (1.5, 0.7) if calibration else (0.0, 1.0)
+    assert float(adapted.smoothing.width) == width
+    torch.testing.assert_close(adapted.readout.gain, torch.full_like(adapted.readout.gain, gain))
+
+
 @pytest.mark.parametrize(
-    ("n_trials", "rate", "n_updates"), [(8, 5.0, 60), (8, 0.1, 60), (64, 5.0, 200)]
+    ("n_trials", "rate", "n_updates"), [(8, 5.0, 75), (8, 0.1, 60), (64, 5.0, 300)]
 )
 def test_a_core_needs_fewer_updates_of_few_trials(n_trials, rate, n_updates):
     batch = min(n_trials, 16)

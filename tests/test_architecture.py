@@ -13,6 +13,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "architecture.md"
 # from the top: a part imports from lower lines, or from itself
 LAYERS = [
     {"__init__"},
+    {"__main__"},
+    {"cli"},
     {"live"},
     {"export", "plotting", "streaming"},
     {"ensemble", "inspection", "sessions"},
@@ -24,7 +26,7 @@ LAYERS = [
     {"_fingerprints"},
     {"_pretrained"},
     {"network", "windows", "_rates"},
-    {"_containers", "_files"},
+    {"_containers", "_files", "_mistakes", "_parameters", "_progress"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -33,10 +35,14 @@ WITHOUT = {
     "network": {"sklearn", "skorch", "numpy.random", "pandas", "matplotlib"},
     "metrics": {"torch", "skorch", "matplotlib"},
     "datasets": {"torch", "skorch", "matplotlib"},
+    "cli": {"torch", "skorch", "matplotlib", "pandas"},
     "windows": {"sklearn", "skorch", "matplotlib"},
     "inference": {"sklearn", "matplotlib"},
     "training": {"matplotlib"},
     "_files": {"numpy", "torch", "sklearn", "skorch"},
+    "_mistakes": {"torch", "sklearn", "skorch"},
+    "_progress": {"numpy", "torch", "sklearn", "skorch"},
+    "_parameters": {"torch", "skorch"},
     "_fingerprints": {"torch", "skorch"},
     "_rates": {"torch", "skorch"},
     "_containers": {"torch", "sklearn", "skorch", "pandas", "pynapple", "xarray"},

@@ -205,27 +205,30 @@ def test_after_an_interruption_the_best_weights_are_kept():
 
 
 def test_progress_counts_training_batches_and_shows_scores(capsys):
-    net, callback = net_at_epoch_1(), Progress(n_updates=4)
+    net, callback = net_at_epoch_1(), Progress(n_updates=4, plan="a small network")
+    net.max_epochs = 2
     callback.on_train_begin(net)
     for _ in range(3):
         callback.on_batch_end(net, training=True)
         callback.on_batch_end(net, training=False)
     net.history.record("train_loss", 0.51234)
-    callback.on_epoch_end(net)
     net.history.record("valid_bits", 0.2468)
+    net.history.record("train_batch_count", 3)
     callback.on_epoch_end(net)
-    assert callback.bar_.n == 3
-    callback.bar_.refresh()
     callback.on_train_end(net)
-    shown = capsys.readouterr().err
-    assert "3/4" in shown
-    assert "loss=0.5123" in shown
-    assert "held-out bits/spike=0.2468" in shown
+    printed = capsys.readouterr()
+    plan, line, outcome = printed.err.splitlines()
+    assert plan == "fit: a small network"
+    start = "fit: 3/4 updates, epoch 1/2, loss 0.5123, held-out bits/spike 0.2468, "
+    assert line.startswith(start)
+    assert line.endswith(" left")
+    assert outcome.startswith("fit: 3 updates in 1 epoch, 0 s; 0.2468 held-out bits per spike")
+    assert printed.out == ""
 
 
 @pytest.mark.parametrize(
     "callback",
-    [HeldOutBits(), BestWeights(3), BestWeights(), Progress(1), WarmupCosine(10, 0.05)],
+    [HeldOutBits(), BestWeights(3), BestWeights(), Progress(1, ""), WarmupCosine(10, 0.05)],
     ids=type,
 )
 def test_callbacks_can_be_pickled_after_training(callback):
@@ -233,6 +236,7 @@ def test_callbacks_can_be_pickled_after_training(callback):
         net = net_at_epoch_1()
         net.interrupted_ = False
         net.callbacks_ = [("heldout_bits", SimpleNamespace(window_nll_=torch.ones(2)))]
+        net.max_epochs = 1
         net.history.record("train_loss", 0.5)
         net.history.record("valid_bits", 0.5)
         for hook in ("on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_end"):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sklearn_stndt import STNDTEstimator
+
 ROOT = Path(__file__).parents[1]
 API = (ROOT / "docs" / "api" / "index.rst").read_text()
 PUBLIC = (
@@ -66,6 +68,18 @@ def test_every_public_name_and_method_has_a_docstring(name):
         for method, function in inspect.getmembers(documented, inspect.isfunction):
             if not method.startswith("_"):
                 assert inspect.getdoc(function), f"{public}.{method}"
+
+
+def test_parameters_are_grouped_in_the_order_of_the_constructor():
+    """Every parameter is in one group of the class docstring, and described in that order."""
+    doc = inspect.getdoc(STNDTEstimator)
+    groups, described = doc.split("Parameters\n----------\n")
+    names = list(inspect.signature(STNDTEstimator).parameters)
+    listed = re.findall(r"`(\w+)`", groups[groups.index("- Network:") :])
+    assert listed == names
+    described = described.split("\nAttributes\n")[0]
+    lines = re.findall(r"^(\w[\w, ]*) : ", described, re.MULTILINE)
+    assert [name for line in lines for name in line.split(", ")] == names
 
 
 def test_every_example_is_in_the_order_of_the_gallery():

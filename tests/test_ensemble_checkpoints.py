@@ -46,13 +46,16 @@ def test_partial_files_are_removed(scaled, spikes, tmp_path):
     run = tmp_path / "run"
     half = (run / "member-00001.zip").read_bytes()[:100]
     (run / "member-00001.zipabc.partial").write_bytes(half)
+    (run / "manifest.jsonabc.partial").write_text("{")
+    of_a_training = "training-0123.zipabc.partial"  # which may be going on
+    (run / of_a_training).write_bytes(half)
     (run / "member-00001.zip").unlink()
     FITS.clear()
     assert_same_ensembles(scaled().fit(spikes), first, spikes)
     assert len(FITS) == 1
     names = {path.name for path in run.iterdir()}
     members = {f"member-{i:05d}.zip" for i in range(5)}
-    assert names == members | {"manifest.json", "lock"}
+    assert names == members | {"manifest.json", "lock", of_a_training}
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 but no zip", None])

@@ -153,11 +153,17 @@ def test_without_warm_start_training_starts_again(small, fitted, spikes):
     assert_array_equal(estimator.transform(spikes), fitted.transform(spikes))
 
 
-def test_verbose_shows_a_progress_bar(small, spikes, capsys):
-    small(verbose=1).fit(spikes)
+def test_verbose_shows_progress_in_a_few_lines(small, spikes, capsys):
+    small(verbose=1, max_epochs=30).fit(spikes)
     printed = capsys.readouterr()
-    assert "updates/s" in printed.err
-    assert "held-out bits/spike" in printed.err
+    lines = printed.err.splitlines()
+    assert len(lines) == 10
+    assert "3 layers, width 8, window of 20 bins; 30 epochs in batches of 16" in lines[0]
+    for number in ("epoch 1/30", "loss", "held-out bits/spike"):
+        assert number in lines[1]
+    assert "60/60 updates, epoch 30/30" in lines[-2]
+    assert "60 updates in 30 epochs" in lines[-1]
+    assert "\r" not in printed.err
     assert printed.out == ""
     small(verbose=2).fit(spikes)
     assert "train_loss" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from odd_values import ODD_VALUES, examples, outcome
+from test_calcium_files import write_caiman
 from test_hostile_files import LOADERS, write_h5, write_nwb, write_submission
 from test_nlb_files import eval_input, rates_like, target_of, train_input
 
@@ -21,6 +22,7 @@ from sklearn_stndt.datasets import (
     load_submission,
     save_submission,
 )
+from sklearn_stndt.metrics import decoding
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of clocks, and of what is left out
 
@@ -95,9 +97,11 @@ def with_all(target):
 
 @pytest.fixture(scope="module")
 def scored():
-    """A target and rates that are quickly scored."""
+    """A target and rates that are quickly scored, by a decoder with one penalty."""
     target = target_of(n_bins=5, heldin=4, heldout=2)
-    return with_all(target), rates_like(target)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoding, "ALPHAS", decoding.ALPHAS[-1:])
+        yield with_all(target), rates_like(target)
 
 
 @examples(80)
@@ -183,6 +187,7 @@ def originals(folder):
     return {
         write_h5: write_h5(folder / "input.h5"),
         write_submission: write_submission(folder / "submission.h5"),
+        write_caiman: write_caiman(folder / "cnmf.hdf5"),
         write_nwb: write_nwb(folder / "session.nwb"),
     }
 
@@ -205,7 +210,7 @@ def flipped(data, content):
     return bytes(content)
 
 
-@pytest.mark.parametrize("loader", ["load_nlb", "load_submission"])
+@pytest.mark.parametrize("loader", ["load_nlb", "load_submission", "load_caiman"])
 @examples(100)
 @given(data=st.data())
 def test_flipped_bytes_of_hdf5_files(originals, folder, loader, data):
@@ -220,7 +225,7 @@ def test_flipped_bytes_of_nwb_files(originals, folder, data):
     check_damaged(originals, folder, "load_nwb", flipped(data, content))
 
 
-@pytest.mark.parametrize("loader", ["load_nlb", "load_submission", "load_nwb"])
+@pytest.mark.parametrize("loader", ["load_nlb", "load_submission", "load_caiman", "load_nwb"])
 @examples(8)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_truncated_files(originals, folder, loader, share):

@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from test_calcium_files import write_caiman
 
-from sklearn_stndt.datasets import evaluate, load_nlb, load_nwb, load_submission
+from sklearn_stndt.datasets import evaluate, load_caiman, load_nlb, load_nwb, load_submission
 
 h5py = pytest.importorskip("h5py")
 pynwb = pytest.importorskip("pynwb")
@@ -95,6 +96,7 @@ LOADERS = {
     "target": (write_h5, load_nlb, "area2_bump_20/eval_spikes_heldout"),
     "load_submission": (write_submission, load_submission, "area2_bump_20/eval_rates_heldin"),
     "evaluate": (write_submission, lambda path: evaluate({}, path), "area2_bump_20/eval_behavior"),
+    "load_caiman": (write_caiman, load_caiman, "estimates/F_dff"),
     "load_nwb": (write_nwb, load_nwb, "units/spike_times"),
     "series": (write_nwb, load_nwb, "acquisition/pos/data"),
     "h5py.File": (write_nwb, load_open_nwb, "units/id"),
@@ -102,7 +104,7 @@ LOADERS = {
 }
 every_loader = pytest.mark.parametrize("loader", LOADERS)
 some_loaders = pytest.mark.parametrize(
-    "loader", ["load_nlb", "load_submission", "load_nwb", "series"]
+    "loader", ["load_nlb", "load_submission", "load_caiman", "load_nwb", "series"]
 )
 
 

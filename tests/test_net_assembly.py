@@ -139,6 +139,23 @@ def test_the_schedule_follows_overridden_parameters(batch, net_params):
     assert min(rates) > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a", "no parameter 'a'. It has batch_size, "),
+        ("optimiser", "no parameter 'optimiser'. Did you mean 'optimizer'"),
+        ("optimiser__eps", "Did you mean 'optimizer__eps'"),
+        ("temperatures", "Did you mean 'temperature'"),
+        ("d_model", "d_model is a parameter of the estimator: pass it there"),
+        (3, "no parameter 3"),
+    ],
+)
+def test_names_that_the_net_does_not_have_are_refused(batch, name, words):
+    with pytest.raises(ValueError, match=r"net_params=\{.*module__, criterion__, ") as caught:
+        small_net(net_params={name: 1})
+    assert words in str(caught.value)
+
+
 def test_net_params_are_unchanged(batch):
     net_params = {"callbacks": [Callback()], "max_epochs": 1}
     net = small_net(net_params=net_params)

@@ -1,6 +1,7 @@
 """NWB files: what can be passed, which rows and series are loaded, and whose clock is wrong."""
 
 import io
+import re
 import sys
 import types
 import warnings
@@ -576,8 +577,9 @@ def test_progress_is_shown_on_demand(path, capsys):
     assert not capsys.readouterr().err
     load_nwb(path, bin_width=WIDTH, verbose=True)
     shown = capsys.readouterr().err
-    assert "units: 100%" in shown
-    assert "behaviour: 100%" in shown
+    for what in ("units", "behaviour", "binning behaviour"):
+        (last,) = re.findall(rf"^{what}: (\d+)/\1 ", shown, re.MULTILINE)
+        assert int(last) >= 1
 
 
 def test_a_whole_recording_is_decoded_where_behaviour_is_known(save, small):

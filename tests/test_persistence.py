@@ -31,6 +31,7 @@ from sklearn_stndt import (
     BaggingEnsemble,
     BinwiseClassifier,
     BinwiseRegressor,
+    MultiSessionEstimator,
     STNDTEstimator,
     load,
     save,
@@ -38,6 +39,7 @@ from sklearn_stndt import (
 from sklearn_stndt.metrics import co_smoothing_scorer, velocity_scorer
 from sklearn_stndt.persistence import CannotSaveError, ModelFileError, model_card
 from sklearn_stndt.persistence.registry import register
+from sklearn_stndt.streaming import RateStream
 
 pytest.importorskip("safetensors")
 pytest.importorskip("skops")
@@ -70,6 +72,8 @@ FORMS = {
     "banded": {"context": (4, 1), "input_scaling": "standardized", "forecast_bins": 2},
     "published": {"d_model": None, "spatial_layers": "all", "contrastive_weight": 0.1},
     "temporal": {"attention": "temporal", "local_attention": False},
+    "causal": {"causal": True, "forecast_bins": 2},
+    "causal in every layer": {"causal": True, "spatial_layers": "all", "d_model": None},
 }
 
 
@@ -134,6 +138,21 @@ def test_settings_of_training_and_its_directory_come_back(params, small, again, 
     refitted = clone(loaded).fit(spikes)  # reads the finished training
     assert file.stat().st_mtime_ns == written
     assert_array_equal(refitted.transform(spikes), network.transform(spikes))
+
+
+def test_a_stream_continues_with_a_loaded_network(small, again, spikes):
+    network = small(max_epochs=1, n_layers=1, causal=True).fit(spikes[:6])
+    streams = RateStream(again(network)), RateStream(network)
+    for counts in spikes[0]:
+        assert_array_equal(*(stream.step(counts) for stream in streams))
+
+
+def test_networks_of_several_sessions_come_back(small, again, spikes):
+    sessions = [spikes[:8], spikes[8:16, :, :7]]
+    fitted = MultiSessionEstimator(small(max_epochs=1, n_layers=1, causal=True)).fit(sessions)
+    loaded = again(fitted)
+    for one, other in zip(loaded.transform(sessions), fitted.transform(sessions), strict=True):
+        assert_array_equal(one, other)
 
 
 def test_smoothing_of_rates_comes_back(network, again, spikes):

@@ -54,9 +54,6 @@ def test_width_and_gain_are_those_of_the_first_training(spikes, refitted):
 def test_mean_rates_of_windows_are_preserved(spikes):
     net = STNDTEstimator(early_stopping=False, **SMALL).fit(spikes).net_
     windows = cut(as_segments(spikes.astype(float)), 20, 20)
-    other = copy.deepcopy(net.module_)
-    other.smoothing.width.fill_(1.0)
-    other.readout.gain.fill_(0.4)
 
     @torch.no_grad()
     def mean_rates():
@@ -66,7 +63,7 @@ def test_mean_rates_of_windows_are_preserved(spikes):
     net_without.module_.smoothing.width.fill_(1.0)
     with torch.no_grad():
         smooth = calibration._predictions(net_without, windows)[0].log_rates.exp().mean((0, 1))
-    calibrate_as(net, other, windows)
+    calibrate_as(net, 1.0, 0.4, windows)
     np.testing.assert_allclose(mean_rates(), smooth.numpy(), rtol=1e-4)
     assert (net.module_.readout.gain == 0.4).all()
 
@@ -119,3 +116,13 @@ def test_adapt_may_refit(spikes, refitted):
 def test_several_sessions_are_not_refitted(spikes):
     with pytest.raises(ValueError, match="refit=False"):
         MultiSessionEstimator(STNDTEstimator(refit=True, **SMALL)).fit([spikes, spikes])
+
+
+@pytest.mark.parametrize("likelihood", ["negative_binomial", "gaussian", "zero_inflated_gamma"])
+def test_constants_of_a_likelihood_are_those_of_the_first_training(spikes, likelihood):
+    first, second = (
+        STNDTEstimator(refit=r, likelihood=likelihood, **SMALL).fit(spikes) for r in (False, True)
+    )
+    for name, values in first.likelihood_params_.items():
+        np.testing.assert_allclose(second.likelihood_params_[name], values)
+    assert np.isfinite(second.score(spikes))

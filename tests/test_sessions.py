@@ -12,9 +12,11 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from skorch import NeuralNet
+from skorch.history import History
 
 from sklearn_stndt import MultiSessionEstimator, STNDTEstimator
 from sklearn_stndt.network import NetworkSettings
+from sklearn_stndt.network.likelihood import Poisson
 from sklearn_stndt.streaming import RateStream
 from sklearn_stndt.training.joint import (
     MeanHeldOutBits,
@@ -252,11 +254,15 @@ def test_muon_is_applied_to_the_shared_matrices_and_every_weight_is_updated_once
 def test_windows_of_a_session_count_by_the_inverse_of_its_spikes():
     score = MeanHeldOutBits()
     score.on_epoch_begin(None)
-    net = SimpleNamespace(module_=SimpleNamespace(session=0))
+    net = SimpleNamespace(
+        module_=SimpleNamespace(session=0, likelihood=Poisson()), history=History()
+    )
+    net.history.new_epoch()
     for session, n_spikes in ((0, 10.0), (1, 2.0)):
         net.module_.session = session
         evaluated = (torch.tensor([4.0, 6.0]), torch.tensor([n_spikes]), torch.tensor([20.0]))
         score.on_batch_end(net, evaluated=evaluated)
+    score.on_epoch_end(net, dataset_valid="given")
     assert score.window_nll_.tolist() == pytest.approx([0.4, 0.6, 2.0, 3.0])
 
 

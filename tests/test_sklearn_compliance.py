@@ -18,6 +18,8 @@ pytestmark = [
     # checks fit arrays and transform tables, and vice versa
     pytest.mark.filterwarnings("ignore:X does not have valid feature names:UserWarning"),
     pytest.mark.filterwarnings("ignore:X has feature names, but:UserWarning"),
+    # checks draw X from continuous distributions
+    pytest.mark.filterwarnings("ignore:Most values in X are not whole numbers:UserWarning"),
 ]
 
 TIME = "rows are bins in order of time: rates depend on the neighbouring rows"

@@ -2,6 +2,8 @@
 
 import copy
 import pickle
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,9 @@ from odd_values import examples
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
-from sklearn_stndt import STNDTEstimator
+from sklearn_stndt import STNDTEstimator, load, save
 
+pytest.importorskip("safetensors")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 RNG = np.random.default_rng(0)
@@ -103,6 +106,12 @@ class Life(RuleBasedStateMachine):
     @rule()
     def pickle_and_back(self):
         self.estimator = pickle.loads(pickle.dumps(self.estimator))
+
+    @rule()
+    def save_and_load(self):
+        with tempfile.TemporaryDirectory() as folder:
+            save(self.estimator, Path(folder) / "model.stndt")
+            self.estimator = load(Path(folder) / "model.stndt")
 
     @rule()
     def copy_deeply(self):

@@ -1,6 +1,9 @@
 """Rates and behaviour bin by bin: those of `transform` and `predict`, at every step."""
 
+import copy
+import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,9 +11,12 @@ from conftest import FORMS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter1d
 from sklearn.base import clone
+from sklearn.cluster import DBSCAN
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -45,6 +51,10 @@ def ensemble(small, perturbed, spikes):
     ensemble = BaggingEnsemble(small(causal=True, max_epochs=1), 2, random_state=0).fit(spikes)
     ensemble.estimators_ = [perturbed(member) for member in ensemble.estimators_]
     return ensemble
+
+
+def pickle_copy(value):
+    return pickle.loads(pickle.dumps(value))
 
 
 def with_losses(X, share=0.2, seed=0):
@@ -236,6 +246,30 @@ def test_what_is_not_causal_is_refused(fitted, causal, rows, spikes):
         RateStream(outside)
     with pytest.raises(TypeError, match="Expected a fitted STNDTEstimator"):
         RateStream(make_pipeline(PCA(), Ridge()))
+    with pytest.raises(TypeError, match=r"DBSCAN, the last step .* neither predict nor transform"):
+        RateStream(make_pipeline(causal, DBSCAN()))
+
+
+@pytest.mark.parametrize("decoder", [Ridge(), BinwiseRegressor(Ridge()), PCA()])
+def test_steps_that_are_not_fitted_are_refused_before_the_loop(causal, decoder):
+    with pytest.raises(NotFittedError, match=f"This {type(decoder).__name__} .* is not fitted yet"):
+        RateStream(make_pipeline(causal, decoder))
+
+
+def smooth(X):
+    return gaussian_filter1d(np.asarray(X, dtype=float), 1, axis=0)
+
+
+def test_steps_that_mix_bins_are_refused(causal, rows):
+    mixing = FunctionTransformer(smooth).fit(rows)
+    ridge = Ridge().fit(causal.transform(rows), rows[:, :2])
+    for pipeline in (
+        make_pipeline(causal, mixing, ridge),
+        make_pipeline(causal, mixing),
+        make_pipeline(mixing, causal, ridge),
+    ):
+        with pytest.raises(ValueError, match=r"FunctionTransformer.* depends on other bins"):
+            RateStream(pipeline)
 
 
 @pytest.mark.parametrize(
@@ -259,21 +293,78 @@ def test_counts_are_checked(causal, n_streams):
     for bad, message in [
         (good[..., 1:], r"counts has shape .* is expected: one bin of all 12 neurons"),
         (np.stack([good] * 3), r"counts has shape \(3, "),
-        (-good, r"counts holds negative or infinite values: \[-1"),
-        (np.inf * good, "counts holds negative or infinite values"),
+        (-good, r"counts holds values that are not spikes per bin, .*: -1, -1"),
+        (np.inf * good, "counts holds values that are not spikes per bin, .*: inf"),
+        (1e9 * good, r"from 0 to 3,269,017: 1e\+09"),
+        ([[1], [1, 2]], "counts is not a rectangular array"),
     ]:
         with pytest.raises(ValueError, match=message):
             stream.step(bad)
-    with pytest.raises(ValueError, match="X has shape"):
+    for bad in (good.astype(complex), good.astype(str), good.astype("m8[s]"), None):
+        with pytest.raises((TypeError, ValueError), match=r"counts has (dtype|shape)"):
+            stream.step(bad)
+    with pytest.raises(ValueError, match=r"X has shape .*n_bins, 12"):
         stream.warm_up(good[..., None])
-    with pytest.raises(ValueError, match="X holds negative"):
+    with pytest.raises(ValueError, match="X holds values that are not spikes per bin"):
         stream.warm_up(-good[..., None, :])
+
+
+def test_counts_may_be_lists_tables_and_masked_arrays(causal, spikes):
+    pd = pytest.importorskip("pandas")
+    counts = spikes[0, 0].astype(float)
+    hidden = np.where(np.arange(N_NEURONS) == 3, np.nan, counts)
+    expected = RateStream(causal).step(hidden)
+    masked = np.ma.masked_array(counts, mask=np.isnan(hidden))
+    for same in (hidden.tolist(), pd.Series(hidden), pd.Series(hidden).astype("Int64"), masked):
+        assert_array_equal(RateStream(causal).step(same), expected)
+
+
+def test_neurons_of_a_table_have_the_names_and_the_order_of_fit(small, rows):
+    pd = pytest.importorskip("pandas")
+    names = [f"unit {i}" for i in range(N_NEURONS)]
+    network = small(causal=True, max_epochs=1).fit(pd.DataFrame(rows, columns=names))
+    counts = pd.Series(rows[0], index=names)
+    assert_array_equal(RateStream(network).step(counts), RateStream(network).step(rows[0]))
+    with pytest.raises(ValueError, match="have other names, or another order, than in fit"):
+        RateStream(network).step(counts[::-1])
+
+
+def test_only_streams_that_exist_are_reset(causal, spikes):
+    stream = RateStream(causal, n_streams=3)
+    for wrong in ([3], -4, [True, False], True, [1.0], "all"):
+        with pytest.raises(ValueError, match="streams must be indices from 0 to 2, or a mask of 3"):
+            stream.reset(wrong)
+    first = stream.step(spikes[:3, 0])
+    assert (stream.reset([]).step(spikes[:3, 0]) != first).all()
+    assert_allclose(stream.reset([0, -1]).step(spikes[:3, 0])[[0, 2]], first[[0, 2]], **CLOSE)
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_streams", 2), ("ahead", 1), ("n_neurons", 3)])
+def test_the_form_of_a_stream_cannot_be_changed(causal, name, value):
+    stream = RateStream(causal)
+    with pytest.raises(AttributeError, match=f"{name} of a RateStream cannot be changed"):
+        setattr(stream, name, value)
+
+
+@pytest.mark.parametrize("copied", [pickle_copy, copy.deepcopy])
+def test_a_copy_continues_from_the_same_bin(causal, rows, copied):
+    decoder = BinwiseRegressor(Ridge(), lag=1, history=2).fit(causal.transform(rows), rows[:, :2])
+    stream = RateStream(make_pipeline(causal, decoder))
+    steps(stream, rows[:7])
+    other = copied(stream)
+    assert_array_equal(steps(other, rows[7:15]), steps(stream, rows[7:15]))
+
+
+def test_streams_in_threads_do_not_disturb_each_other(causal, spikes):
+    with ThreadPoolExecutor(3) as pool:
+        rates = list(pool.map(lambda trial: steps(RateStream(causal), trial), spikes[:3]))
+    assert_allclose(rates, causal.transform(spikes[:3]), **CLOSE)
 
 
 def test_a_refused_bin_leaves_the_stream_as_it_was(causal, spikes):
     stream = RateStream(causal)
     stream.step(spikes[0, 0])
-    with pytest.raises(ValueError, match="negative"):
+    with pytest.raises(ValueError, match="not spikes per bin"):
         stream.step(-np.ones(N_NEURONS))
     assert_allclose(stream.step(spikes[0, 1]), causal.transform(spikes[0])[1], **CLOSE)
 

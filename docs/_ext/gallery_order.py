@@ -3,8 +3,10 @@
 from sphinx_gallery.sorting import ExplicitOrder
 
 EXAMPLES = [
+    "plot_tutorial.py",
     "plot_smooth_rates.py",
     "plot_rates_and_psths.py",
+    "plot_calcium.py",
     "plot_decode_velocity.py",
     "plot_decode_position.py",
     "plot_live.py",

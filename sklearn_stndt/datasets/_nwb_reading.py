@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
+from sklearn_stndt._progress import tracked
 from sklearn_stndt.datasets._checks import as_flags, as_numbers, reading
 from sklearn_stndt.datasets._h5 import check_dataset, import_h5py
 from sklearn_stndt.datasets._intervals import merge_intervals
@@ -53,22 +53,22 @@ def read_recording(
     """
     with opened(source, follow_links) as (file, name, trusted):
         left_out: list[str] = []
-        tables = _tables_of(file)
+        tables = tables_of(file)
         if table not in tables and table != "trials":
             raise ValueError(
                 f"{name} has no table of intervals {table!r}, only {sorted(tables)}. Pass one of "
                 "them, or trials=False."
             )
-        reader = _Reader(name, trusted)
+        reader = Reader(name, trusted)
         rows, trains = _read_trains(file, reader, units, skip, left_out, verbose)
-        series = _choose_series(file, name, behavior, left_out)
+        series = choose_series(file, name, behavior, left_out)
         signals, signal_units, rates = {}, {}, {}
-        for key, one in tqdm(series.items(), desc="behaviour", disable=not verbose):
+        for key, one in tracked(series.items(), "behaviour", "signals", show=verbose):
             with reading(name, key):
-                signal = _as_signal(one, key, reader)
+                signal = as_signal(one, key, reader)
             if isinstance(signal, Signal):
                 signals[key], signal_units[key] = signal, str(one.unit)
-                rates[key] = _sampling_rate(signal)
+                rates[key] = sampling_rate(signal)
             elif behavior is not None:
                 raise ValueError(
                     f"{name}: {key} is not a numeric time series: it {signal}. Leave it out."
@@ -82,7 +82,7 @@ def read_recording(
             unit_ids=reader.all(table_of_units.id, "units.id")[rows],
             heldout=_heldout_of(table_of_units, reader)[rows],
             observed=_read_obs_intervals(table_of_units, reader, rows),
-            invalid=_read_invalid_times(file, reader),
+            invalid=read_invalid_times(file, reader),
             trials=reader.table(tables[table], ("timeseries",)) if table in tables else None,
             signals=signals,
             units=reader.table(table_of_units, _LARGE).iloc[rows].reset_index(drop=True),
@@ -97,7 +97,7 @@ def read_recording(
 
 
 @dataclass(frozen=True)
-class _Reader:
+class Reader:
     """Reads parts of a file after checking how much memory they take."""
 
     name: str  # of the file
@@ -161,7 +161,7 @@ class _Reader:
         return frame
 
 
-def _tables_of(file: Any) -> dict[str, Any]:
+def tables_of(file: Any) -> dict[str, Any]:
     """Tables of intervals by name, those of processing modules too."""
     pynwb = import_pynwb()
     tables = {table.name: table for table in file.intervals.values()}
@@ -179,14 +179,15 @@ def _tables_of(file: Any) -> dict[str, Any]:
 
 
 def _read_trains(
-    file: Any, reader: _Reader, units: Any, skip: bool, left_out: list[str], verbose: bool
+    file: Any, reader: Reader, units: Any, skip: bool, left_out: list[str], verbose: bool
 ) -> tuple[NDArray[np.intp], list[NDArray[np.float64]]]:
     """Return the rows of the units table that are chosen and valid, and their spike times."""
     table, name = file.units, reader.name
     if table is None or len(table) == 0:
+        imaged = " It holds calcium imaging: load that with load_nwb_ophys." * bool(rois_of(file))
         raise ValueError(
-            f"{name} has no units, and so no spike times. Use the file of the session with sorted "
-            "spikes."
+            f"{name} has no units, and so no spike times.{imaged} Use the file of the session with "
+            "sorted spikes."
         )
     if "spike_times" not in table.colnames:
         raise ValueError(
@@ -197,7 +198,7 @@ def _read_trains(
     chosen = _choose_units(table, units, reader)
     all_times = reader.rows(table, "spike_times", chosen, "units")
     for unit, stored in zip(
-        tqdm(chosen, desc="units", disable=not verbose), all_times, strict=True
+        tracked(chosen, "units", "units", show=verbose), all_times, strict=True
     ):
         times = stored.ravel()
         fault = _fault_of(times)
@@ -240,7 +241,7 @@ def _fault_of(times: NDArray) -> tuple[str, str] | None:
     return None
 
 
-def _choose_units(table: Any, units: Any, reader: _Reader) -> NDArray[np.intp]:
+def _choose_units(table: Any, units: Any, reader: Reader) -> NDArray[np.intp]:
     """Return the rows of the units table that `units` chooses."""
     name = reader.name
     if units is None:
@@ -313,16 +314,14 @@ def _as_rows(units: Any, n_units: int, name: str) -> NDArray[np.intp]:
     return rows
 
 
-def _heldout_of(units: Any, reader: _Reader) -> NDArray[np.bool_]:
+def _heldout_of(units: Any, reader: Reader) -> NDArray[np.bool_]:
     if "heldout" in units.colnames:
         flags = reader.all(units["heldout"], "units.heldout")
         return as_flags(flags, f"{reader.name}: units.heldout", remedy="Correct the file.")
     return np.zeros(len(units), dtype=bool)
 
 
-def _read_obs_intervals(
-    units: Any, reader: _Reader, rows: NDArray[np.intp]
-) -> list[NDArray] | None:
+def _read_obs_intervals(units: Any, reader: Reader, rows: NDArray[np.intp]) -> list[NDArray] | None:
     """Read when each unit was observed, (n_intervals, 2), s; None if the file does not say."""
     if "obs_intervals" not in units.colnames:
         return None
@@ -361,7 +360,7 @@ def _as_intervals(intervals: NDArray, where: str) -> NDArray[np.float64]:
     return intervals.astype(np.float64)
 
 
-def _read_invalid_times(file: Any, reader: _Reader) -> NDArray[np.float64]:
+def read_invalid_times(file: Any, reader: Reader) -> NDArray[np.float64]:
     """Read the times to be left out of analyses, (n_intervals, 2), s, in order and disjoint."""
     table = file.invalid_times
     if table is None:
@@ -377,9 +376,9 @@ def _read_invalid_times(file: Any, reader: _Reader) -> NDArray[np.float64]:
 # -- time series ----------
 
 
-def _choose_series(file: Any, name: str, behavior: Any, left_out: list[str]) -> dict[str, Any]:
+def choose_series(file: Any, name: str, behavior: Any, left_out: list[str]) -> dict[str, Any]:
     """Return the time series to load by name: all, or those in `behavior`."""
-    found = _series_of(file)  # by path
+    found = series_of(file)  # by path
     pynwb = import_pynwb()
     other = (pynwb.ecephys.ElectricalSeries, pynwb.image.ImageSeries)
     wanted = {path: series for path, (_, series) in found.items() if not isinstance(series, other)}
@@ -415,7 +414,7 @@ def _choose_series(file: Any, name: str, behavior: Any, left_out: list[str]) -> 
     return chosen
 
 
-def _series_of(file: Any) -> dict[str, tuple[str, Any]]:
+def series_of(file: Any) -> dict[str, tuple[str, Any]]:
     """Return the time series of a file by path, each with its short name.
 
     The short name is joined by "_" from the names of its containers and its own.
@@ -442,7 +441,13 @@ def _series_of(file: Any) -> dict[str, tuple[str, Any]]:
     return found
 
 
-def _as_signal(series: Any, key: str, reader: _Reader) -> Signal | str:
+def rois_of(file: Any) -> dict[str, Any]:
+    """Return the responses of regions of interest, of calcium imaging, by path."""
+    kind = import_pynwb().ophys.RoiResponseSeries
+    return {path: one for path, (_, one) in series_of(file).items() if isinstance(one, kind)}
+
+
+def as_signal(series: Any, key: str, reader: Reader) -> Signal | str:
     """Return a time series as a signal, or say why it is none."""
     pynwb = import_pynwb()
     if isinstance(series, pynwb.misc.IntervalSeries):
@@ -484,7 +489,7 @@ def _as_signal(series: Any, key: str, reader: _Reader) -> Signal | str:
     return Signal.from_samples(times, values, f"{reader.name}: {key}", conversion, offset)
 
 
-def _sampling_rate(signal: Signal) -> float:
+def sampling_rate(signal: Signal) -> float:
     """Rate in Hz, of an irregular signal the inverse of the median interval, NaN if unknown."""
     if signal.rate is not None:
         return signal.rate

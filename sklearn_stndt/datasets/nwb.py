@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import Bunch
-from tqdm.auto import tqdm
 
+from sklearn_stndt._progress import tracked
 from sklearn_stndt.datasets._checks import check_memory, check_number
 from sklearn_stndt.datasets._nwb_reading import NWBRecording, read_recording
 from sklearn_stndt.datasets._times import (
@@ -258,7 +258,7 @@ def load_nwb(
     first = recording.first_bins(starts, bin_width)
     series = {
         name: recording.behavior(name, first, n_bins, bin_width, lag=lag, max_gap=max_gap)
-        for name in tqdm(recording.signals, desc="binning behaviour", disable=not verbose)
+        for name in tracked(recording.signals, "binning behaviour", "signals", show=bool(verbose))
     }
     spikes = recording.counts(first, n_bins, bin_width)  # last, as it takes the most memory
     clock = (first[:, None] + np.arange(n_bins.max())) * bin_width  # (n_trials, n_bins)

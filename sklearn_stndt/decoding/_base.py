@@ -4,13 +4,14 @@ from numbers import Integral
 
 import numpy as np
 from sklearn import get_config
-from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.base import MetaEstimatorMixin, clone
 from sklearn.utils import _safe_indexing, check_array, get_tags
 from sklearn.utils._param_validation import HasMethods, Interval
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_stndt._containers import as_array
+from sklearn_stndt._parameters import NamedParameters, suggests_names
 from sklearn_stndt._validation import unchanged_if_failed
 
 ALTERNATIVES = {
@@ -19,7 +20,7 @@ ALTERNATIVES = {
 }
 
 
-class BinwiseDecoder(MetaEstimatorMixin, BaseEstimator):
+class BinwiseDecoder(MetaEstimatorMixin, NamedParameters):
     """Base class of BinwiseRegressor and BinwiseClassifier.
 
     A subclass defines which kind of estimator it takes (`_kind`), the default one
@@ -33,6 +34,7 @@ class BinwiseDecoder(MetaEstimatorMixin, BaseEstimator):
     }
     _kind: str
 
+    @suggests_names
     def __init__(self, estimator=None, *, lag=0, history=0):
         self.estimator = estimator
         self.lag = lag

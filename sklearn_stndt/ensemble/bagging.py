@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._containers import runs, wrapped
+from sklearn_stndt._parameters import suggests_names
 from sklearn_stndt._rates import infer_rates
 from sklearn_stndt._scoring import Scoring, infer_hidden, mean_scoring, score_hidden, scoring_of
 from sklearn_stndt._validation import check_counts, check_groups, unchanged_if_failed
@@ -93,7 +94,8 @@ class BaggingEnsemble(RateTransformer):
         Seed of the held-out neurons and of one seed per member, which in turn determines its
         parameters and its trials. Results are the same for every `n_jobs` and every backend.
     verbose : int, default=0
-        1: a progress bar of members, with the best score so far and the time left.
+        1: members done, best score so far and time left, as a bar in terminals and notebooks and
+        as a few lines in other output.
 
     Attributes
     ----------
@@ -196,6 +198,7 @@ class BaggingEnsemble(RateTransformer):
         "verbose": ["verbose"],
     }
 
+    @suggests_names
     def __init__(
         self,
         estimator=None,

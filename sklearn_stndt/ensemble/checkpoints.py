@@ -233,7 +233,9 @@ class CheckpointDirectory:
             Description of the run; None if the directory is new, or if its manifest is damaged.
         """
         if self.read_only is None:
-            patterns = (f"*{PARTIAL}", f"*{_BEGUN}", COUNTS)
+            # those of other names may be a training's, which has a lock of its own
+            names = ("member-*", MANIFEST + "*")
+            patterns = (*(name + PARTIAL for name in names), f"*{_BEGUN}", COUNTS)
             for leftover in [path for p in patterns for path in self.path.glob(p)]:
                 leftover.unlink(missing_ok=True)
         path = self.path / MANIFEST

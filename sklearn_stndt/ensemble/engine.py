@@ -8,41 +8,36 @@ from typing import Any
 from sklearn.exceptions import FitFailedWarning
 from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
-from tqdm.auto import tqdm
 
+from sklearn_stndt._progress import ProgressReport
 from sklearn_stndt.ensemble.members import Outcome, fit_member
 from sklearn_stndt.ensemble.runs import Run
 
 
 class Progress:
-    """Progress bar: finished members, the best score so far and the time left."""
+    """Show finished members, the best score so far and the time left."""
 
     def __init__(self, run: Run, *, show: bool):
-        self._bar = tqdm(
-            total=len(run.plans),
-            initial=len(run.outcomes),
-            desc="members",
-            unit="member",
-            disable=not show,
-        )
+        self._report: ProgressReport | None = None
+        if show:
+            done = len(run.outcomes)
+            self._report = ProgressReport(len(run.plans), "ensemble", "members", done=done)
         scores = [outcome.score for outcome in run.members if not math.isnan(outcome.score)]
         self._best = max(scores, default=-math.inf)
-        self._show_best()
 
     def update(self, outcome: Outcome | None) -> None:
         """Count one more finished member; None if its outcome is not known yet."""
         if outcome is not None and outcome.score > self._best:
             self._best = outcome.score
-            self._show_best()
-        self._bar.update()
-
-    def _show_best(self) -> None:
-        if math.isfinite(self._best):
-            self._bar.set_postfix({"best score": f"{self._best:.4f}"}, refresh=False)
+        if self._report is not None:
+            self._report.update()
+            known = math.isfinite(self._best)
+            self._report.show({"best score": f"{self._best:.4f}"} if known else {})
 
     def close(self) -> None:
-        """Close the bar; it stays visible."""
-        self._bar.close()
+        """End the bar, which stays visible."""
+        if self._report is not None:
+            self._report.close()
 
 
 class _CountingParallel(Parallel):
@@ -69,7 +64,7 @@ def train_run(run: Run, n_jobs: int | None, verbose: int) -> bool:
     n_jobs : int or None
         As in :class:`joblib.Parallel`.
     verbose : int
-        Above 0, show a progress bar.
+        Above 0, show progress.
 
     Returns
     -------

@@ -41,8 +41,11 @@ def training_chunk_size(network: "STNDT", shape: torch.Size, device: torch.devic
     On a CPU, few enough that their activations stay in the processor's caches, which is faster; on
     a GPU, as many as the memory bound allows.
     """
-    limit = CPU_CHUNK_ENTRIES if device.type == "cpu" else GPU_CHUNK_ENTRIES
-    return int(np.clip(limit // largest_activation(network, *shape[1:]), 1, 2**16))
+    _, n_bins, n_neurons = shape
+    largest, limit = largest_activation(network, n_bins, n_neurons), CPU_CHUNK_ENTRIES
+    if device.type != "cpu":  # where attention between bins is not computed block by block
+        largest, limit = max(largest, network.settings.n_heads * n_bins**2), GPU_CHUNK_ENTRIES
+    return int(np.clip(limit // largest, 1, 2**16))
 
 
 def inference_batch_size(network: "STNDT", n_bins: int, n_neurons: int) -> int:

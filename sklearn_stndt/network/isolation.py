@@ -1,6 +1,7 @@
 """Repeatable results from torch, with its global state restored afterwards."""
 
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,51 @@ _holder: int | None = None  # Python thread that has the lock
 _most_threads = 1  # largest number of torch's threads in this process so far
 _child_of_busy = False  # forked while another Python thread was inside `isolated_torch`
 _child_of_threaded = False  # forked from a process with several of torch's threads
+# how torch and the libraries of devices begin their own errors
+_OF_MEMORY = re.compile("out of memory|DefaultCPUAllocator|can't allocate memory")
+_OF_DEVICE = re.compile("CUDA|cuDNN|CUDNN|CUBLAS|CUSOLVER|HIP error|ROCm|MPS|XPU|accelerator")
+
+
+class DeviceError(RuntimeError):
+    """The device failed, not the training."""
+
+
+@contextmanager
+def device_errors(device: str) -> Iterator[None]:
+    """Say of an error of the device that it is one, and what to do.
+
+    Raises
+    ------
+    MemoryError
+        If the device has run out of memory.
+    DeviceError
+        If it has failed otherwise.
+    """
+    try:
+        yield
+    except DeviceError:  # said already, by an inner block
+        raise
+    except RuntimeError as error:
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(". ")
+        of_cpu = torch.device(device).type == "cpu"
+        elsewhere = "" if of_cpu else ", or train on the CPU with device='cpu'"
+        if isinstance(error, torch.cuda.OutOfMemoryError) or _OF_MEMORY.search(reason):
+            raise MemoryError(
+                f"The device {device!r} ran out of memory during fit or inference: {reason}. Pass "
+                f"a smaller batch_size or window{elsewhere}. Other processes may be using its "
+                "memory, such as members of an ensemble with n_jobs above 1."
+            ) from error
+        if not of_cpu and (_OF_DEVICE.search(reason) or _is_of_accelerator(error)):
+            raise DeviceError(
+                f"The device {device!r} failed: {reason}. Fit with device='cpu', or see whether "
+                "torch itself works on this device."
+            ) from error
+        raise
+
+
+def _is_of_accelerator(error: RuntimeError) -> bool:
+    kind = getattr(torch, "AcceleratorError", None)  # from torch 2.8 on
+    return kind is not None and isinstance(error, kind)
 
 
 @contextmanager
@@ -41,11 +87,14 @@ def isolated_torch(
     Raises
     ------
     RuntimeError
-        If this process was forked while another Python thread was inside the block.
+        If this process was forked while another Python thread was inside the block, or if the
+        device fails.
+    MemoryError
+        If the device runs out of memory.
     """
     global _holder, _most_threads
     n_threads = _usable_threads(n_threads)
-    with _torch_state:
+    with device_errors(device), _torch_state:
         holder_before, _holder = _holder, threading.get_ident()
         threads_before = torch.get_num_threads()
         precision_before = torch.get_float32_matmul_precision()

@@ -10,12 +10,18 @@ from sklearn_stndt.network.dropout import Dropout
 HIDDEN_SCORE = 1e6  # subtracted from scores of hidden bins and neurons: exp(-1e6) is 0
 
 
-def certainly(condition: Tensor) -> bool:
-    """Whether a condition holds that merely allows a faster way.
+def at_hand(values: Tensor) -> bool:
+    """Whether values can be looked at: they exist, and nothing waits for them.
 
-    False while the network is exported, when there are no values yet.
+    False while the network is exported, when there are no values yet, and on a GPU, which works
+    on while Python prepares the next operations.
     """
-    return not torch.compiler.is_compiling() and bool(condition)
+    return not torch.compiler.is_compiling() and values.device.type == "cpu"
+
+
+def certainly(condition: Tensor) -> bool:
+    """Whether a condition holds, and is at hand, that merely allows a faster way."""
+    return at_hand(condition) and bool(condition)
 
 
 def sinusoids(n_positions: int, width: int) -> Tensor:
@@ -45,8 +51,8 @@ class GaussianSmoothing(nn.Module):
 
     def forward(self, x: Tensor, bin_visible: Tensor) -> Tensor:
         # x (batch, n_bins, n_neurons), bin_visible (batch, n_bins, 1)
-        if self.training or not (torch.compiler.is_compiling() or self.width):
-            return x  # an export has no values, and leaves out a width of 0 beforehand
+        if self.training or (at_hand(self.width) and not self.width):
+            return x  # an export leaves out a width of 0 beforehand
         return smoothing_kernel(bin_visible, self.width).to(x.dtype) @ x
 
 
@@ -59,7 +65,7 @@ def smoothing_kernel(bin_visible: Tensor, width: Tensor) -> Tensor:
         Whether a bin has a visible entry, True or above 0. The kernel of other bins is 1 at the bin
         itself.
     width : Tensor, shape ()
-        Standard deviation in bins, above 0.
+        Standard deviation in bins; 0: each bin by itself.
 
     Returns
     -------
@@ -69,7 +75,7 @@ def smoothing_kernel(bin_visible: Tensor, width: Tensor) -> Tensor:
     bins = torch.arange(bin_visible.shape[1], device=width.device)
     distance = bins[:, None] - bins  # (n_bins, n_bins)
     reached = (seen & seen.mT) | (distance == 0)  # (batch, n_bins, n_bins)
-    scores = -0.5 * (distance / width).square()
+    scores = -0.5 * (distance / width.clamp(min=1e-6)).square()
     return torch.softmax(scores.masked_fill(~reached, -torch.inf), dim=-1)
 
 

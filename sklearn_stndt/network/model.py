@@ -194,8 +194,11 @@ class STNDT(nn.Module):
             The `Statistics` of the recording: the mean is the initial expected value; center and
             scale are mean and standard deviation of the input.
         """
+        device = self.readout.bias.device  # a likelihood compares them with its own numbers
+        mean, center, scale = mean.to(device), center.to(device), scale.to(device)
+        further = [s if s is None else s.to(device) for s in others]
         self.likelihood.start_mean.copy_(mean)
-        self.likelihood.begin(Statistics(mean, center, scale, *others))
+        self.likelihood.begin(Statistics(mean, center, scale, *further))
         self.readout.bias.copy_(self.likelihood.link(mean))
         self.scaling.set_statistics(center, scale)
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
-from sklearn_stndt.network.layers import HIDDEN_SCORE, sinusoids
+from sklearn_stndt.network.layers import HIDDEN_SCORE, at_hand, sinusoids
 from sklearn_stndt.network.population import FromNeurons
 
 
@@ -80,7 +80,7 @@ class CourseNorm(nn.Module):
 
     def forward(self, courses: Tensor, bin_visible: Tensor) -> Tensor:
         # courses (batch, n_neurons, n_bins), bin_visible (batch, n_bins)
-        n_first = 0 if torch.compiler.is_compiling() else int(bin_visible[0].sum())
+        n_first = int(bin_visible[0].sum()) if at_hand(bin_visible) else 0
         if n_first and bin_visible[:, :n_first].all() and not bin_visible[:, n_first:].any():
             # the usual case: only forecast bins are hidden, so a single kernel suffices
             gain, shift = self.gain[:n_first], self.shift[:n_first]

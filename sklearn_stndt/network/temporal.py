@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sklearn_stndt.network.dropout import Dropout
 from sklearn_stndt.network.dropped_attention import DroppedAttention, of_block, query_blocks
-from sklearn_stndt.network.layers import HIDDEN_SCORE, certainly, sinusoids
+from sklearn_stndt.network.layers import HIDDEN_SCORE, at_hand, certainly, sinusoids
 
 LONGEST_WHOLE = 256  # bins up to which one call is faster than several within the band
 
@@ -136,7 +136,7 @@ class TemporalAttention(nn.Module):
         n_bins = n_keys = x.shape[1]
         has_key = bias = None
         if not return_weights and allowed is not None and allowed.shape[:3] == (1, 1, 1):
-            n_first = 0 if torch.compiler.is_compiling() else int(allowed.sum())
+            n_first = int(allowed.sum()) if at_hand(allowed) else 0
             if n_first and allowed[..., :n_first].all():
                 n_keys, allowed = n_first, None  # the usual case: only forecast bins are excluded
         if allowed is not None:

@@ -126,6 +126,8 @@ def _training(estimator: Any) -> Iterator[str]:
             f"windows for training: {trained_on['n_windows']} of {trained_on['window']} bins, from "
             f"{trained_on['n_bins']} bins"
         )
+        if trained_on.get("bin_width"):
+            yield f"bin width: {1000 * trained_on['bin_width']:g} ms"
         if likelihood is None or likelihood.counts:
             yield f"mean count per neuron and bin: {trained_on['spikes_per_bin'] / n_neurons:.4g}"
     history = getattr(estimator, "history_", None)

@@ -110,10 +110,7 @@ def is_ours(cls: type) -> bool:
 
 def can_be_in_a_file(cls: type) -> bool:
     """Whether a file may hold an object of this class, and nothing around it."""
-    import sklearn_stndt
-
-    public = {getattr(sklearn_stndt, name) for name in sklearn_stndt.__all__}
-    return issubclass(cls, BaseEstimator) or cls in public
+    return issubclass(cls, BaseEstimator) or cls in _public().values()
 
 
 def is_sklearn(cls: type) -> bool:
@@ -150,16 +147,21 @@ def class_of_name(name: Any) -> type:
     return cls
 
 
-def _class_of(name: str) -> type | None:
-    import sklearn_stndt  # at this point, all public classes exist
+def _public() -> dict[str, Any]:
+    """Public classes and functions; their modules register the classes of their attributes."""
+    import sklearn_stndt  # which imports their modules when they are first used
 
+    return {name: getattr(sklearn_stndt, name) for name in sklearn_stndt.__all__}
+
+
+def _class_of(name: str) -> type | None:
+    public = _public()
     if name in _OURS:
         return _OURS[name]
     if name in _HELPERS:
         return _HELPERS[name]
-    if name in sklearn_stndt.__all__:
-        found = getattr(sklearn_stndt, name)
-        return found if isinstance(found, type) else None
+    if name in public:
+        return public[name] if isinstance(public[name], type) else None
     module, _, name = name.rpartition(".")
     if not _PUBLIC_MODULE.fullmatch(module) or _NOT_PUBLIC & set(module.split(".")):
         return None

@@ -213,30 +213,32 @@ def _minimize(likelihood: Likelihood, parts: "_Predictions") -> None:
 
 
 @torch.no_grad()
-def calibrate_as(net: MaskedModellingNet, calibrated: STNDT, windows: Windows) -> None:
-    """Smooth and scale log-rates by the width and the gains of another network.
+def calibrate_as(
+    net: MaskedModellingNet, width: float, gain: float | Tensor, windows: Windows
+) -> None:
+    """Smooth and scale log-rates by a width and gains that were chosen for another network.
 
     The constants of the likelihood are those of the other network, too.
 
     Parameters
     ----------
     net : MaskedModellingNet
-        Trained net of the same neurons, without calibration; smoothing, gain and shift of its
-        network are modified.
-    calibrated : STNDT
-        Network that has been calibrated.
+        Trained net, without calibration; smoothing, gain and shift of its network are modified.
+    width : float
+        Of the Gaussian, in bins.
+    gain : float or Tensor of shape (n_neurons,)
+        Factor of the present gain.
     windows : Windows
         Windows over which mean rates are preserved; those used for training will do.
     """
     module: STNDT = net.module_
     module.smoothing.width.zero_()
     predictions, rows = _predictions(net, windows)
-    module.smoothing.width.copy_(calibrated.smoothing.width)
-    width = float(calibrated.smoothing.width)
+    module.smoothing.width.fill_(width)
     log_rates = _smooth(predictions.log_rates, rows.bin_visible, width)
     predictions = predictions._replace(log_rates=log_rates)
     readout = module.readout
-    gain = calibrated.readout.gain / readout.gain  # (n_neurons,)
+    gain = torch.as_tensor(gain).to(readout.gain)
     center = _mean(log_rates, predictions.known)
     _, shift = _scaled(gain.cpu(), module.likelihood.of(...), center, predictions)
     moved = ((1 - gain.cpu()) * center + shift).to(readout.shift)

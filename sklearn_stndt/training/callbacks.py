@@ -1,4 +1,4 @@
-"""Callbacks of the skorch net: held-out bits per spike, learning rate, progress bar."""
+"""Callbacks of the skorch net: held-out bits per spike, learning rate, progress."""
 
 import math
 import sys
@@ -6,7 +6,9 @@ import sys
 import torch
 from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping
 from torch import Tensor
-from tqdm.auto import tqdm
+
+from sklearn_stndt._progress import ProgressReport, note
+from sklearn_stndt.training.summary import count_updates, outcome_text
 
 N_ERRORS = 2  # standard errors by which weights of an earlier epoch must be better
 
@@ -135,30 +137,46 @@ class BestWeights(EarlyStopping):
 
 
 class Progress(Callback):
-    """Progress bar with updates per second, time left and the latest scores."""
+    """Show updates done, the latest scores and the time left, and describe training in words.
 
-    def __init__(self, n_updates: int):
+    Parameters
+    ----------
+    n_updates : int
+        Updates in all epochs together.
+    plan : str
+        What training will do, in one line.
+    """
+
+    def __init__(self, n_updates: int, plan: str):
         self.n_updates = n_updates
+        self.plan = plan
 
     def on_train_begin(self, net, **kwargs):
-        self.bar_ = tqdm(total=self.n_updates, unit=" updates", desc="fit")
+        note(f"fit: {self.plan}")
+        self.report_ = ProgressReport(self.n_updates, "fit", "updates")
 
     def on_epoch_begin(self, net, **kwargs):
         # training may have gone back to an earlier epoch
-        self.bar_.n = sum(row["train_batch_count"] for row in net.history.to_list()[:-1])
+        self.report_.move(count_updates(net.history.to_list()[:-1]))
 
     def on_batch_end(self, net, training=False, **kwargs):
         if training:
-            self.bar_.update()
+            self.report_.update()
 
     def on_epoch_end(self, net, **kwargs):
         last = net.history[-1]
-        scores = {"loss": f"{last['train_loss']:.4f}"}
+        numbers = {
+            "epoch": f"{last['epoch']}/{net.max_epochs}",
+            "loss": f"{last['train_loss']:.4f}",
+        }
         if "valid_bits" in last:
             unit = net.module_.likelihood.unit.replace(" per ", "/")
-            scores[f"held-out {unit}"] = f"{last['valid_bits']:.4f}"
-        self.bar_.set_postfix(scores, refresh=False)
+            numbers[f"held-out {unit}"] = f"{last['valid_bits']:.4f}"
+        self.report_.show(numbers)
 
     def on_train_end(self, net, **kwargs):
-        self.bar_.close()
-        del self.bar_  # holds an output stream, which cannot be pickled
+        self.report_.close()
+        del self.report_  # holds an output stream, which cannot be pickled
+        history = [row for row in net.history.to_list() if "train_loss" in row]  # finished ones
+        if history:
+            note(f"fit: {outcome_text(history, net.module_.likelihood.unit)}")

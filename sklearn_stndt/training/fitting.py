@@ -211,6 +211,10 @@ def _train(
             net.partial_fit(data.windows)
             if data.validation is not None and training.calibration:
                 calibrate(net, data.validation)
+            elif core is not None and training.calibration:
+                # the gain of most neurons, the held-in ones
+                width, gain = float(core.smoothing.width), float(core.readout.gain.median())
+                calibrate_as(net, width, gain, data.windows)
             fit_constants(net, data.windows, data.validation)
             check_finite(net)
             if checkpoint is not None and not net.interrupted_:
@@ -261,12 +265,16 @@ def refit(
     kept = [i for i, row in enumerate(rows) if row.get("kept")]
     n_epochs = kept[-1] + 1 if kept else len(rows)
     again = replace(settings, training=replace(settings.training, max_epochs=n_epochs))
+    if likelihood is None:  # its constants have been corrected by validation windows
+        likelihood = net.module_.likelihood
     result = train(data, again, previous, checkpoint, core, likelihood)
     if result.interrupted_:
         net.interrupted_ = True
         return net
     if settings.training.calibration:
-        calibrate_as(result, net.module_, validation)
+        of_first = net.module_
+        gain = of_first.readout.gain / result.module_.readout.gain
+        calibrate_as(result, float(of_first.smoothing.width), gain, validation)
     new = result.history.to_list()[first:]
     for row in new:
         row["epoch"] += len(rows)

@@ -1,9 +1,11 @@
 """The skorch net that trains the network by masked modelling."""
 
 import copy
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -26,7 +28,6 @@ from sklearn_stndt.network import (
     NetworkSettings,
     corrupt,
     draw_mask,
-    group_sizes,
     info_nce,
     loss_weights,
     masked_modelling_loss,
@@ -44,6 +45,7 @@ from sklearn_stndt.training.divergence import Diverged, DivergenceGuard
 from sklearn_stndt.training.objective import Batch, ObjectiveSettings
 from sklearn_stndt.training.optimizer import Muon
 from sklearn_stndt.training.settings import LONGEST_EPOCH, Settings
+from sklearn_stndt.training.summary import plan_text
 from sklearn_stndt.windows.cutting import Windows
 
 HIDDEN_ENTRIES = 2**17  # scored entries that suffice to choose weights
@@ -154,7 +156,7 @@ class MaskedModellingNet(NeuralNet):
             groups = [
                 (part, *group[1:]) for part, group in zip(visible.split(size), groups, strict=True)
             ]
-        totals = torch.stack([group_sizes(*group) for group in groups]).sum(0)
+        totals = _group_totals(groups)
         nll, log_rates = torch.zeros((), device=spikes.device), []
         inputs = zip(spikes.split(size), visible.split(size), masks, strict=True)
         for (counts, shown, masked), group, target in zip(
@@ -172,8 +174,9 @@ class MaskedModellingNet(NeuralNet):
         if objective.contrastive_weight:
             contrast = self.contrast(spikes, visible)
             (objective.contrastive_weight * contrast).backward()
-            self.history.record_batch("train_nll", nll.item())
-            self.history.record_batch("train_contrast", contrast.item())
+            terms = torch.stack([nll, contrast.detach()]).cpu().tolist()
+            for name, term in zip(("train_nll", "train_contrast"), terms, strict=True):
+                self.history.record_batch(name, term)
             loss = nll + objective.contrastive_weight * contrast.detach()
         return {"loss": loss, "y_pred": torch.cat(log_rates)}
 
@@ -185,10 +188,10 @@ class MaskedModellingNet(NeuralNet):
         split = self.split_visible(batch[0], starts)
         spikes, visible = split.spikes, split.visible
         hidden = self.objective.validation_sets(split, self.n_scored_folds, starts)
-        nll = torch.zeros(len(spikes))  # of each window
+        nll = spikes.new_zeros(len(spikes))  # of each window
         likelihood = self.module_.likelihood
         summary = likelihood.summary(spikes)
-        *sums, n_entries = torch.zeros(len(summary) + 1, spikes.shape[2])
+        *sums, n_entries = spikes.new_zeros(len(summary) + 1, spikes.shape[2])
         # several folds per forward pass, since few windows would underuse the processor
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
         for part in hidden.split(max(size // len(spikes), 1)):  # (folds, batch, bins, neurons)
@@ -196,10 +199,11 @@ class MaskedModellingNet(NeuralNet):
             output = self.module_(spikes.repeat(len(part), 1, 1), shown)
             log_rates = output.log_rates.unflatten(0, part.shape[:2])
             entry_nll = likelihood.nll(log_rates, spikes)
-            nll += torch.where(part, entry_nll, 0.0).sum((0, 2, 3)).cpu()
+            nll += torch.where(part, entry_nll, 0.0).sum((0, 2, 3))
             for total, of_entries in zip(sums, summary, strict=True):
-                total += torch.where(part, of_entries, 0.0).sum((0, 1, 2)).cpu()
-            n_entries += part.sum((0, 1, 2)).cpu()
+                total += torch.where(part, of_entries, 0.0).sum((0, 1, 2))
+            n_entries += part.sum((0, 1, 2))
+        nll, n_entries, *sums = (x.cpu() for x in (nll, n_entries, *sums))
         loss = nll.sum() / n_entries.sum().clamp(min=1)
         return {"loss": loss, "y_pred": log_rates[-1], "evaluated": (nll, *sums, n_entries)}
 
@@ -229,6 +233,16 @@ class MaskedModellingNet(NeuralNet):
             raise
 
 
+def _group_totals(groups: list[tuple[Tensor, Tensor | None, Tensor | None]]) -> Tensor:
+    """Entries of the batch in each group of `loss_weights`, (3,), without waiting for a GPU."""
+    none = torch.zeros((), dtype=torch.long, device=groups[0][0].device)
+    sizes = [
+        torch.stack([none if part is None else torch.count_nonzero(part) for part in group])
+        for group in groups
+    ]
+    return torch.stack(sizes).sum(0).float()
+
+
 def keep_batch(batch):
     """Collate function that returns its input, because windows are read as a batch."""
     return batch
@@ -244,6 +258,37 @@ def count_folds(n_entries: int, n_validation: int, n_training: int) -> int:
     n_folds = math.ceil(N_FOLDS * HIDDEN_ENTRIES / max(n_entries, 1))
     affordable = math.ceil(n_training / (VALIDATION_SHARE * n_validation))
     return min(n_folds, affordable, N_FOLDS)
+
+
+def check_net_params(net_params: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse names that the net does not have.
+
+    Raises
+    ------
+    ValueError
+        If there is no such parameter; the error has the names that are nearest.
+    """
+    known = {field.name for field in fields(settings.objective)}
+    for cls in (NeuralNet, MaskedModellingNet):
+        known |= inspect.signature(cls).parameters.keys() - {"kwargs"}
+    parts = ["module", "criterion", "optimizer", *NeuralNet.prefixes_]
+    of_estimator = {f.name for kind in (settings.network, settings.training) for f in fields(kind)}
+    for name in net_params:
+        part, in_part, rest = str(name).partition("__")
+        if name in known or (in_part and part in parts):
+            continue
+        near = [f"{close}__{rest}" for close in get_close_matches(part, parts) if in_part]
+        near += get_close_matches(str(name), sorted(known), cutoff=0.5)
+        if name in of_estimator:
+            advice = f"{name} is a parameter of the estimator: pass it there."
+        elif near:
+            advice = f"Did you mean {' or '.join(map(repr, near[:3]))}?"
+        else:
+            advice = f"It has {', '.join(sorted(known))}."
+        raise ValueError(
+            f"net_params={dict(net_params)!r}: the skorch net has no parameter {name!r}. {advice} "
+            f"Names that begin with {', '.join(part + '__' for part in parts)} go to its parts."
+        )
 
 
 def build_net(
@@ -290,6 +335,7 @@ def build_net(
     training, objective = settings.training, settings.objective
     # training modifies callbacks and lists of them
     net_params = copy.deepcopy(training.net_params or {})
+    check_net_params(net_params, settings)
     n_epoch = min(len(windows), LONGEST_EPOCH * training.batch_size)
     if n_updates is None:
         n_updates = training.max_epochs * -(-n_epoch // training.batch_size)
@@ -336,7 +382,7 @@ def build_net(
         n_entries = len(validation) * validation.window * n_neurons
         params["n_scored_folds"] = count_folds(n_entries, len(validation), len(windows))
     if training.verbose:
-        own.append(("progress", Progress(n_updates)))
+        own.append(("progress", Progress(n_updates, plan_text(settings))))
     params["callbacks"] = [*own, *callbacks, *copy.deepcopy(training.callbacks or [])]
     if n_epoch < len(windows):
         part = RandomSampler(range(len(windows)), num_samples=n_epoch)

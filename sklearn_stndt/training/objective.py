@@ -90,6 +90,12 @@ class ObjectiveSettings:
         )  # (batch or 1, n_bins, 1 or 2)
         return ((after >= 0) & (after < self.forecast_bins)).any(2, keepdim=True)
 
+    def _is_heldout(self, like: Tensor) -> Tensor:
+        """Whether a neuron is held out, (n_neurons,), on the device of (..., n_neurons)."""
+        heldout = torch.zeros(like.shape[-1], dtype=torch.bool)
+        heldout[list(self.heldout_neurons)] = True
+        return heldout.to(like.device)  # made on the CPU, because a list would be copied each time
+
     def split(self, windows: Tensor, starts: Tensor | None = None) -> Batch:
         """Split windows, NaN where missing, into counts and masks of known and visible entries.
 
@@ -98,7 +104,8 @@ class ObjectiveSettings:
         """
         known = ~torch.isnan(windows)  # (batch, n_bins, n_neurons)
         visible = known.clone()
-        visible[:, :, list(self.heldout_neurons)] = False
+        if self.heldout_neurons:
+            visible &= ~self._is_heldout(windows)
         if starts is None:
             visible[:, windows.shape[1] - self.forecast_bins :] = False
         else:
@@ -115,9 +122,7 @@ class ObjectiveSettings:
         heldout = forecast = None
         to_forecast = self._in_forecast(known.shape[1], starts).to(known.device)
         if self.heldout_neurons:
-            neurons = list(self.heldout_neurons)
-            heldout = torch.zeros_like(known)
-            heldout[:, :, neurons] = known[:, :, neurons] & ~to_forecast
+            heldout = known & self._is_heldout(known) & ~to_forecast
         if self.forecast_bins:
             forecast = known & to_forecast
         return heldout, forecast
@@ -152,9 +157,7 @@ class ObjectiveSettings:
         """
         _, forecast = self.always_hidden(batch.known, starts)
         sets = self._folds(batch, forecast)
-        neurons = list(self.heldout_neurons)
-        sets[..., neurons] = batch.known[..., neurons]
-        return sets
+        return torch.where(self._is_heldout(sets), batch.known, sets)
 
     def _folds(self, batch: Batch, forecast: Tensor | None) -> Tensor:
         """Visible entries and forecast bins of each fold, (N_FOLDS, batch, n_bins, n_neurons)."""

@@ -28,6 +28,7 @@ SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
 LEAST_UPDATES = 60  # of a network with the core of another
+CORE_PASSES = 1.5  # its passes, relative to those of a network that learns its core
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def resolve(
     of_module = {
         name.removeprefix("module__"): value
         for name, value in given.items()
-        if name.startswith("module__")
+        if str(name).startswith("module__")
     }
     of_skorch = {name: given[name] for name in SKORCH_NAMES if name in given}
     network = _override(network, of_module)
@@ -321,9 +322,10 @@ def auto_max_epochs(
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
-    core of another needs at least 60 updates.
+    core of another sees each bin half as often again, in at least 60 updates.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
+    n_passes *= CORE_PASSES if has_core else 1
     n_updates = n_passes * n_bins / (batch_size * window)
     n_updates = min(max(n_updates, LEAST_UPDATES if has_core else N_UPDATES[0]), N_UPDATES[1])
     return max(math.ceil(n_updates / math.ceil(n_windows / batch_size)), 1)

@@ -20,7 +20,7 @@ CORE_RATE = 0.3  # steps of the core, relative to those of training from nothing
 N_STARTS = 3  # ends that are tried
 START_UPDATES = 40  # updates of each of them, at most
 START_SHARE = 0.6  # and at most this share of the updates that follow
-FEWEST_SET_ASIDE = 3  # windows; fewer say little about when to stop
+FEWEST_SET_ASIDE = 30  # windows; fewer are worth more as training data
 
 
 class SlowerCore(Callback):

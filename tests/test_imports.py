@@ -1,0 +1,78 @@
+"""What `import sklearn_stndt` brings: all public names, and torch only when it is used."""
+
+import ast
+import copy
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+from subprocesses import output_of
+
+import sklearn_stndt
+
+FIRST = (
+    "import sklearn_stndt",
+    "import sklearn_stndt.metrics",
+    "from sklearn_stndt.metrics import co_bps, velocity_scorer",
+    "from sklearn_stndt.datasets import make_reaches, load_nwb, evaluate",
+    "dir(sklearn_stndt), sklearn_stndt.metrics, sklearn_stndt.datasets",
+    "import sklearn_stndt.presets",
+)
+PROGRAM = """
+import json, sys
+loaded = {{}}
+for statement in {statements!r}:
+    exec(statement)
+    loaded[statement] = sorted({{"torch", "skorch", "matplotlib"}} & sys.modules.keys())
+print(json.dumps(loaded))
+"""
+
+
+def test_torch_is_imported_when_an_estimator_of_rates_is():
+    last = "from sklearn_stndt import STNDTEstimator"
+    printed = output_of("-c", PROGRAM.format(statements=[*FIRST, last]))
+    loaded = json.loads(printed)
+    assert all(loaded[statement] == [] for statement in FIRST), loaded
+    assert loaded[last] == ["skorch", "torch"]
+
+
+def test_a_star_import_gives_all_public_names():
+    names: dict = {}
+    exec("from sklearn_stndt import *", names)
+    assert names.keys() - {"__builtins__"} == set(sklearn_stndt.__all__)
+    assert names["STNDTEstimator"] is sklearn_stndt.STNDTEstimator
+
+
+def test_type_checkers_see_the_names_that_are_imported():
+    """The imports for type checkers, `__all__` and the modules of names agree."""
+    tree = ast.parse(Path(sklearn_stndt.__file__).read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module.removeprefix("sklearn_stndt.")
+        for node in block.body
+        for alias in node.names
+    }
+    assert seen == sklearn_stndt._MODULES
+    assert sorted(seen) == sorted(sklearn_stndt.__all__)
+
+
+def test_public_modules_are_those_that_exist():
+    folder = Path(sklearn_stndt.__file__).parent
+    found = {path.stem for path in folder.glob("[a-z]*.py")}
+    found |= {path.parent.name for path in folder.glob("[a-z]*/__init__.py")}
+    private = {"cli", "inference", "network", "training", "windows"}  # not on the API page
+    assert found - private == sklearn_stndt._PUBLIC_MODULES
+
+
+def test_names_are_completed_and_unknown_ones_are_refused():
+    assert {*sklearn_stndt.__all__, "metrics", "__version__"} <= set(dir(sklearn_stndt))
+    with pytest.raises(AttributeError, match="'sklearn_stndt' has no attribute 'STNDT'"):
+        sklearn_stndt.STNDT  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'STNDT'"):
+        from sklearn_stndt import STNDT  # noqa: F401
+
+
+def test_classes_are_pickled_by_name():
+    cls = sklearn_stndt.BaggingEnsemble
+    assert pickle.loads(pickle.dumps(cls)) is copy.deepcopy(cls) is cls
