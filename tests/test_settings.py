@@ -224,7 +224,6 @@ OTHER = {
     "n_iter_no_change": 4,
     "calibration": False,
     "refit": True,
-    "likelihood": "gaussian",
     "n_threads": 2,
     "precision": "bfloat16",
     "verbose": 1,

@@ -218,8 +218,6 @@ def calibrate_as(
 ) -> None:
     """Smooth and scale log-rates by a width and gains that were chosen for another network.
 
-    The constants of the likelihood are those of the other network, too.
-
     Parameters
     ----------
     net : MaskedModellingNet
@@ -244,7 +242,6 @@ def calibrate_as(
     moved = ((1 - gain.cpu()) * center + shift).to(readout.shift)
     readout.shift.copy_(gain * readout.shift + moved)
     readout.gain.mul_(gain)
-    module.likelihood.load_state_dict(calibrated.likelihood.state_dict())
 
 
 class _Predictions(NamedTuple):
