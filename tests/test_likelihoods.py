@@ -367,18 +367,12 @@ def test_validation_windows_correct_what_all_neurons_have_in_common():
     random = np.random.RandomState(0)
     X = random.normal(size=(30, 20, N_NEURONS))
     net = STNDTEstimator(**SMALL, likelihood="gaussian").fit(X).net_
-    windows, louder = (
-        cut(as_segments(x), x.shape[1], x.shape[1])
-        for x in (
-            X,
-            1.5 * X[:20],
-        )
-    )
+    windows, louder = (cut(as_segments(x), 20, 20) for x in (X, 1.5 * X[:20]))
     fit_constants(net, windows)
     alone = net.module_.likelihood.constants()["noise"].detach().clone()
     fit_constants(net, windows, louder)
     ratio = net.module_.likelihood.constants()["noise"].detach() / alone
-    torch.testing.assert_close(ratio, torch.full_like(ratio, float(ratio[0])))
+    torch.testing.assert_close(ratio, torch.full_like(ratio, float(ratio[0])), rtol=1e-3, atol=0)
     assert float(ratio[0]) == pytest.approx(1.5, rel=0.05)
 
 

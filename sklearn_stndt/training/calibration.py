@@ -1,7 +1,6 @@
 """Choose on validation windows how much inferred rates are smoothed and scaled."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,8 +21,8 @@ WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
 N_GRID = 12  # values of a constant that are tried
 MOST_CORRECTION = math.log(2)  # of constants by validation windows
-MOST_STEPS = 60  # of the optimiser of constants
-MAX_CONSTANT_ENTRIES = 2**20  # entries of all folds from which constants are fitted
+MOST_STEPS = 30  # of the optimiser of constants
+MAX_CONSTANT_ENTRIES = 2**21  # entries of all folds from which constants are fitted
 MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
 
 
@@ -122,32 +121,23 @@ def fit_constants(
     parts = _part_of(net, training)
     for constant in constants:
         _search(likelihood, constant, parts)
-    _minimize(likelihood, list(likelihood.parameters()), parts)
+    _minimize(likelihood, parts)
+    likelihood.requires_grad_(False)
     if validation is not None:
-        likelihood.requires_grad_(False)
-        starts = [constant.start for constant in constants]
-        factors = torch.zeros(len(constants), dtype=torch.float64, requires_grad=True)
-
-        def multiply() -> None:
-            bounded = factors.clamp(-MOST_CORRECTION, MOST_CORRECTION)
-            for constant, start, factor in zip(constants, starts, bounded, strict=True):
-                constant.start = start + factor
-
-        if constants:
-            _minimize(likelihood, [factors], _part_of(net, validation), multiply)
-            factors.requires_grad_(False)
-            multiply()
-    for part in likelihood.modules():
-        if isinstance(part, Constant):
-            part.settle()
+        parts = _part_of(net, validation)
+        for constant in constants:
+            _multiply(likelihood, constant, parts)
+    for constant in constants:
+        constant.settle()
     fitted.load_state_dict(likelihood.state_dict())
 
 
 @torch.no_grad()
 def _part_of(net: MaskedModellingNet, windows: Windows) -> "_Predictions":
     """Predictions of hidden entries, for windows that are spread evenly over all of them."""
-    most = max(MAX_CONSTANT_ENTRIES // (N_FOLDS * windows.window * windows.rows.shape[1]), 1)
+    most = max(MAX_CONSTANT_ENTRIES // (windows.window * windows.rows.shape[1]), 1)
     chosen = np.linspace(0, len(windows) - 1, min(most, len(windows))).astype(int)
+    n_folds = min(max(most // len(windows), 1), N_FOLDS)
     part = Windows(
         windows.rows,
         windows.starts[chosen],
@@ -155,7 +145,7 @@ def _part_of(net: MaskedModellingNet, windows: Windows) -> "_Predictions":
         windows.window,
         windows.final[chosen],
     )
-    return _predictions(net, part)[0]
+    return _predictions(net, part, n_folds)[0]
 
 
 @torch.no_grad()
@@ -174,13 +164,24 @@ def _search(likelihood: Likelihood, constant: Constant, parts: "_Predictions") -
     constant.start.copy_(torch.stack(candidates).gather(0, best[None])[0])
 
 
-def _minimize(
-    likelihood: Likelihood,
-    parameters: list[Tensor],
-    parts: "_Predictions",
-    before: Callable[[], None] | None = None,
-) -> None:
-    """Minimise the loss of scored entries; parameters stay as they are if it is not finite."""
+@torch.no_grad()
+def _multiply(likelihood: Likelihood, constant: Constant, parts: "_Predictions") -> None:
+    """Multiply a constant of all neurons by the most likely factor."""
+    start = constant.start.clone()
+
+    def loss(change: float) -> float:
+        constant.start.copy_(start + change)
+        nll = likelihood.nll(parts.log_rates.double(), parts.spikes.double())
+        return float(torch.where(parts.scored, nll, 0.0).sum())
+
+    bounds = (-MOST_CORRECTION, MOST_CORRECTION)
+    best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-2})
+    constant.start.copy_(start + best.x)
+
+
+def _minimize(likelihood: Likelihood, parts: "_Predictions") -> None:
+    """Minimise the loss of scored entries; parameters stay as they are if it is not lower."""
+    parameters = list(likelihood.parameters())
     kept = [parameter.detach().clone() for parameter in parameters]
     readout, values = parts.log_rates.double(), parts.spikes.double()
     optimizer = torch.optim.LBFGS(
@@ -192,8 +193,6 @@ def _minimize(
     )
 
     def loss() -> Tensor:
-        if before is not None:
-            before()
         nll = likelihood.nll(readout, values)
         return torch.where(parts.scored, nll, 0.0).sum()  # in nats
 
@@ -218,8 +217,6 @@ def calibrate_as(
     net: MaskedModellingNet, width: float, gain: float | Tensor, windows: Windows
 ) -> None:
     """Smooth and scale log-rates by a width and gains that were chosen for another network.
-
-    The constants of the likelihood are those of the other network, too.
 
     Parameters
     ----------
@@ -278,11 +275,13 @@ class _Rows(NamedTuple):
     bin_visible: Tensor
 
 
-def _predictions(net: MaskedModellingNet, windows: Windows) -> tuple[_Predictions, _Rows]:
-    """Log-rates with each fold hidden in turn, and what their rows are."""
+def _predictions(
+    net: MaskedModellingNet, windows: Windows, n_folds: int = N_FOLDS
+) -> tuple[_Predictions, _Rows]:
+    """Log-rates with each fold, or the first ones, hidden in turn, and what their rows are."""
     net.module_.eval()
     n_neurons = windows.rows.shape[1]
-    a_window = N_FOLDS * windows.window * n_neurons
+    a_window = n_folds * windows.window * n_neurons
     n_windows = min(len(windows), max(MAX_ENTRIES // a_window, 1))
     size = inference_batch_size(net.module_, windows.window, n_neurons)
     collected, window_of, seen = [], [], []
@@ -291,7 +290,7 @@ def _predictions(net: MaskedModellingNet, windows: Windows) -> tuple[_Prediction
         counts = windows.__getitems__(indices)[0]
         starts = net.forecast_starts(counts, spread=True)
         batch = net.split_visible(counts, starts)
-        for scored in net.objective.calibration_sets(batch, starts):
+        for scored in net.objective.calibration_sets(batch, starts)[:n_folds]:
             shown = batch.visible & ~scored
             log_rates = net.module_(batch.spikes, shown).log_rates
             parts = (log_rates, batch.spikes, batch.known, scored)
