@@ -91,7 +91,9 @@ def page(results):
         head = ["", *(SCORES[s] for s in scores), "seconds"]
         lines = [head, ["---"] * len(head)]
         for model in models:
-            cells = results[problem, model]
+            cells = [cell for cell in results[problem, model] if cell]
+            if not cells:  # smoothing does not infer held-out neurons
+                continue
             lines.append([model, *(spread(cells, s) for s in scores), seconds(cells)])
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         parts.append(f"\n({problem.replace(' ', '-')})=\n## {PROBLEMS[problem]}\n\n{table}\n")
