@@ -118,7 +118,7 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, NamedPa
 
         Returns
         -------
-        simulated : ndarray of shape (n_samples, *X.shape), or without the first axis
+        simulated : ndarray of shape (n_samples, ...), followed by that of X, or that of X
             Integers if these are counts. Hidden entries are drawn too. With ``n_samples=None``, in
             the container of X. The samples of an ensemble come from members that are drawn by
             their weights, so they differ as much as the members disagree.

@@ -24,6 +24,9 @@ from subprocesses import LIMIT
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
 
+# An import registers a device in the whole process, which doctests must not do.
+collect_ignore = ["stand_in_device.py", "fits_elsewhere.py"]
+
 # No test depends on how long an example takes. "ci" tries the same examples each time, "long" (make
 # soak) more of them, and new ones.
 UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

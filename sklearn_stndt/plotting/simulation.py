@@ -32,7 +32,7 @@ class SimulationDisplay:
     ----------
     X : array-like of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons)
         Data, NaN where unknown.
-    simulated : array-like of shape (n_samples, *X.shape)
+    simulated : array-like of shape (n_samples, ...), followed by that of X
         Entries drawn from a model of X, as by :meth:`~sklearn_stndt.STNDTEstimator.simulate`.
     window : int, default=10
         Bins over which entries are summed before their variances and correlations are computed; at
