@@ -356,7 +356,7 @@ def known_statistics(X: NDArray, likelihood: Likelihood = _POISSON) -> Statistic
     else:
         assert variance is not None
         mean_input, std_input = mean, np.sqrt(variance)
-    smallest = 1e-6 if likelihood.counts else 1e-6 * np.abs(mean) + 1e-30
+    smallest = 1e-6 if likelihood.counts else 2e-7 * np.abs(mean) + 1e-30
     std_input[std_input < smallest] = 1.0
     # a silent neuron gets half a spike in the recording, so that its log-rate is finite; or, of
     # entries that are no counts, half an entry of a usual size
