@@ -45,9 +45,10 @@ def loss_weights(
 
 def group_sizes(masked: Tensor, heldout: Tensor | None, forecast: Tensor | None) -> Tensor:
     """Entries in each group of `loss_weights`, shape (3,); sizes of micro-batches add up."""
+    none = torch.zeros((), dtype=torch.long, device=masked.device)
     groups = (masked, heldout, forecast)
-    sizes = [0 if group is None else torch.count_nonzero(group) for group in groups]
-    return torch.as_tensor(sizes, dtype=torch.float32, device=masked.device)
+    sizes = [none if group is None else torch.count_nonzero(group) for group in groups]
+    return torch.stack(sizes).float()  # without waiting for a GPU
 
 
 def masked_modelling_loss(nll: Tensor, weights: Tensor) -> Tensor:

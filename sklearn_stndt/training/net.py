@@ -28,6 +28,7 @@ from sklearn_stndt.network import (
     NetworkSettings,
     corrupt,
     draw_mask,
+    group_sizes,
     info_nce,
     loss_weights,
     masked_modelling_loss,
@@ -156,7 +157,7 @@ class MaskedModellingNet(NeuralNet):
             groups = [
                 (part, *group[1:]) for part, group in zip(visible.split(size), groups, strict=True)
             ]
-        totals = _group_totals(groups)
+        totals = torch.stack([group_sizes(*group) for group in groups]).sum(0)
         nll, log_rates = torch.zeros((), device=spikes.device), []
         inputs = zip(spikes.split(size), visible.split(size), masks, strict=True)
         for (counts, shown, masked), group, target in zip(
@@ -231,16 +232,6 @@ class MaskedModellingNet(NeuralNet):
             )
             self.interrupted_ = not by_itself
             raise
-
-
-def _group_totals(groups: list[tuple[Tensor, Tensor | None, Tensor | None]]) -> Tensor:
-    """Entries of the batch in each group of `loss_weights`, (3,), without waiting for a GPU."""
-    none = torch.zeros((), dtype=torch.long, device=groups[0][0].device)
-    sizes = [
-        torch.stack([none if part is None else torch.count_nonzero(part) for part in group])
-        for group in groups
-    ]
-    return torch.stack(sizes).sum(0).float()
 
 
 def keep_batch(batch):
