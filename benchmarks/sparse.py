@@ -8,8 +8,9 @@ have 20 spikes or more; the other neurons are left out. The areas are visual cor
 VISam, VISpm, VISrl, VISa), secondary motor cortex (MOs) and CA1 of the hippocampus.
 
 For every problem, model and split: co-bps of a quarter of the neurons in a fifth of the trials, and
-the processor time of one fit, including the tuning of baselines. The table has the mean over the
-problems of a group of areas, and its standard error over problems.
+the processor time of one fit, including the tuning of baselines. The table has means over the
+problems and splits of a group of areas, and the mean difference between models on the same problems
+and splits with two standard errors.
 
 - PSTH: the mean over training trials of each held-out neuron, smoothed along bins.
 - GLM: Poisson regression of each held-out neuron on smoothed counts of the held-in neurons.
@@ -54,6 +55,7 @@ ALPHAS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 N_FACTORS = (2, 4, 8, 16)
 OURS = {"temporal": {"attention": "temporal"}, "STNDT": {}}
 MODELS = ["PSTH", "GLM", "factor analysis", "GPFA", *OURS, "ensemble of 5"]
+JUDGED = ("STNDT", "ensemble of 5")  # compared with all others
 
 
 def counts_of(session, group):
@@ -229,28 +231,43 @@ def key_of(session, group, name, seed, options):
 
 
 def format_table(cells, problems, options):
-    """Mean over splits of each problem; mean and standard error over the problems of a group."""
-    lines = [" " * 18 + "".join(f"{group:>26}" for group in options.groups)]
+    """Means over problems and splits, and differences from the models of `JUDGED`, by group."""
+    width = 26
+    lines = [f"{'co-bps':22}" + "".join(f"{group:>{width}}" for group in options.groups)]
+    found = {}
     for name in options.models:
-        line = f"{name:18}"
+        line = f"{name:22}"
         for group in options.groups:
-            of_problems, seconds, n_missing = [], [], 0
-            for session, of_group in problems:
-                if of_group != group:
-                    continue
-                keys = [key_of(session, group, name, seed, options) for seed in options.seeds]
-                done = [cells[key] for key in keys if key in cells]
-                n_missing += len(keys) - len(done)
-                if done:
-                    of_problems.append(np.mean([cell["co_bps"] for cell in done]))
-                    seconds += [cell["seconds"] for cell in done]
-            if not of_problems:
-                line += f"{'':26}"
-                continue
-            error = np.std(of_problems, ddof=1) / len(of_problems) ** 0.5 if of_problems[1:] else 0
-            missing = f"(-{n_missing})" if n_missing else ""
-            line += f"{np.mean(of_problems):9.4f} ±{error:.4f}{np.mean(seconds):6.1f}s{missing:>3}"
+            keys = {
+                (session, seed): key_of(session, group, name, seed, options)
+                for session, of_group in problems
+                if of_group == group
+                for seed in options.seeds
+            }
+            done = {at: cells[key] for at, key in keys.items() if key in cells}
+            found[name, group] = {at: cell["co_bps"] for at, cell in done.items()}
+            entry = ""
+            if done:
+                seconds = np.mean([cell["seconds"] for cell in done.values()])
+                entry = f"{np.mean(list(found[name, group].values())):.4f}{seconds:6.1f} s"
+                entry += f"{len(done):4}/{len(keys)}"
+            line += f"{entry:>{width}}"
         lines.append(line)
+    for judged in [name for name in JUDGED if name in options.models]:
+        lines += ["", f"{judged} minus"]
+        for name in options.models:
+            if name == judged:
+                continue
+            line = f"{name:22}"
+            for group in options.groups:
+                ours, others = found[judged, group], found[name, group]
+                gains = [ours[at] - others[at] for at in ours if at in others]
+                entry = ""
+                if len(gains) > 1:
+                    error = 2 * np.std(gains, ddof=1) / len(gains) ** 0.5
+                    entry = f"{np.mean(gains):+.4f} ±{error:.4f}{len(gains):4}"
+                line += f"{entry:>{width}}"
+            lines.append(line)
     return "\n".join(lines)
 
 
