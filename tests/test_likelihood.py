@@ -12,9 +12,14 @@ from sklearn_stndt.metrics.likelihoods import _of_constant_gamma
 from sklearn_stndt.network.likelihood import (
     LIKELIHOODS,
     MAX_LOG_RATE,
+    Constant,
+    Likelihood,
     Poisson,
     Statistics,
+    as_likelihood,
     average,
+    check_likelihood,
+    known_likelihoods,
 )
 
 poisson_nll = Poisson().nll
@@ -239,3 +244,234 @@ def test_averages_are_of_the_numbers_of_each_neuron():
     expected = (of_each[0] ** 3 * of_each[1]) ** 0.25
     found = average([first, second], [3, 1]).constants()["dispersion"]
     torch.testing.assert_close(found, expected.detach())
+
+
+def test_averages_of_means_and_scales_are_arithmetic():
+    first, second = made("gaussian", mean=1.0, std_input=2.0), made("gaussian", mean=5.0)
+    found = average([first, second], [1, 3])
+    torch.testing.assert_close(found.center, torch.full((3,), 4.0))
+    torch.testing.assert_close(found.scale, torch.full((3,), (2.0 + 3 * 0.7) / 4))
+    torch.testing.assert_close(first.center, torch.ones(3))  # as it was
+
+
+# ---- numbers of each neuron
+
+
+def test_a_constant_stays_within_its_bounds():
+    constant = Constant(3, 0.1, 10.0)
+    torch.testing.assert_close(constant().detach(), torch.ones(3))
+    constant.begin(torch.tensor([0.01, 2.0, 100.0]))
+    torch.testing.assert_close(constant().detach(), torch.tensor([0.1, 2.0, 10.0]))
+    torch.nn.init.constant_(constant.change, 0.1)  # five times as much, as a logarithm
+    expected = torch.tensor([0.1 * math.exp(0.5), 2 * math.exp(0.5), 10.0])
+    torch.testing.assert_close(constant().detach(), expected)
+    constant.settle()
+    torch.testing.assert_close(constant().detach(), expected)
+    assert (constant.change == 0).all()
+    torch.testing.assert_close(constant.start, expected.log())
+    torch.nn.init.constant_(constant.change, -10.0)
+    torch.testing.assert_close(constant().detach(), torch.full((3,), 0.1))
+
+
+@pytest.mark.parametrize(
+    ("statistics", "expected"),
+    [
+        ({}, 2.5 / 2.25),  # (variance - mean) / mean squared
+        ({"variance": 1.5}, 1e-2),  # no more than of Poisson counts
+        ({"mean": 0.1, "variance": 100.0}, 1e2),
+    ],
+)
+def test_a_dispersion_begins_with_that_of_the_counts(statistics, expected):
+    likelihood = made("negative_binomial", **statistics)
+    torch.testing.assert_close(likelihood.constants()["dispersion"], torch.full((3,), expected))
+    torch.nn.init.constant_(likelihood.dispersion.change, 0.1)
+    of_one_step = torch.full((3,), min(expected * math.e, 1e2))
+    torch.testing.assert_close(likelihood.constants()["dispersion"], of_one_step)
+    torch.nn.init.constant_(likelihood.dispersion.change, -10.0)
+    torch.testing.assert_close(likelihood.constants()["dispersion"], torch.full((3,), 1e-4))
+
+
+def test_noise_begins_with_the_standard_deviation():
+    likelihood = made("gaussian", mean=-2.0, std_input=0.5)
+    for change, expected in ((0.0, 0.5), (0.1, 0.5 * math.exp(0.5)), (10, 5.0), (-10, 0.005)):
+        torch.nn.init.constant_(likelihood.noise.change, change)
+        torch.testing.assert_close(likelihood.constants()["noise"], torch.full((3,), expected))
+    torch.testing.assert_close(likelihood.mean(torch.tensor([2.0])), torch.full((3,), -1.0))
+    torch.testing.assert_close(likelihood.link(torch.tensor([-1.0])), torch.full((3,), 2.0))
+
+
+@pytest.mark.parametrize(
+    ("statistics", "expected"),
+    [
+        # 60 % positive, of mean 2.5 and variance (4 + 1.5^2) / 0.6 - 2.5^2
+        ({}, {"shape": 1.5, "event_rate": -math.log(0.4) / 1.5, "exponent": 1.0}),
+        # positive entries that are all equal
+        ({"share_positive": 0.5, "variance": 2.25}, {"shape": 100.0}),
+        ({"share_positive": 1.0}, {"event_rate": -math.log(1e-4) / 1.5}),
+        ({"share_positive": 0.0}, {"event_rate": 1e-4 / 1.5}),
+    ],
+)
+def test_sizes_begin_with_their_moments(statistics, expected):
+    found = made("zero_inflated_gamma", **statistics).constants()
+    for name, value in expected.items():
+        values = torch.full((3,), value, dtype=found[name].dtype)
+        torch.testing.assert_close(found[name].detach(), values, rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "at_start"),
+    [("events", 1e-6, 1e2, -math.log(0.4)), ("exponent", 1e-2, 2.0, 1.0), ("shape", 0.1, 1e3, 1.5)],
+)
+def test_numbers_of_sizes_stay_within_their_bounds(name, low, high, at_start):
+    constant = getattr(made("zero_inflated_gamma"), name)
+    for change, expected in ((-10.0, low), (0.0, at_start), (10.0, high)):
+        torch.nn.init.constant_(constant.change, change)
+        torch.testing.assert_close(constant().detach(), torch.full((3,), expected))
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("poisson", -1e6, MAX_LOG_RATE),
+        ("negative_binomial", -1e6, MAX_LOG_RATE),
+        ("gaussian", -1e4, 1e4),
+        ("zero_inflated_gamma", -MAX_LOG_RATE, MAX_LOG_RATE),
+    ],
+)
+def test_readouts_are_clipped(name, low, high):
+    limited = made(name).limit(torch.tensor([-1e6, 0.5, 1e6]))
+    torch.testing.assert_close(limited, torch.tensor([low, 0.5, high]))
+
+
+def test_the_smallest_rate_is_above_zero():
+    rates = Poisson().mean(torch.tensor([-1e4, -80.0, -79.0]))
+    expected = torch.tensor([math.exp(-80), math.exp(-80), math.exp(-79)])
+    torch.testing.assert_close(rates, expected, rtol=1e-5, atol=0)
+
+
+# ---- null models, and the mean that scaling must not change
+
+
+def test_null_models_of_few_entries():
+    gaussian = made("gaussian", mean=1.0, std_input=2.0)
+    values = torch.tensor([[3.0], [-1.0], [7.0]]).expand(3, 3)  # 1, -1 and 3 deviations
+    sums = [part.sum(0) for part in gaussian.summary(values)]
+    torch.testing.assert_close(sums, [torch.full((3,), 3.0), torch.full((3,), 11.0)])
+    null = gaussian.null_nll(*sums, torch.full((3,), 3.0))
+    torch.testing.assert_close(null, torch.full((3,), 1.5 * (1 + math.log(8 / 3))))
+    # equal entries have a hundredth of the deviation
+    null = gaussian.null_nll(torch.ones(3) * 4, torch.ones(3) * 8, torch.ones(3) * 2)
+    torch.testing.assert_close(null, torch.full((3,), 1 + math.log(1e-4)))
+    for name in LIKELIHOODS:
+        likelihood = made(name)
+        n_sums = len(likelihood.summary(torch.zeros(1, 3)))
+        none = likelihood.null_nll(*torch.zeros(n_sums + 1, 3))
+        torch.testing.assert_close(none, torch.zeros(3))
+
+
+def test_the_null_model_of_a_likelihood_of_a_user_is_its_mean():
+    likelihood = Squares().fresh(3)
+    likelihood.start_mean.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    (losses,) = likelihood.summary(torch.tensor([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]))
+    torch.testing.assert_close(losses, torch.tensor([[0.0, 1.0, 4.0], [1.0, 4.0, 9.0]]))
+    total = losses.sum(0)
+    assert torch.equal(likelihood.null_nll(total, torch.full((3,), 2.0)), total)
+
+
+def test_a_shift_restores_the_mean_of_each_neuron():
+    before = torch.tensor([[[0.0, 1.0, 5.0], [math.log(3), 1.0, 5.0]]])
+    after = 2 * before
+    known = torch.tensor([[[True, True, False], [True, False, False]]])
+    shift = Poisson().shift(before, after, known)
+    # rates of 1 and 3 became 1 and 9; e became e^2; and nothing is known of the last neuron
+    torch.testing.assert_close(shift, torch.tensor([math.log(4 / 10), -1.0, 0.0]))
+    assert torch.equal(made("gaussian").shift(before, after, known), torch.zeros(3))
+
+
+# ---- a likelihood of one's own
+
+
+class Squares(Likelihood):
+    """The loss is the squared difference."""
+
+    def link(self, mean):
+        return mean
+
+    def mean(self, readout):
+        return readout
+
+    def nll(self, readout, values):
+        return (values - readout).square()
+
+    def sample(self, mean, random_state):
+        return random_state.normal(mean)
+
+
+def test_what_a_likelihood_need_not_define():
+    likelihood = Squares()
+    readout = torch.tensor([[1.0, -3.0]])
+    assert likelihood.limit(readout) is readout
+    assert torch.equal(likelihood.information(readout), torch.ones(1, 2))
+    assert likelihood.constants() == {}
+    losses = likelihood.cross_entropy(readout, torch.zeros(1, 2))
+    assert torch.equal(losses, torch.tensor([[1.0, 9.0]]))
+    assert (likelihood.counts, likelihood.lowest, likelihood.root_input) == (False, None, False)
+    assert (Poisson.counts, Poisson.lowest, Poisson.root_input) == (True, 0.0, True)
+    spikes, entries = torch.tensor(3.0), torch.tensor(7.0)
+    assert (likelihood.unit, likelihood.amount(spikes, entries)) == ("bits per entry", entries)
+    assert (Poisson().unit, Poisson().amount(spikes, entries)) == ("bits per spike", spikes)
+
+
+def test_every_population_has_numbers_of_its_own():
+    likelihood = LIKELIHOODS["negative_binomial"]()
+    first, second = likelihood.fresh(2), likelihood.fresh(5)
+    assert (len(first.start_mean), len(second.dispersion.change)) == (2, 5)
+    assert "start_mean" not in first.state_dict()
+    assert not likelihood.state_dict()
+    second.dispersion.begin(torch.arange(1.0, 6.0))
+    chosen = second.of([3, 0])
+    torch.testing.assert_close(chosen.constants()["dispersion"], torch.tensor([4.0, 1.0]))
+    assert not any(values.requires_grad for values in chosen.parameters())
+    assert all(values.requires_grad for values in second.parameters())
+    assert len(second.of(...).dispersion.start) == len(second.dispersion.start) == 5
+    torch.testing.assert_close(second.of(...).dispersion(), second.dispersion().detach())
+
+
+def test_names_and_objects_of_likelihoods():
+    own = Squares()
+    assert as_likelihood(own) is own
+    assert type(as_likelihood("poisson")) is Poisson
+    found = known_likelihoods(["gaussian", own, "linear", None, 3, ["poisson"]])
+    assert [type(one).__name__ for one in found] == ["Gaussian", "Squares"]
+
+
+class OfOneNeuron(Squares):
+    def link(self, mean):
+        return mean[:1]
+
+    def nll(self, readout, values):
+        return torch.ones(2, 4, 3)
+
+
+class Total(Squares):
+    def nll(self, readout, values):
+        return super().nll(readout, values).sum()
+
+
+class Few(Squares):
+    def mean(self, readout):
+        return readout[:2]
+
+
+def test_a_likelihood_returns_a_number_for_each_entry():
+    for right in ("poisson", Squares(), Poisson(), LIKELIHOODS["zero_inflated_gamma"]()):
+        check_likelihood(right)
+    for wrong, message in (
+        (OfOneNeuron(), r"link of likelihood=OfOneNeuron\(...\) returned shape \(1,\) .* \(3,\)"),
+        (Few(), r"mean of likelihood=Few\(...\) returned shape \(2,\) .* where \(3,\) was"),
+        (Total(), r"nll of likelihood=Total\(...\) returned shape \(\) .* \(2, 4, 3\) was"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_likelihood(wrong)
+    with pytest.raises(TypeError, match=r"lacks link, mean, nll, sample\. A likelihood"):
+        check_likelihood(Likelihood())
