@@ -224,9 +224,58 @@ def test_the_cross_entropy_is_least_at_the_expected_value(name):
     assert losses.argmin(0).tolist() == pytest.approx([200] * 3, abs=1)
 
 
+@pytest.mark.parametrize(("mean", "readout"), [(0.3, 0.4), (6.0, -1.0), (1.5, 1.2)])
+def test_the_cross_entropy_of_sizes_is_their_expected_loss(mean, readout):
+    likelihood = made("zero_inflated_gamma", 1).double()
+    shape, rate, exponent = (v.item() for v in likelihood.of(...).constants().values())
+    share = 1 - math.exp(-rate * mean**exponent)
+    at = torch.tensor([readout], dtype=torch.float64)
+
+    def loss(value):
+        return likelihood.nll(at, torch.tensor([value], dtype=torch.float64)).item()
+
+    of_positive = stats.gamma(shape, scale=mean / share / shape).expect(loss)
+    expected = share * of_positive + (1 - share) * loss(0.0)
+    found = likelihood.cross_entropy(at, torch.tensor([mean], dtype=torch.float64)).item()
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_cross_entropy_of_sizes_is_finite_where_none_is_expected():
+    likelihood = made("zero_inflated_gamma", mean=100.0, variance=1e4).double()
+    readout = torch.tensor([-3.0, 0.0, 2.0], dtype=torch.float64)
+    found = likelihood.cross_entropy(readout, torch.zeros(3, dtype=torch.float64))
+    least = torch.full((3,), 1e-4, dtype=torch.float64)  # a millionth of the mean
+    torch.testing.assert_close(found, likelihood.cross_entropy(readout, least))
+    # nearly all entries are 0
+    torch.testing.assert_close(found, likelihood.nll(readout, 0 * readout), rtol=1e-3, atol=1e-4)
+
+
+def test_losses_of_sizes_are_densities_in_units_of_the_mean():
+    likelihood = made("zero_inflated_gamma").double()
+    values = np.array([[0.0, 0.2, 4.0]])
+    params = {k: v.detach().numpy() for k, v in likelihood.constants().items()}
+    expected = -log_density("zero_inflated_gamma", values, np.full(3, 0.8), params)
+    expected -= math.log(1.5) * (values > 0)
+    mean = torch.full((1, 3), 0.8, dtype=torch.float64)
+    found = likelihood.nll(likelihood.link(mean), torch.as_tensor(values))
+    np.testing.assert_allclose(found.detach().numpy(), expected, rtol=1e-6)
+
+
+def test_the_loss_of_a_fraction_of_a_spike():
+    likelihood = made("negative_binomial", 1).double()
+    alpha = likelihood.constants()["dispersion"].item()
+    for value in (0.5, 2.5):
+        found = likelihood.nll(torch.zeros(1).double(), torch.full((1,), value).double()).item()
+        rising = math.lgamma(value + 1 / alpha) - math.lgamma(1 / alpha) + value * math.log(alpha)
+        expected = (value + 1 / alpha) * math.log1p(alpha) - rising
+        assert found == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_the_information_is_the_curvature_of_the_expected_loss(name):
     likelihood = made(name).double()
+    for constant in likelihood.children():
+        torch.nn.init.constant_(constant.change, 0.1)
     readout = torch.tensor([-1.0, 0.1, 1.2], dtype=torch.float64)
     target = likelihood.mean(readout)
 
@@ -252,6 +301,7 @@ def test_averages_of_means_and_scales_are_arithmetic():
     torch.testing.assert_close(found.center, torch.full((3,), 4.0))
     torch.testing.assert_close(found.scale, torch.full((3,), (2.0 + 3 * 0.7) / 4))
     torch.testing.assert_close(first.center, torch.ones(3))  # as it was
+    torch.testing.assert_close(average([second], [2]).center, second.center)
 
 
 # ---- numbers of each neuron
@@ -362,11 +412,35 @@ def test_null_models_of_few_entries():
     # equal entries have a hundredth of the deviation
     null = gaussian.null_nll(torch.ones(3) * 4, torch.ones(3) * 8, torch.ones(3) * 2)
     torch.testing.assert_close(null, torch.full((3,), 1 + math.log(1e-4)))
+    # of one entry, the deviation is not known
+    null = gaussian.null_nll(torch.ones(3), torch.ones(3), torch.ones(3))
+    torch.testing.assert_close(null, torch.full((3,), 0.5 * (1 + math.log(1e-4))))
     for name in LIKELIHOODS:
         likelihood = made(name)
         n_sums = len(likelihood.summary(torch.zeros(1, 3)))
         none = likelihood.null_nll(*torch.zeros(n_sums + 1, 3))
         torch.testing.assert_close(none, torch.zeros(3))
+
+
+def test_the_null_model_of_sizes_has_the_shape_of_minka():
+    likelihood = made("zero_inflated_gamma").double()
+    # For exponential sizes, the logarithm of the mean exceeds the mean logarithm by 0.5772, and
+    # (3 - x + sqrt((x - 3)^2 + 24 x)) / 12 x is 0.991.
+    x = 0.5772156649
+    k = (3 - x + math.sqrt((x - 3) ** 2 + 24 * x)) / (12 * x)
+    assert k == pytest.approx(0.991, abs=1e-4)
+    mean, n_positive, n_entries = 0.4, 30, 40
+    density = math.lgamma(k) + k * math.log(mean / k) + k - (k - 1) * (math.log(mean) - x)
+    expected = n_positive * density - 30 * math.log(0.75) - 10 * math.log(0.25)
+    sums = [n_positive * mean, n_positive, n_positive * (math.log(mean) - x), n_entries]
+    null = likelihood.null_nll(*(torch.full((1,), v, dtype=torch.float64) for v in sums))
+    assert null.item() == pytest.approx(expected, rel=1e-9)
+    # one positive entry of one: its shape is the largest, where x is 0.001
+    k = (2.999 + math.sqrt(2.999**2 + 0.024)) / 0.012
+    sums = [mean, 1.0, math.log(mean), 1.0]
+    null = likelihood.null_nll(*(torch.full((1,), v, dtype=torch.float64) for v in sums))
+    expected = math.lgamma(k) + k * math.log(mean / k) + k - (k - 1) * math.log(mean)
+    assert null.item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_null_model_of_a_likelihood_of_a_user_is_its_mean():
@@ -453,6 +527,11 @@ class OfOneNeuron(Squares):
         return torch.ones(2, 4, 3)
 
 
+class OfMoreNeurons(Squares):
+    def mean(self, readout):
+        return torch.ones(4)
+
+
 class Total(Squares):
     def nll(self, readout, values):
         return super().nll(readout, values).sum()
@@ -468,6 +547,7 @@ def test_a_likelihood_returns_a_number_for_each_entry():
         check_likelihood(right)
     for wrong, message in (
         (OfOneNeuron(), r"link of likelihood=OfOneNeuron\(...\) returned shape \(1,\) .* \(3,\)"),
+        (OfMoreNeurons(), r"mean of .* returned shape \(4,\) .* where \(3,\) was"),
         (Few(), r"mean of likelihood=Few\(...\) returned shape \(2,\) .* where \(3,\) was"),
         (Total(), r"nll of likelihood=Total\(...\) returned shape \(\) .* \(2, 4, 3\) was"),
     ):
