@@ -36,6 +36,11 @@ def test_conditions_without_trials_and_bins_without_psth_are_left_out(averages):
     psth[:, :5] = np.nan
     without = np.where(labels == 2, -1, labels)
     assert psth_r2(psth, rates, without) == pytest.approx(expected, abs=1e-12)
+    psth[:, :5, 1:] = 0  # NaN in the first neuron is enough
+    assert psth_r2(psth, rates, without) == pytest.approx(expected, abs=1e-12)
+    others = np.where(labels == 2, -1, (labels + 1) % 2 + 1)  # the first condition has no trial
+    expected = psth_r2(psth[[2, 1]], rates, without)
+    assert psth_r2(psth, rates, others) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
@@ -67,14 +72,25 @@ def test_jitter_is_undone(averages, sign):
     ("change", "error", "message"),
     [
         ({"rates": np.ones((12, 20, 3))}, ValueError, "same bins and neurons"),
+        ({"rates": np.ones((12, 20, 5))}, ValueError, "same bins and neurons"),
+        ({"rates": np.ones((12, 4)), "psth": np.ones((3, 4))}, ValueError, "same bins and neurons"),
         ({"conditions": np.zeros(11, int)}, ValueError, "11 entries"),
+        ({"conditions": np.zeros(13, int)}, ValueError, "13 entries"),
         ({"conditions": np.full(12, 0.5)}, ValueError, "whole number"),
+        ({"conditions": ["a"] * 12}, ValueError, "whole number"),
+        ({"conditions": [True] * 12}, ValueError, "entries of bool"),
         ({"conditions": [None] * 12}, ValueError, "nothing to compare"),
         ({"conditions": np.full(12, 3)}, ValueError, "goes up to 3"),
+        ({"conditions": np.full(12, 5)}, ValueError, "goes up to 5"),
         ({"conditions": np.full(12, -1)}, ValueError, "nothing to compare"),
         ({"conditions": [[0, 1], [2]]}, ValueError, "3 lists"),
-        ({"conditions": [[0, 1], [2], [12]]}, ValueError, "trials of condition 2"),
+        ({"conditions": [[0, 1], [2], [3], [4]]}, ValueError, "3 lists"),
+        ({"conditions": [[0, 1], [2], [12]]}, ValueError, "trials of condition 2 .* 0 to 11, got"),
+        ({"conditions": [[0, 1], [2], [14]]}, ValueError, "trials of condition 2"),
+        ({"conditions": [[0, 1], [2], [-1]]}, ValueError, "trials of condition 2"),
+        ({"conditions": [[0, 1], [2], [3.0]]}, ValueError, "trials of condition 2"),
         ({"jitter": np.ones(11)}, ValueError, "one number per trial"),
+        ({"jitter": np.ones(13)}, ValueError, "one number per trial"),
         ({"jitter": np.full(12, 0.5)}, TypeError, "divide times by the bin width"),
         ({"jitter": np.ones(12)}, ValueError, "NaN in bins whose PSTH is known"),
     ],
@@ -101,6 +117,23 @@ def test_tp_corr_is_negative_where_short_times_go_with_speed(intervals):
     assert tp_corr(*intervals) < -0.95
     produced, rates, labels = intervals
     assert tp_corr(-produced, rates, labels) > 0.95
+
+
+def test_speed_is_the_mean_distance_between_bins():
+    rates = np.zeros((5, 3, 2))
+    rates[0, 1:] = [3, 4]  # distances 5 and 0
+    rates[1] = [[0, 0], [3, 0], [6, 0]]  # 3 and 3
+    rates[2] = [[0, 0], [0, 1], [0, 2]]  # 1 and 1
+    assert tp_corr([2.5, 3, 1], rates[:3], [0, 0, 0]) == pytest.approx(1)
+    # two trials are a condition; speeds 1 and 2, and two bins
+    rates[4] = [[0, 0], [2, 0], [9, 9]]
+    mask = np.array([[True, True, False]] * 5)
+    conditions = [0, 0, 0, 1, 1]
+    rates[3] = [[0, 0], [0, 1], [9, 9]]
+    score = tp_corr([5, 3, 1, 7, 8], rates, conditions, mask=mask)
+    assert score == pytest.approx((1 + 1) / 2)
+    score = tp_corr([5, 3, 1, 8, 7], rates, conditions, mask=mask)
+    assert score == pytest.approx((1 - 1) / 2)
 
 
 def test_tp_corr_measures_speed_only_within_the_mask(intervals):
@@ -148,11 +181,13 @@ def test_tp_corr_accepts_any_labels_and_leaves_out_missing_ones(intervals, missi
 def test_a_single_trial_of_a_condition_is_left_out_with_a_warning(intervals):
     produced, rates, labels = intervals
     labels = labels.copy()
-    labels[0] = 7
-    with pytest.warns(UserWarning, match="1 conditions with a single trial"):
-        score = tp_corr(produced, rates, labels)
-    assert score == tp_corr(produced[1:], rates[1:], labels[1:])
-    assert score == tp_corr(produced, rates, labels, check=False)
+    for other in (7, -7):
+        labels[0] = other
+        with pytest.warns(UserWarning, match="1 conditions with a single trial") as caught:
+            score = tp_corr(produced, rates, labels)
+        assert caught[0].filename == __file__
+        assert score == tp_corr(produced[1:], rates[1:], labels[1:])
+        assert score == tp_corr(produced, rates, labels, check=False)
 
 
 def test_a_constant_time_has_no_correlation(intervals):
@@ -160,14 +195,25 @@ def test_a_constant_time_has_no_correlation(intervals):
     assert np.isnan(tp_corr(np.ones(40), rates, labels))
 
 
+def test_a_constant_speed_has_no_correlation(intervals):
+    produced, _, labels = intervals
+    assert np.isnan(tp_corr(produced, np.ones((40, 30, 2)), labels))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"produced": np.ones(39)}, "one time and one condition per trial"),
+        ({"produced": np.ones(41)}, "one time and one condition per trial"),
         ({"conditions": np.ones(39)}, "one time and one condition per trial"),
+        ({"conditions": np.ones(41)}, "one time and one condition per trial"),
+        ({"conditions": np.ones((40, 1, 1))}, "one time and one condition per trial"),
         ({"conditions": np.arange(40)}, "two trials with a known time"),
         ({"rates": np.ones((40, 30))}, "n_trials, n_bins, n_neurons"),
-        ({"mask": np.ones((40, 30))}, "True and False"),
+        ({"rates": np.ones((40, 30, 2, 1))}, "n_trials, n_bins, n_neurons"),
+        ({"mask": np.ones((40, 30))}, r"True and False, of shape \(40, 30\), got float64"),
+        ({"mask": np.ones((39, 30), bool)}, "True and False"),
+        ({"mask": np.ones((41, 30), bool)}, "True and False"),
         ({"mask": np.eye(40, 30) > 0}, "Trial 0 has 1 bins"),
         ({"rates": np.full((40, 30, 2), np.nan)}, "NaN in bins of trial 0"),
     ],
