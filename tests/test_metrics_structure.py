@@ -1,12 +1,11 @@
-"""psth_r2, tp_corr and velocity_r2."""
+"""psth_r2 and tp_corr."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from sklearn_stndt.metrics import psth_r2, tp_corr, velocity_r2
+from sklearn_stndt.metrics import psth_r2, tp_corr
 
 
 @pytest.fixture
@@ -222,116 +221,3 @@ def test_bad_arguments_of_tp_corr_are_refused(intervals, change, message):
     params = dict(zip(("produced", "rates", "conditions"), intervals, strict=True))
     with pytest.raises(ValueError, match=message):
         tp_corr(**(params | change))
-
-
-# ---- velocity
-
-
-@pytest.fixture
-def decodable():
-    rng = np.random.default_rng(0)
-    rates = rng.gamma(1.0, size=(20, 25, 5))
-    velocity = rates @ rng.normal(size=(5, 2)) + 0.3 * rng.normal(size=(20, 25, 2))
-    return velocity[12:], rates[12:], velocity[:12], rates[:12]
-
-
-def test_velocity_r2_is_that_of_a_ridge_regression(decodable):
-    velocity, rates, train_velocity, train_rates = decodable
-    score = velocity_r2(*decodable)
-    ridge = Ridge(alpha=1.0).fit(train_rates.reshape(-1, 5), train_velocity.reshape(-1, 2))
-    assert score == pytest.approx(
-        ridge.score(rates.reshape(-1, 5), velocity.reshape(-1, 2)), abs=1e-3
-    )
-    assert 0.9 < score < 1
-
-
-def test_a_continuous_recording_scores_as_its_trials_do(decodable):
-    flat = [array.reshape(-1, array.shape[-1]) for array in decodable]
-    assert velocity_r2(*flat) == velocity_r2(*decodable)
-
-
-def test_one_component_may_come_without_an_axis(decodable):
-    velocity, rates, train_velocity, train_rates = decodable
-    with_axis = velocity_r2(velocity[..., :1], rates, train_velocity[..., :1], train_rates)
-    assert velocity_r2(velocity[..., 0], rates, train_velocity[..., 0], train_rates) == with_axis
-
-
-def test_bins_with_unknown_velocity_are_left_out(decodable):
-    velocity, rates, train_velocity, train_rates = (array.copy() for array in decodable)
-    expected = velocity_r2(
-        velocity[:, :20], rates[:, :20], train_velocity[:, 5:], train_rates[:, 5:]
-    )
-    velocity[:, 20:, 1] = np.nan  # one component is enough
-    rates[:, 20:] = np.nan
-    train_velocity[:, :5] = np.nan
-    assert velocity_r2(velocity, rates, train_velocity, train_rates) == pytest.approx(expected)
-
-
-def test_each_mask_has_its_own_decoder(decodable):
-    velocity, rates, train_velocity, train_rates = decodable
-    flip, train_flip = np.arange(8) % 2 == 1, np.arange(12) % 2 == 1
-    velocity = np.where(flip[:, None, None], -velocity, velocity)
-    train_velocity = np.where(train_flip[:, None, None], -train_velocity, train_velocity)
-    masks = {
-        "decode_mask": np.column_stack([flip, ~flip]),
-        "train_decode_mask": np.column_stack([train_flip, ~train_flip]),
-    }
-    assert velocity_r2(velocity, rates, train_velocity, train_rates) < 0.2
-    both = velocity_r2(velocity, rates, train_velocity, train_rates, **masks)
-    assert both > 0.9
-    singles = [
-        velocity_r2(velocity[a], rates[a], train_velocity[b], train_rates[b])
-        for a, b in ((flip, train_flip), (~flip, ~train_flip))
-    ]
-    assert both == pytest.approx(np.mean(singles))
-
-
-@pytest.mark.parametrize("lag", [3, -3])
-def test_lag_shifts_velocity_within_trials(decodable, lag):
-    late = [np.roll(array, lag, axis=1) if array.shape[-1] == 2 else array for array in decodable]
-    assert velocity_r2(*late) < 0.1
-    assert velocity_r2(*late, lag=lag) > 0.9
-
-
-def test_rates_of_two_units_get_a_warning(decodable):
-    velocity, rates, train_velocity, train_rates = decodable
-    with pytest.warns(UserWarning, match="same unit"):
-        score = velocity_r2(velocity, 50 * rates, train_velocity, train_rates)
-    assert velocity_r2(velocity, 50 * rates, train_velocity, train_rates, check=False) == score
-
-
-@pytest.mark.parametrize(
-    ("index", "value", "message"),
-    [
-        (0, np.ones((8, 20, 2)), "trials and bins of both"),
-        (0, np.ones((8, 25, 3)), "velocity has 3 columns and train_velocity has 2"),
-        (1, np.ones((8, 25, 4)), "rates has 4 columns and train_rates has 5"),
-        (1, np.ones(8), "expected"),
-        (1, np.full((8, 25, 5), np.nan), "200 of 200 bins"),
-        (2, np.full((12, 25, 2), np.nan), "0 training bins"),
-    ],
-)
-def test_bad_arrays_of_velocity_r2_are_refused(decodable, index, value, message):
-    arrays = list(decodable)
-    arrays[index] = value
-    with pytest.raises(ValueError, match=message):
-        velocity_r2(*arrays)
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"decode_mask": np.ones(8, bool)}, "both decode_mask and"),
-        ({"decode_mask": np.ones(7, bool), "train_decode_mask": np.ones(12, bool)}, r"\(8,\)"),
-        ({"decode_mask": np.arange(8), "train_decode_mask": np.ones(12, bool)}, "True and False"),
-        (
-            {"decode_mask": np.ones((8, 2), bool), "train_decode_mask": np.ones(12, bool)},
-            "2 columns and train_decode_mask has 1",
-        ),
-        ({"lag": 25}, "shorter than a trial of 25"),
-        ({"lag": 0.5}, "whole number of bins"),
-    ],
-)
-def test_bad_parameters_of_velocity_r2_are_refused(decodable, params, message):
-    with pytest.raises(ValueError, match=message):
-        velocity_r2(*decodable, **params)
