@@ -11,7 +11,14 @@ from sklearn_stndt.metrics.decoding import known_rows, make_decoder, shift
 
 
 @pytest.mark.parametrize(
-    ("lag", "bins", "later"), [(2, [0, 1], [2, 3]), (-3, [3], [0]), (0, [0, 1, 2, 3], [0, 1, 2, 3])]
+    ("lag", "bins", "later"),
+    [
+        (1, [0, 1, 2], [1, 2, 3]),
+        (2, [0, 1], [2, 3]),
+        (-1, [1, 2, 3], [0, 1, 2]),
+        (-3, [3], [0]),
+        (0, [0, 1, 2, 3], [0, 1, 2, 3]),
+    ],
 )
 def test_a_lag_pairs_rates_with_later_velocity(lag, bins, later):
     rates = np.arange(24.0).reshape(2, 4, 3)
@@ -137,6 +144,8 @@ def test_masks_may_hold_ones_and_zeros(decodable):
     for dtype in (np.uint8, int, float):
         numbers = {name: mask.astype(dtype) for name, mask in masks.items()}
         assert velocity_r2(*decodable, **numbers) == expected
+    shifted = [array[:, 1:] if array.shape[-1] == 2 else array[:, :-1] for array in decodable]
+    assert velocity_r2(*decodable, **masks, lag=1) == velocity_r2(*shifted, **masks)
 
 
 def test_rows_of_a_recording_are_chosen_by_masks_without_a_lag(decodable):
