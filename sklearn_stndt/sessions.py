@@ -67,11 +67,11 @@ class MultiSessionEstimator(NamedParameters):
 
     Notes
     -----
-    A training step takes some windows of each session, in proportion to their numbers; in an
-    epoch, each window is used once. A session that would set fewer than five windows aside for
-    validation is trained on all of them, if another session has more, and takes over its
-    calibration. Memory and time grow with the sum of the sessions, not with the product of sessions
-    and neurons as in one array padded with NaN.
+    A training step takes a batch of windows of one session, to which a few of each much smaller
+    session are added; in an epoch, each window is used once. A session that would set fewer than
+    five windows aside for validation is trained on all of them, if another session has more, and
+    takes over its calibration. Memory and time grow with the sum of the sessions, not with the
+    product of sessions and neurons as in one array padded with NaN.
 
     The rates of one session do not depend on the spikes of another. Nothing in the fit requires
     that latents of different sessions agree, so a decoder is fitted to each session.

@@ -158,15 +158,20 @@ def test_every_window_is_used_once_in_an_epoch(torch_seed):
     assert len(list(SessionBatches(sizes, 8, most=2))) == 2
 
 
-def test_batches_are_as_equal_as_possible(torch_seed):
-    sizes = [30, 9, 1]  # 5 batches: 6 windows of the first session, 2 of the second in 4 of them
+def test_a_small_session_is_in_as_many_batches_as_the_largest(torch_seed):
+    sizes = [30, 9, 1]
     epoch = [sessions_of(batch, sizes) for batch in SessionBatches(sizes, 8)]
-    assert all(batch.count(0) == 6 for batch in epoch)
+    assert sorted(batch.count(0) for batch in epoch) == [0, 7, 7, 8, 8]
     assert sorted(batch.count(1) for batch in epoch) == [0, 2, 2, 2, 3]
-    assert [batch.count(2) for batch in epoch if not batch.count(1)] == [1]
-    many = [len(batch) for batch in SessionBatches([12] * 20, 16)]
-    assert min(many) >= 14
-    assert max(many) <= 18
+    assert sum(batch.count(2) for batch in epoch) == 1
+
+
+def test_sessions_of_similar_size_do_not_share_batches(torch_seed):
+    sizes = [20, 17, 12]
+    epoch = [sessions_of(batch, sizes) for batch in SessionBatches(sizes, 8)]
+    assert len(epoch) == 3 + 3 + 2
+    assert all(len(set(batch)) == 1 for batch in epoch)
+    assert max(len(batch) for batch in epoch) <= 8
 
 
 def test_validation_batches_are_of_one_session_each():

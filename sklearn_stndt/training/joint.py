@@ -73,10 +73,11 @@ class SessionWindows(Dataset):
 
 
 class SessionBatches(Sampler):
-    """Training batches with windows of as many sessions as possible; every window once in an epoch.
+    """Training batches of several sessions; every window once in an epoch.
 
-    So the parameters of a session with few windows are updated as often as those of the others. A
-    batch has two windows of a session at least, because each session costs a forward pass.
+    A session has a batch of its own, as long as its windows fill it. One with less than half the
+    windows of the largest session is spread over as many batches as that one has, at least two
+    windows in each, so that the weights that belong to its neurons are updated as often.
 
     Parameters
     ----------
@@ -90,8 +91,13 @@ class SessionBatches(Sampler):
 
     def __init__(self, sizes: Sequence[int], batch_size: int, most: int | None = None):
         self.sizes = sizes
-        self.batch_size = batch_size
-        self.n_batches = -(-sum(sizes) // batch_size)
+        whole = [-(-size // batch_size) for size in sizes]
+        self.n_parts = [
+            n if 2 * size >= max(sizes) else max(min(max(whole), size // FEWEST_IN_BATCH), n)
+            for n, size in zip(whole, sizes, strict=True)
+        ]
+        full = sum(n for n, size in zip(whole, sizes, strict=True) if 2 * size >= max(sizes))
+        self.n_batches = max(-(-sum(sizes) // batch_size), full)
         self.n_used = self.n_batches if most is None else min(self.n_batches, most)
 
     def __len__(self) -> int:
@@ -99,17 +105,17 @@ class SessionBatches(Sampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         batches: list[list[int]] = [[] for _ in range(self.n_batches)]
-        first = 0
-        for size in self.sizes:
-            n_parts = min(self.n_batches, max(size // FEWEST_IN_BATCH, 1), size)
+        edges = np.concatenate([[0], np.cumsum(self.sizes)]).tolist()
+        for session in np.argsort(self.sizes)[::-1].tolist():
+            if not self.sizes[session]:
+                continue
+            windows = edges[session] + torch.randperm(self.sizes[session])
+            parts = windows.tensor_split(self.n_parts[session])
             # to those batches that have the fewest windows so far
             order = torch.randperm(self.n_batches).tolist()
-            emptiest = sorted(order, key=lambda i: len(batches[i]))[:n_parts]
-            if n_parts:
-                parts = (first + torch.randperm(size)).tensor_split(n_parts)
-                for i, part in zip(emptiest, parts, strict=True):
-                    batches[i] += part.tolist()
-            first += size
+            emptiest = sorted(order, key=lambda i: len(batches[i]))
+            for i, part in zip(emptiest, parts, strict=False):
+                batches[i] += part.tolist()
         for i in torch.randperm(self.n_batches)[: self.n_used].tolist():
             yield batches[i]
 
