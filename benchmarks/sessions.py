@@ -318,8 +318,9 @@ def aligned_r2(first, train, test, kind):
         pca = PCA(N_COMPONENTS).fit(roots(spikes).reshape(-1, spikes.shape[-1]))
         reduced.append(partial(project, pca))
         components = project(pca, spikes)
-        means = [components[target == t].mean(0) for t in np.unique(target)]
-        courses.append(np.concatenate(means))
+        courses.append([components[target == t].mean(0) for t in np.unique(target)])
+    n_bins = min(len(course) for of_day in courses for course in of_day)  # days may differ
+    courses = [np.concatenate([course[:n_bins] for course in of_day]) for of_day in courses]
     of_first, of_second = reduced[0](first[0]), reduced[1](test[0])
     if kind == "Procrustes":
         u, _, vt = np.linalg.svd(courses[1].T @ courses[0])

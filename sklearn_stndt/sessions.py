@@ -22,7 +22,7 @@ from sklearn_stndt._validation import (
 )
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.network.core import share_core
-from sklearn_stndt.training.joint import total_size, train_together
+from sklearn_stndt.training.joint import enough_to_validate, total_size, train_together
 from sklearn_stndt.training.verdict import warn_if_nothing_learnt
 from sklearn_stndt.windows.segments import as_segments
 
@@ -67,9 +67,11 @@ class MultiSessionEstimator(NamedParameters):
 
     Notes
     -----
-    Every training step takes a batch of windows of one session; in an epoch, each window is used
-    once. Memory and time thus grow with the sum of the sessions, not with the product of sessions
-    and neurons as in one array padded with NaN.
+    A training step takes a batch of windows of one session, to which a few of each much smaller
+    session are added; in an epoch, each window is used once. A session that would set fewer than
+    five windows aside for validation is trained on all of them, if another session has more, and
+    takes over its calibration. Memory and time grow with the sum of the sessions, not with the
+    product of sessions and neurons as in one array padded with NaN.
 
     The rates of one session do not depend on the spikes of another. Nothing in the fit requires
     that latents of different sessions agree, so a decoder is fitted to each session.
@@ -162,11 +164,16 @@ class MultiSessionEstimator(NamedParameters):
                 member._draw_heldout(seed)
                 windows.append(member._window_of(segments, kind))
                 parts.append(segments)
+        fraction, window = base.validation_fraction, max(windows)
+        validated = [enough_to_validate(segments, window, fraction) for segments in parts]
         data = []
         for i, (member, segments) in enumerate(zip(members, parts, strict=True)):
             with _naming(i):
-                member.window_ = max(windows)
-                data.append(member._prepare(segments, seed, causal=base.causal))
+                member.window_ = window
+                set_aside = validated[i] or not any(validated)
+                data.append(
+                    member._prepare(segments, seed, causal=base.causal, set_aside=set_aside)
+                )
         total = total_size([one.size for one in data])
         for member, one in zip(members, data, strict=True):
             size = replace(total, n_neurons=one.size.n_neurons)
@@ -176,7 +183,7 @@ class MultiSessionEstimator(NamedParameters):
             member._finish(net)
         self.estimators_ = members
         self.n_iter_ = len(self.history_)
-        self.window_ = max(windows)
+        self.window_ = window
         warn_of_divergence(nets[0])
         if nets[0].interrupted_:
             warn_of_interruption(nets[0], None)

@@ -20,8 +20,10 @@ from sklearn_stndt.network.likelihood import Poisson
 from sklearn_stndt.streaming import RateStream
 from sklearn_stndt.training.joint import (
     MeanHeldOutBits,
+    MultiSessionNet,
     SessionBatches,
     SessionNetworks,
+    SessionsInTurn,
     SessionWindows,
 )
 from sklearn_stndt.training.net import HIDDEN_MATRICES
@@ -142,27 +144,95 @@ def test_groups_and_names_of_each_session(small):
         together.transform(X, groups=groups[0])
 
 
-def test_every_window_is_used_once_in_an_epoch_and_no_batch_mixes_sessions(torch_seed):
-    sizes = [5, 0, 9, 1]
-    edges = np.cumsum(sizes)
-    batches = SessionBatches(sizes, 4)
+def sessions_of(batch, sizes):
+    return np.searchsorted(np.cumsum(sizes), batch, side="right").tolist()
+
+
+def test_every_window_is_used_once_in_an_epoch(torch_seed):
+    sizes = [30, 0, 9, 1]
+    batches = SessionBatches(sizes, 8)
     epoch = list(batches)
-    assert len(batches) == len(epoch) == 2 + 3 + 1
-    assert sorted(np.concatenate(epoch)) == list(range(15))
-    for batch in epoch:
-        assert len(set(np.searchsorted(edges, batch, side="right"))) == 1
-        assert len(batch) <= 4
+    assert len(batches) == len(epoch) == 5
+    assert sorted(np.concatenate(epoch)) == list(range(40))
     assert list(batches) != epoch  # another order
-    assert len(list(SessionBatches(sizes, 4, most=2))) == 2
+    assert len(list(SessionBatches(sizes, 8, most=2))) == 2
+
+
+def test_a_small_session_is_in_as_many_batches_as_the_largest(torch_seed):
+    sizes = [30, 9, 1]
+    epoch = [sessions_of(batch, sizes) for batch in SessionBatches(sizes, 8)]
+    assert sorted(batch.count(0) for batch in epoch) == [0, 7, 7, 8, 8]
+    assert sorted(batch.count(1) for batch in epoch) == [0, 2, 2, 2, 3]
+    assert sum(batch.count(2) for batch in epoch) == 1
+
+
+def test_sessions_of_similar_size_do_not_share_batches(torch_seed):
+    sizes = [20, 17, 12]
+    epoch = [sessions_of(batch, sizes) for batch in SessionBatches(sizes, 8)]
+    assert len(epoch) == 3 + 3 + 2
+    assert all(len(set(batch)) == 1 for batch in epoch)
+    assert max(len(batch) for batch in epoch) <= 8
+
+
+def test_validation_batches_are_of_one_session_each():
+    sizes = [5, 0, 9, 1]
+    batches = SessionsInTurn(sizes, 4)
+    assert len(batches) == 2 + 3 + 1
+    assert np.concatenate(list(batches)).tolist() == list(range(15))
+    assert all(len(set(sessions_of(batch, sizes))) == 1 for batch in batches)
 
 
 def test_windows_are_read_from_their_own_session():
     X = [counts(3, 6, 2), counts(4, 6, 5, seed=1)]
     windows = SessionWindows([cut(as_segments(x), 6, 6) for x in X])
     assert len(windows) == 7
-    spikes, session = windows.__getitems__([4, 3])
-    assert int(session) == 1
-    assert np.array_equal(spikes, X[1][[1, 0]])
+    indices, parts = windows.__getitems__([4, 0, 3])
+    assert indices.tolist() == [4, 0, 3]
+    assert [part.session for part in parts] == [0, 1]
+    assert np.array_equal(parts[0].spikes, X[0][[0]])
+    assert np.array_equal(parts[1].spikes, X[1][[1, 0]])
+
+
+def test_an_update_weighs_sessions_by_their_windows(small, sessions, monkeypatch):
+    seen = []
+
+    def recorded(self, windows, rates=None, share=1.0):
+        before = torch.zeros_like(self.module_.present.norm.weight)
+        if self.module_.present.norm.weight.grad is not None:
+            before = self.module_.present.norm.weight.grad.clone()
+        state = torch.get_rng_state()
+        terms, log_rates = backpropagate(self, windows, rates, share)
+        gradient = self.module_.present.norm.weight.grad - before
+        self.module_.present.norm.weight.grad.copy_(before)
+        after = torch.get_rng_state()
+        torch.set_rng_state(state)
+        backpropagate(self, windows, rates, 1.0)
+        whole = self.module_.present.norm.weight.grad - before
+        self.module_.present.norm.weight.grad.copy_(before + gradient)
+        torch.set_rng_state(after)
+        seen.append((self.module_.session, len(windows), share))
+        assert torch.allclose(gradient, share * whole, rtol=1e-4, atol=1e-7)
+        return terms, log_rates
+
+    backpropagate = MultiSessionNet.backpropagate
+    monkeypatch.setattr(MultiSessionNet, "backpropagate", recorded)
+    MultiSessionEstimator(small(window=10, max_epochs=1, batch_size=8)).fit(sessions)
+    n_windows = sum(n for _, n, _ in seen)
+    n_updates = sum(share for _, _, share in seen)
+    assert n_updates == pytest.approx(-(-n_windows // 8))
+    assert {session for session, _, _ in seen} == {0, 1, 2, 3}
+    assert len({share for _, _, share in seen}) > 1
+
+
+def test_few_windows_are_all_for_training_if_another_session_validates(small):
+    X = [counts(60, 10, 4), counts(20, 10, 3, seed=1)]
+    together = MultiSessionEstimator(small(early_stopping=True, calibration=True)).fit(X)
+    assert set(together.history_[-1]["session_bits"]) == {0}
+    large, few = networks(together)
+    assert float(few.smoothing.width) == float(large.smoothing.width)
+    assert torch.allclose(few.readout.gain, large.readout.gain[:1].expand(3), rtol=1e-5)
+    both_few = MultiSessionEstimator(small(early_stopping=True)).fit([x[:20] for x in X])
+    assert set(both_few.history_[-1]["session_bits"]) == {0, 1}
 
 
 def tsd(width, n_neurons):
@@ -295,8 +365,10 @@ def test_causal_sessions(small, sessions):
 def test_smoothing_and_gain_belong_to_a_session(together):
     widths = [network.smoothing.width for network in networks(together)]
     assert len({id(width) for width in widths}) == len(widths)
-    assert float(widths[2]) == 0  # no validation windows
-    assert torch.equal(networks(together)[2].readout.gain, torch.ones(1))
+    others = [float(width) for i, width in enumerate(widths) if i != 2]
+    assert float(widths[2]) == pytest.approx(np.mean(others))  # it has no validation windows
+    gains = [float(network.readout.gain[0]) for network in networks(together)]
+    assert gains[2] == pytest.approx(np.mean(gains[:2] + gains[3:]), rel=1e-5)
 
 
 def test_checkpoints_of_several_sessions_are_refused(small, sessions, tmp_path):

@@ -65,12 +65,9 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
         width, log_rates = _smoothed(predictions, rows, likelihood)
         module.smoothing.width.fill_(width)
         predictions = predictions._replace(log_rates=log_rates)
-    n_neurons = predictions.spikes.shape[-1]
-    heldout = torch.zeros(n_neurons, dtype=torch.bool)
-    heldout[torch.as_tensor(net.objective.heldout_neurons, dtype=torch.long)] = True
     center = _mean(predictions.log_rates, predictions.known)  # (n_neurons,)
     gains = {}
-    for name, group in (("heldin", ~heldout), ("heldout", heldout)):
+    for name, group in groups_of(net).items():
         parts, of_group = predictions.of(group), likelihood.of(group)
         if not (parts.spikes * parts.scored).any():
             continue
@@ -92,6 +89,13 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
         moved = ((1 - gain) * center[group] + shift).to(readout.shift)
         readout.shift[index] = gain * readout.shift[index] + moved
     return gains
+
+
+def groups_of(net: MaskedModellingNet) -> dict[str, Tensor]:
+    """Which neurons, (n_neurons,) bool, share a gain, under the names of `calibrate`."""
+    heldout = torch.zeros(len(net.module_.readout.gain), dtype=torch.bool)
+    heldout[torch.as_tensor(net.objective.heldout_neurons, dtype=torch.long)] = True
+    return {"heldin": ~heldout, "heldout": heldout}
 
 
 def fit_constants(

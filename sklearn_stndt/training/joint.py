@@ -1,8 +1,9 @@
 """Train one core on several sessions, each with its own neurons."""
 
 import copy
-from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from sklearn_stndt.network import STNDT, NetworkOutput, NetworkSettings
 from sklearn_stndt.network.core import share_core
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood
-from sklearn_stndt.training.calibration import calibrate, fit_constants
+from sklearn_stndt.training.calibration import calibrate, calibrate_as, fit_constants, groups_of
 from sklearn_stndt.training.callbacks import HeldOutBits
 from sklearn_stndt.training.divergence import DivergenceGuard, check_finite
 from sklearn_stndt.training.fitting import TrainingData, as_tensors, count_positions
@@ -23,12 +24,23 @@ from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net, count_folds, network_class
 from sklearn_stndt.training.settings import LONGEST_EPOCH, DataSize, Settings
 from sklearn_stndt.windows.cutting import Windows
+from sklearn_stndt.windows.segments import Segments
+
+FEWEST_IN_BATCH = 2  # windows of a session in a batch
+FEWEST_VALIDATED = 5  # windows to be set aside; with fewer, a session leaves validation to others
+
+
+class SessionPart(NamedTuple):
+    """What a batch has of one session."""
+
+    session: int
+    spikes: Tensor  # (n_windows, window, n_neurons of the session)
 
 
 class SessionWindows(Dataset):
     """Windows of several sessions, numbered one session after the other.
 
-    A batch must come from one session; it is returned with the session's number.
+    A batch may have windows of several; it is returned with their numbers, by session.
 
     Parameters
     ----------
@@ -45,60 +57,93 @@ class SessionWindows(Dataset):
     def __len__(self) -> int:
         return int(self.edges[-1])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        spikes, session = self.__getitems__([index])
-        return spikes[0], session
+    def __getitem__(self, index: int) -> tuple[Tensor, list[SessionPart]]:
+        return self.__getitems__([index])
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return a batch, (len(indices), window, n_neurons), and the number of its session."""
-        session = int(np.searchsorted(self.edges, indices[0], side="right")) - 1
-        spikes, _ = self.sessions[session].__getitems__(np.asarray(indices) - self.edges[session])
-        return spikes, torch.tensor(session)
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, list[SessionPart]]:
+        """Return the indices of a batch, and what it has of each session."""
+        rows = np.asarray(indices)
+        session_of = np.searchsorted(self.edges, rows, side="right") - 1
+        parts = []
+        for session in np.unique(session_of):
+            within = rows[session_of == session] - self.edges[session]
+            spikes, _ = self.sessions[session].__getitems__(within)
+            parts.append(SessionPart(int(session), spikes))
+        return torch.as_tensor(rows), parts
 
 
 class SessionBatches(Sampler):
-    """Batches of windows, each from one session; every window once in an epoch.
+    """Training batches of several sessions; every window once in an epoch.
+
+    A session has a batch of its own, as long as its windows fill it. One with less than half the
+    windows of the largest session is spread over as many batches as that one has, at least two
+    windows in each, so that the weights that belong to its neurons are updated as often.
 
     Parameters
     ----------
     sizes : sequence of int
         Number of windows of each session.
     batch_size : int
-        Windows per batch, at most; the batches of a session are of nearly equal size.
-    shuffle : bool, default=True
-        Draw the windows of each batch, and the order of batches, anew in every epoch.
+        Windows per batch, on average at most.
     most : int or None, default=None
         Most batches in an epoch; if there are more, it is a random part of them.
     """
 
-    def __init__(
-        self,
-        sizes: Sequence[int],
-        batch_size: int,
-        shuffle: bool = True,
-        most: int | None = None,
-    ):
+    def __init__(self, sizes: Sequence[int], batch_size: int, most: int | None = None):
         self.sizes = sizes
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.n_batches = sum(-(-size // batch_size) for size in sizes)
-        if most is not None:
-            self.n_batches = min(self.n_batches, most)
+        whole = [-(-size // batch_size) for size in sizes]
+        self.n_parts = [
+            n if 2 * size >= max(sizes) else max(min(max(whole), size // FEWEST_IN_BATCH), n)
+            for n, size in zip(whole, sizes, strict=True)
+        ]
+        full = sum(n for n, size in zip(whole, sizes, strict=True) if 2 * size >= max(sizes))
+        self.n_batches = max(-(-sum(sizes) // batch_size), full)
+        self.n_used = self.n_batches if most is None else min(self.n_batches, most)
 
     def __len__(self) -> int:
-        return self.n_batches
+        return self.n_used
 
     def __iter__(self) -> Iterator[list[int]]:
-        batches: list[Tensor] = []
-        first = 0
-        for size in self.sizes:
-            order = torch.randperm(size) if self.shuffle else torch.arange(size)
-            if size:
-                batches += (first + order).tensor_split(-(-size // self.batch_size))
-            first += size
-        chosen = torch.randperm(len(batches)) if self.shuffle else torch.arange(len(batches))
-        for i in chosen[: self.n_batches].tolist():
-            yield batches[i].tolist()
+        batches: list[list[int]] = [[] for _ in range(self.n_batches)]
+        edges = np.concatenate([[0], np.cumsum(self.sizes)]).tolist()
+        for session in np.argsort(self.sizes)[::-1].tolist():
+            if not self.sizes[session]:
+                continue
+            windows = edges[session] + torch.randperm(self.sizes[session])
+            parts = windows.tensor_split(self.n_parts[session])
+            # to those batches that have the fewest windows so far
+            order = torch.randperm(self.n_batches).tolist()
+            emptiest = sorted(order, key=lambda i: len(batches[i]))
+            for i, part in zip(emptiest, parts, strict=False):
+                batches[i] += part.tolist()
+        for i in torch.randperm(self.n_batches)[: self.n_used].tolist():
+            yield batches[i]
+
+
+class SessionsInTurn(Sampler):
+    """Batches for validation, each of windows of one session, in order.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Number of windows of each session.
+    batch_size : int
+        Windows per batch, at most.
+    """
+
+    def __init__(self, sizes: Sequence[int], batch_size: int):
+        edges = np.concatenate([[0], np.cumsum(sizes)])
+        self.batches = [
+            list(range(first, min(first + batch_size, stop)))
+            for start, stop in pairwise(edges.tolist())
+            for first in range(start, stop, batch_size)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
 
 
 class SessionNetworks(nn.Module):
@@ -165,7 +210,7 @@ class SessionNetworks(nn.Module):
 
 
 class MultiSessionNet(MaskedModellingNet):
-    """Trains the networks of several sessions, one batch of one session at a time.
+    """Trains the networks of several sessions; each window of a batch counts the same.
 
     Parameters
     ----------
@@ -181,20 +226,29 @@ class MultiSessionNet(MaskedModellingNet):
         super().__init__(module, **kwargs)
         self.objectives = objectives
 
-    def take(self, session: Tensor | int) -> None:
+    def take(self, session: int) -> None:
         """Make a session the present one."""
-        self.module_.session = int(session)
-        self.objective = self.objectives[int(session)]
+        self.module_.session = session
+        self.objective = self.objectives[session]
 
     def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
-        """Train on a batch of one session."""
-        self.take(batch[1])
-        return super().train_step_single(batch, **fit_params)
+        """Train on a batch, session by session, before the weights are updated."""
+        indices, parts = batch
+        self._set_training(True)
+        terms: dict[str, Tensor] = {}
+        for session, spikes in parts:
+            self.take(session)
+            share = len(spikes) / len(indices)
+            of_session, _ = self.backpropagate(spikes, share=share)
+            for name, term in of_session.items():
+                terms[name] = terms.get(name, 0.0) + share * term
+        return self.recorded(terms) | {"y_pred": indices}
 
     def validation_step(self, batch, **fit_params) -> dict[str, Any]:
         """Score a batch of one session."""
-        self.take(batch[1])
-        return super().validation_step(batch, **fit_params)
+        _, [part] = batch
+        self.take(part.session)
+        return super().validation_step((part.spikes, part.session), **fit_params)
 
 
 class MeanHeldOutBits(HeldOutBits):
@@ -260,7 +314,6 @@ def total_size(sizes: Sequence[DataSize]) -> DataSize:
         n_windows=sum(size.n_windows for size in sizes),
         window=sizes[0].window,
         spikes_per_bin=sum(size.spikes_per_bin * size.n_bins for size in sizes) / n_bins,
-        of_sessions=tuple(size.n_windows for size in sizes),
     )
 
 
@@ -311,9 +364,7 @@ def train_together(
         changes |= {
             "train_split": predefined_split(validation),
             "n_scored_folds": count_folds(n_entries, len(validation), len(windows)),
-            "iterator_valid__batch_sampler": SessionBatches(
-                validation.sizes, training.batch_size, shuffle=False
-            ),
+            "iterator_valid__batch_sampler": SessionsInTurn(validation.sizes, training.batch_size),
             "iterator_valid__batch_size": 1,
             "callbacks__heldout_bits": MeanHeldOutBits(),
         }
@@ -337,24 +388,54 @@ def train_together(
             network.set_statistics(*as_tensors(data.statistics))
         reuse_memory()
         net.partial_fit(windows)
-        pairs = enumerate(zip(sessions, settings, strict=True))
-        return [_net_of_session(net, i, data, s) for i, (data, s) in pairs], net.history
+        nets = [
+            _net_of_session(net, i, data, s)
+            for i, (data, s) in enumerate(zip(sessions, settings, strict=True))
+        ]
+        _calibrate_together(nets, sessions, settings[0])
+        return nets, net.history
+
+
+def enough_to_validate(segments: Segments, window: int, validation_fraction: float) -> bool:
+    """Whether a session has windows enough to set some of them aside, beside other sessions."""
+    return round(validation_fraction * segments.n_windows(window)) >= FEWEST_VALIDATED
 
 
 def _net_of_session(
     net: MaskedModellingNet, session: int, data: TrainingData, settings: Settings
 ) -> MaskedModellingNet:
-    """Net of one session with its trained network, calibrated."""
+    """Net of one session with its trained network."""
     own = build_net(settings, data.size.n_neurons, data.windows, data.validation).initialize()
     own.module_ = net.module_[session]
-    if data.validation is not None and settings.training.calibration:
-        calibrate(own, data.validation)
-    fit_constants(own, data.windows, data.validation)
-    check_finite(own)
-    own.trim_for_prediction()
     own.history = _history_of_session(net.history, session)
     own.interrupted_, own.diverged_ = net.interrupted_, net.diverged_
     return own
+
+
+def _calibrate_together(
+    nets: Sequence[MaskedModellingNet], sessions: Sequence[TrainingData], settings: Settings
+) -> None:
+    """Calibrate the network of each session; without validation, by the mean of the others."""
+    validated = [data.validation is not None for data in sessions]
+    found: list[tuple[float, Mapping[str, float]]] = []
+    if settings.training.calibration:
+        for net, data in zip(nets, sessions, strict=True):
+            if data.validation is not None:
+                gains = calibrate(net, data.validation)
+                found.append((float(net.module_.smoothing.width), gains))
+    for net, data, is_validated in zip(nets, sessions, validated, strict=True):
+        if found and not is_validated:
+            width = float(np.mean([width for width, _ in found]))
+            gain = torch.ones(data.size.n_neurons)
+            for name, group in groups_of(net).items():
+                known = [gains[name] for _, gains in found if name in gains]
+                gain[group] = float(np.mean(known)) if known else 1.0
+            calibrate_as(net, width, gain, data.windows)
+        fit_constants(net, data.windows, data.validation)
+        check_finite(net)
+        history = copy.copy(net.history)  # trimming drops it
+        net.trim_for_prediction()
+        net.history = history
 
 
 def _history_of_session(history: History, session: int) -> History:

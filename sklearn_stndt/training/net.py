@@ -138,9 +138,26 @@ class MaskedModellingNet(NeuralNet):
         Windows that come with rates (`TaughtWindows`): the loss of all entries, against the rates.
         """
         self._set_training(True)
+        terms, log_rates = self.backpropagate(*batch)
+        return self.recorded(terms) | {"y_pred": log_rates}
+
+    def backpropagate(
+        self, windows: Tensor, rates: Any = None, share: float = 1.0
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Add the gradients of a batch, times its share; return terms of the loss, and log-rates.
+
+        Parameters
+        ----------
+        windows : Tensor of shape (n_windows, n_bins, n_neurons)
+            Counts, NaN where hidden.
+        rates : Tensor of the same shape, optional
+            Rates to be learned; anything else is ignored.
+        share : float, default=1
+            Of these windows in an update. The terms that are returned are not multiplied by it.
+        """
         objective = self.objective
-        starts = self.forecast_starts(batch[0], spread=False)
-        spikes, known, visible = self.split_visible(batch[0], starts)
+        starts = self.forecast_starts(windows, spread=False)
+        spikes, known, visible = self.split_visible(windows, starts)
         # in micro-batches: activations of one are freed before those of the next are computed
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
         ratios, largest = (objective.token_ratio, objective.random_ratio), spikes.max()
@@ -152,8 +169,8 @@ class MaskedModellingNet(NeuralNet):
         ]
         likelihood = self.module_.likelihood
         targets, loss_of = spikes, likelihood.nll
-        if torch.is_tensor(batch[1]) and batch[1].shape == spikes.shape:  # rates
-            targets, loss_of = batch[1].to(spikes.device), likelihood.cross_entropy
+        if torch.is_tensor(rates) and rates.shape == spikes.shape:
+            targets, loss_of = rates.to(spikes.device), likelihood.cross_entropy
             groups = [
                 (part, *group[1:]) for part, group in zip(visible.split(size), groups, strict=True)
             ]
@@ -168,18 +185,24 @@ class MaskedModellingNet(NeuralNet):
             weights = loss_weights(*group, totals)
             entry_nll = loss_of(output.log_rates, target)
             part_nll = masked_modelling_loss(entry_nll, weights)
-            part_nll.backward()
+            (share * part_nll).backward()
             nll += part_nll.detach()
             log_rates.append(output.log_rates.detach())
-        loss = nll
+        terms = {"train_nll": nll}
         if objective.contrastive_weight:
             contrast = self.contrast(spikes, visible)
-            (objective.contrastive_weight * contrast).backward()
-            terms = torch.stack([nll, contrast.detach()]).cpu().tolist()
-            for name, term in zip(("train_nll", "train_contrast"), terms, strict=True):
+            (share * objective.contrastive_weight * contrast).backward()
+            terms["train_contrast"] = contrast.detach()
+        return terms, torch.cat(log_rates)
+
+    def recorded(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Sum terms of the loss; if there are several, record each in the history."""
+        loss = terms["train_nll"]
+        if "train_contrast" in terms:
+            for name, term in zip(terms, torch.stack([*terms.values()]).tolist(), strict=True):
                 self.history.record_batch(name, term)
-            loss = nll + objective.contrastive_weight * contrast.detach()
-        return {"loss": loss, "y_pred": torch.cat(log_rates)}
+            loss = loss + self.objective.contrastive_weight * terms["train_contrast"]
+        return {"loss": loss}
 
     @torch.no_grad()
     def validation_step(self, batch, **fit_params) -> dict[str, Any]:

@@ -99,8 +99,6 @@ class DataSize:
     spikes_per_bin : float
         Mean spikes per bin, summed over neurons; of entries that are no counts, `SPIKES_PER_ENTRY`
         of :mod:`sklearn_stndt.training.fitting` for each.
-    of_sessions : tuple of int
-        Windows of each session, if these are several.
     """
 
     n_bins: int
@@ -108,17 +106,10 @@ class DataSize:
     n_windows: int
     window: int
     spikes_per_bin: float
-    of_sessions: tuple[int, ...] = ()
 
     def epoch_windows(self, batch_size: int) -> int:
-        """Windows per epoch: all of them, or as many as the longest epoch has.
-
-        A batch is from one session: the last of each session counts as a whole one.
-        """
-        n_windows = self.n_windows
-        if self.of_sessions:
-            n_windows = batch_size * sum(-(-n // batch_size) for n in self.of_sessions)
-        return min(n_windows, LONGEST_EPOCH * batch_size)
+        """Windows per epoch: all of them, or as many as the longest epoch has."""
+        return min(self.n_windows, LONGEST_EPOCH * batch_size)
 
 
 def resolve(

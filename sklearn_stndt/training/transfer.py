@@ -138,5 +138,4 @@ def take_core(
 
 def enough_to_set_aside(segments: Segments, window: int, validation_fraction: float) -> bool:
     """Whether windows should be set aside for early stopping, or all be used for training."""
-    n_windows = int(np.maximum((segments.stops - segments.starts) // window, 1).sum())
-    return round(validation_fraction * n_windows) >= FEWEST_SET_ASIDE
+    return round(validation_fraction * segments.n_windows(window)) >= FEWEST_SET_ASIDE

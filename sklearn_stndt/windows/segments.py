@@ -32,6 +32,10 @@ class Segments:
         """Bins of the longest segment."""
         return int((self.stops - self.starts).max())
 
+    def n_windows(self, window: int) -> int:
+        """Windows of so many bins that fit in, one next to the other; at least one per segment."""
+        return int(np.maximum((self.stops - self.starts) // window, 1).sum())
+
     def without_padding(self, window: int) -> "Segments":
         """Remove the bins after the last visible one, in segments longer than a window.
 
