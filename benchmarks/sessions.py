@@ -13,6 +13,8 @@ Parts:
 - day: chewie, from the first day to the second. Networks of 16 or 64 trials of the second day,
   alone or adapted; and a decoder of the first day's latents, read on the second day.
 - generated day: the same on generated days, where neurons, trials and true rates are known.
+- lost: networks trained with and without whole neurons hidden (`neuron_mask_ratio`), and a share of
+  the visible neurons hidden in the test set.
 
 On recordings, a fifth of the trials is the test set and a quarter of the neurons is held out; their
 spikes give co-bps. Velocity is decoded by ridge regression from rates (or latents) of the same bin,
@@ -30,7 +32,7 @@ from pathlib import Path
 import numpy as np
 from accuracy import ALPHAS, append_cell, read_cells
 from co_smoothing import parameter
-from problems import load
+from problems import PROBLEMS, Problem, draw_heldout, load
 from sklearn.base import clone
 from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
@@ -49,6 +51,9 @@ RECORDINGS = (3, 4, 5)  # seeds of generated recordings
 VISUAL = ("VISp", "VISl", "VISam", "VISpm", "VISrl", "VISa")
 MICE = ("01", "03", "08", "10", "12")
 CHEWIE = ("20131003", "20131219")
+LOST = (0.0, 0.25, 0.5, 0.75)  # shares of the visible neurons that are lost
+N_DRAWS = 3  # of lost neurons, whose scores are averaged
+MASKED = {"neuron_mask_ratio": (0.0, 0.9)}
 N_COMPONENTS = 10  # of PCA, for alignment by Procrustes and by CCA
 FITS = {}  # fits that parts share
 
@@ -297,6 +302,60 @@ def another_day(base, seeds, read, days):
             yield "PCA, all trials", model, seed, linear
 
 
+def lost(base, seeds):
+    """Neurons that are lost after the fit: bits per spike of the held-out ones."""
+    problems = {
+        "chewie": PROBLEMS["chewie"],
+        "mouse 03": partial(mouse_problem, "03"),
+        "ex2": PROBLEMS["ex2"],
+    }
+    models = {
+        "temporal": {"attention": "temporal"},
+        "temporal, mask": {"attention": "temporal"} | MASKED,
+        "STNDT": {},
+        "STNDT, mask": MASKED,
+    }
+    for name, problem in problems.items():
+        for seed in seeds:
+            for model, params in models.items():
+
+                @cache
+                def fit(problem=problem, seed=seed, params=params):
+                    data = problem(seed)
+                    start = clone(base).set_params(
+                        random_state=seed, heldout_neurons=data.heldout, **params
+                    )
+                    return data.test, *timed(lambda: start.fit(data.train))
+
+                for share in LOST:
+
+                    def cell(share=share, seed=seed, fit=fit):
+                        spikes, estimator, seconds = fit()
+                        return {"co_bps": co_bps_without(estimator, spikes, share, seed)} | {
+                            "seconds": seconds
+                        }
+
+                    yield f"{name}, {share:.0%}", model, seed, cell
+
+
+def mouse_problem(session, seed):
+    """Visual cortex of one session as a problem with held-out neurons."""
+    spikes = mouse(session)
+    train, test = train_test_split(spikes, test_size=0.2, random_state=seed)
+    return Problem(train, test, draw_heldout(spikes.shape[-1], seed))
+
+
+def co_bps_without(estimator, spikes, share, seed):
+    """Bits per spike of the held-out neurons while a share of the others is hidden."""
+    visible = np.setdiff1d(np.arange(spikes.shape[-1]), estimator.heldout_neurons_)
+    rng, scores = np.random.RandomState(seed), []
+    for _ in range(N_DRAWS if share else 1):
+        shown = spikes.astype(float)
+        shown[..., rng.permutation(visible)[: round(share * len(visible))]] = np.nan
+        scores.append(co_bps(estimator, shown))
+    return np.mean(scores)
+
+
 def latents(estimator, spikes):
     """Latents of an estimator, (n_trials, n_bins, d_model)."""
     return clone_with_output(estimator).transform(spikes)
@@ -349,8 +408,9 @@ PARTS = {
     "steinmetz": steinmetz,
     "day": lambda base, seeds: another_day(base, seeds, chewie, CHEWIE),
     "generated day": lambda base, seeds: another_day(base, seeds, generated_day, (0, 1)),
+    "lost": lost,
 }
-NEEDS_DATA = ("chewie", "steinmetz", "day")
+NEEDS_DATA = ("chewie", "steinmetz", "day", "lost")
 SCORES = ("rates_r2", "co_bps", "velocity_r2", "frozen_r2", "seconds")
 
 
