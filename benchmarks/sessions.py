@@ -13,6 +13,11 @@ Parts:
 - day: chewie, from the first day to the second. Networks of 16 or 64 trials of the second day,
   alone or adapted; and a decoder of the first day's latents, read on the second day.
 - generated day: the same on generated days, where neurons, trials and true rates are known.
+- lost: networks trained with and without whole neurons hidden (`neuron_mask_ratio`), and a share of
+  the visible neurons hidden in the test set.
+- new: neurons that the network has not seen, a quarter, from 1 to 64 trials. Bits per spike of
+  `add_neurons`, of ridge regression on the same latents (one penalty for all neurons, chosen by
+  cross-validation within these trials), and of each neuron's mean rate in these trials.
 
 On recordings, a fifth of the trials is the test set and a quarter of the neurons is held out; their
 spikes give co-bps. Velocity is decoded by ridge regression from rates (or latents) of the same bin,
@@ -30,11 +35,11 @@ from pathlib import Path
 import numpy as np
 from accuracy import ALPHAS, append_cell, read_cells
 from co_smoothing import parameter
-from problems import load
+from problems import PROBLEMS, Problem, draw_heldout, load
 from sklearn.base import clone
 from sklearn.cross_decomposition import CCA
 from sklearn.decomposition import PCA
-from sklearn.linear_model import RidgeCV
+from sklearn.linear_model import PoissonRegressor, RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.model_selection import train_test_split
 from threadpoolctl import threadpool_limits
@@ -49,6 +54,11 @@ RECORDINGS = (3, 4, 5)  # seeds of generated recordings
 VISUAL = ("VISp", "VISl", "VISam", "VISpm", "VISrl", "VISa")
 MICE = ("01", "03", "08", "10", "12")
 CHEWIE = ("20131003", "20131219")
+LOST = (0.0, 0.25, 0.5, 0.75)  # shares of the visible neurons that are lost
+SHOTS = (1, 4, 16, 64)  # trials of new neurons
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of Poisson regression
+N_DRAWS = 3  # of lost neurons, or of trials, whose scores are averaged
+MASKED = {"neuron_mask_ratio": (0.0, 0.9)}
 N_COMPONENTS = 10  # of PCA, for alignment by Procrustes and by CCA
 FITS = {}  # fits that parts share
 
@@ -297,6 +307,155 @@ def another_day(base, seeds, read, days):
             yield "PCA, all trials", model, seed, linear
 
 
+def lost(base, seeds):
+    """Neurons that are lost after the fit: bits per spike of the held-out ones."""
+    problems = {
+        "chewie": PROBLEMS["chewie"],
+        "mouse 03": partial(mouse_problem, "03"),
+        "ex2": PROBLEMS["ex2"],
+    }
+    models = {
+        "temporal": {"attention": "temporal"},
+        "temporal, mask": {"attention": "temporal"} | MASKED,
+        "STNDT": {},
+        "STNDT, mask": MASKED,
+    }
+    for name, problem in problems.items():
+        for seed in seeds:
+            for model, params in models.items():
+
+                @cache
+                def fit(problem=problem, seed=seed, params=params):
+                    data = problem(seed)
+                    start = clone(base).set_params(
+                        random_state=seed, heldout_neurons=data.heldout, **params
+                    )
+                    return data.test, *timed(lambda: start.fit(data.train))
+
+                for share in LOST:
+
+                    def cell(share=share, seed=seed, fit=fit):
+                        spikes, estimator, seconds = fit()
+                        return {"co_bps": co_bps_without(estimator, spikes, share, seed)} | {
+                            "seconds": seconds
+                        }
+
+                    yield f"{name}, {share:.0%}", model, seed, cell
+
+
+def mouse_problem(session, seed):
+    """Visual cortex of one session as a problem with held-out neurons."""
+    spikes = mouse(session)
+    train, test = train_test_split(spikes, test_size=0.2, random_state=seed)
+    return Problem(train, test, draw_heldout(spikes.shape[-1], seed))
+
+
+def co_bps_without(estimator, spikes, share, seed):
+    """Bits per spike of the held-out neurons while a share of the others is hidden."""
+    visible = np.setdiff1d(np.arange(spikes.shape[-1]), estimator.heldout_neurons_)
+    rng, scores = np.random.RandomState(seed), []
+    for _ in range(N_DRAWS if share else 1):
+        shown = spikes.astype(float)
+        shown[..., rng.permutation(visible)[: round(share * len(visible))]] = np.nan
+        scores.append(co_bps(estimator, shown))
+    return np.mean(scores)
+
+
+def new_neurons(base, seeds):
+    """Neurons that were not in the fit, from few trials of the training set."""
+    for name, read in {"generated": generated_halves, "chewie": chewie_halves}.items():
+        for seed in seeds:
+
+            @cache
+            def fit(read=read, seed=seed):
+                train, test, n_known = read(seed)
+                start = clone(base).set_params(random_state=seed, attention="temporal")
+                return train, test, n_known, start.fit(train[..., :n_known])
+
+            for n in SHOTS:
+                for model, predict in {"mean": of_mean, "ridge": of_ridge, "add": of_add}.items():
+
+                    def cell(n=n, seed=seed, fit=fit, predict=predict):
+                        train, test, n_known, estimator = fit()
+                        scores, start = [], time.process_time()
+                        for draw in range(N_DRAWS if n < max(SHOTS) else 1):
+                            order = np.random.RandomState(100 * seed + draw).permutation(len(train))
+                            rates = predict(estimator, train[order[:n]], test, n_known)
+                            scores.append(bits_per_spike(test[..., n_known:], rates))
+                        seconds = (time.process_time() - start) / len(scores)
+                        return {"co_bps": np.mean(scores), "seconds": seconds}
+
+                    yield f"{name}, {n}", model, seed, cell
+
+
+def generated_halves(seed):
+    """Training and test trials, the neurons of the fit first, and their number."""
+    spikes = make_reaches(230, 50, 120, random_state=seed).spikes
+    return known_first(spikes[:150], spikes[150:], seed)
+
+
+def chewie_halves(seed):
+    """The same of motor cortex, in 50 ms bins."""
+    spikes = load("reaches_chewie/chewie_20131003_50ms.npz")["spikes"]
+    spikes = spikes[..., np.nansum(spikes, (0, 1)) > 40]
+    return known_first(*train_test_split(spikes, test_size=0.2, random_state=seed), seed)
+
+
+def known_first(train, test, seed):
+    """Three quarters of the neurons, at random, before the others."""
+    order = np.random.RandomState(seed).permutation(train.shape[-1])
+    n_new = len(order) // 4
+    order = np.r_[np.sort(order[n_new:]), np.sort(order[:n_new])]
+    return train[..., order], test[..., order], len(order) - n_new
+
+
+def of_mean(estimator, few, test, n_known):
+    """Mean of each new neuron in few trials; half a spike if it has none."""
+    new = few[..., n_known:].astype(float)
+    n_bins = (~np.isnan(new)).sum((0, 1))
+    return np.broadcast_to(
+        np.maximum(np.nansum(new, (0, 1)), 0.5) / n_bins, test[..., n_known:].shape
+    )
+
+
+def of_add(estimator, few, test, n_known):
+    """Rates of the new neurons after `add_neurons`."""
+    return estimator.add_neurons(few).transform(test)[..., n_known:]
+
+
+def of_ridge(estimator, few, test, n_known):
+    """Rates of the new neurons by Poisson regression on latents."""
+    shown, of_test = (latents(estimator, part[..., :n_known]).astype(float) for part in (few, test))
+    mean, scale = shown.mean((0, 1)), shown.std((0, 1)) + 1e-12
+    X, X_test = (((z - mean) / scale).reshape(-1, z.shape[-1]) for z in (shown, of_test))
+    y = few[..., n_known:].reshape(len(X), -1).astype(float)
+    # folds are trials, or, with one trial, runs of its bins
+    fold = np.repeat(np.arange(len(few)) % 5, few.shape[1])
+    if len(few) == 1:
+        fold = np.arange(len(X)) * 5 // len(X)
+
+    def loss(penalty, fold_out):
+        total = 0.0
+        for counts in y.T:
+            known = ~np.isnan(counts)
+            inside, outside = known & (fold != fold_out), known & (fold == fold_out)
+            if counts[inside].any() and outside.any():
+                model = PoissonRegressor(alpha=penalty, solver="newton-cholesky", max_iter=300)
+                rates = model.fit(X[inside], counts[inside]).predict(X[outside]).clip(1e-9)
+                total += (rates - counts[outside] * np.log(rates)).sum()
+        return total
+
+    losses = [sum(loss(penalty, f) for f in np.unique(fold)) for penalty in PENALTIES]
+    best = PENALTIES[int(np.argmin(losses))]
+    rates = of_mean(estimator, few, test, n_known).reshape(-1, y.shape[1]).copy()
+    for i, counts in enumerate(y.T):
+        known = ~np.isnan(counts)
+        if counts[known].any():
+            model = PoissonRegressor(alpha=best, solver="newton-cholesky", max_iter=300)
+            rates[:, i] = model.fit(X[known], counts[known]).predict(X_test).clip(1e-9)
+    return rates.reshape(*test.shape[:2], -1)
+
+
 def latents(estimator, spikes):
     """Latents of an estimator, (n_trials, n_bins, d_model)."""
     return clone_with_output(estimator).transform(spikes)
@@ -350,8 +509,10 @@ PARTS = {
     "steinmetz": steinmetz,
     "day": lambda base, seeds: another_day(base, seeds, chewie, CHEWIE),
     "generated day": lambda base, seeds: another_day(base, seeds, generated_day, (0, 1)),
+    "lost": lost,
+    "new": new_neurons,
 }
-NEEDS_DATA = ("chewie", "steinmetz", "day")
+NEEDS_DATA = ("chewie", "steinmetz", "day", "lost", "new")
 SCORES = ("rates_r2", "co_bps", "velocity_r2", "frozen_r2", "seconds")
 
 

@@ -159,6 +159,43 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool, likelihood: Any =
     return counts
 
 
+def check_added_neurons(fitted: Any, extended: Any, counts: NDArray) -> None:
+    """Check that counts hold the neurons of a fitted estimator, and then others.
+
+    Parameters
+    ----------
+    fitted, extended : estimator
+        Before and after `check_counts` has recorded the neurons of the counts.
+    counts : ndarray of shape (..., n_neurons)
+
+    Raises
+    ------
+    ValueError
+        If they do not, or if a new neuron has no known count.
+    """
+    n_known, n_all = fitted.n_features_in_, counts.shape[-1]
+    if n_all <= n_known:
+        raise ValueError(
+            f"X has {n_all} neurons, and {type(fitted).__name__} was fitted on {n_known}. Pass "
+            "these in the same order, and the new ones after them."
+        )
+    names = getattr(fitted, "feature_names_in_", None)
+    given = getattr(extended, "feature_names_in_", None)
+    if names is not None and given is not None and list(given[:n_known]) != list(names):
+        raise ValueError(
+            f"The first {n_known} neurons of X must be those of fit, in the same order: "
+            f"{list(names)[:5]}..., got {list(given[:n_known])[:5]}... Pass the new ones after "
+            "them."
+        )
+    if counts.dtype.kind == "f":
+        unknown = np.isnan(counts[..., n_known:]).reshape(-1, n_all - n_known).all(0)
+        if unknown.any():
+            raise ValueError(
+                f"Neurons {(n_known + np.flatnonzero(unknown)).tolist()} are NaN everywhere in X, "
+                "so nothing can be learned about them. Leave them out."
+            )
+
+
 def may_be_negative(likelihoods: list[Any]) -> bool:
     """Whether one of these likelihoods has negative entries."""
     return any(one.lowest is None for one in known_likelihoods(likelihoods))

@@ -23,6 +23,7 @@ from sklearn_stndt._pretrained import check_same_core, find_pretrained
 from sklearn_stndt._scoring import Scoring, score_hidden
 from sklearn_stndt._validation import (
     FIXED_BY_FIT,
+    check_added_neurons,
     check_callbacks,
     check_counts,
     check_forecast,
@@ -45,6 +46,7 @@ from sklearn_stndt.training.checkpointing import open_checkpoint
 from sklearn_stndt.training.distillation import Lesson, TaughtWindows
 from sklearn_stndt.training.fitting import TrainingData, prepare, refit, train
 from sklearn_stndt.training.net import MaskedModellingNet
+from sklearn_stndt.training.readout import add_to_readout, check_can_grow
 from sklearn_stndt.training.settings import (
     DataSize,
     Settings,
@@ -78,9 +80,10 @@ class STNDTEstimator(RateTransformer):
       `dropout_embedding`, `dropout_rates`, `attention`, `context`, `causal`, `local_attention`,
       `spatial_layers`, `stochastic_depth`, `n_spatial_heads`, `d_spatial`, `input_scaling`,
       `likelihood`.
-    - Objective: `mask_ratio`, `token_ratio`, `random_ratio`, `heldout_neurons`, `forecast_bins`,
-      `contrastive_weight`, `contrastive_at`, `contrastive_mask_ratio`, `contrastive_token_ratio`,
-      `contrastive_random_ratio`, `temperature`.
+    - Objective: `mask_ratio`, `neuron_mask_ratio`, `token_ratio`, `random_ratio`,
+      `heldout_neurons`, `forecast_bins`, `contrastive_weight`, `contrastive_at`,
+      `contrastive_mask_ratio`, `contrastive_token_ratio`, `contrastive_random_ratio`,
+      `temperature`.
     - Windows: `window`.
     - Training: `max_epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `weight_decay`,
       `early_stopping`, `validation_fraction`, `n_iter_no_change`, `calibration`, `refit`.
@@ -140,6 +143,10 @@ class STNDTEstimator(RateTransformer):
     mask_ratio : float or (float, float), default=(0.0, 0.8)
         Fraction of the visible entries that a training step masks; if a range, the fraction is
         drawn for each window.
+    neuron_mask_ratio : float or (float, float), default=0.0
+        Fraction of the neurons that a training step masks, for the whole window and instead of
+        single entries, in half of the windows; if a range, the fraction is drawn for each window.
+        With ``(0.0, 0.9)``, rates suffer less if channels are lost after `fit` (NaN in X). 0: none.
     token_ratio, random_ratio : float, default=1.0 and 0.0
         Fraction of the masked entries that is hidden, and fraction of the other masked entries that
         is replaced by random counts; the rest keep their counts.
@@ -326,6 +333,7 @@ class STNDTEstimator(RateTransformer):
         "input_scaling": [StrOptions({"sqrt", "standardized", "counts"})],
         "likelihood": [StrOptions(set(LIKELIHOODS)), Likelihood],
         "mask_ratio": [Interval(Real, 0, 1, closed="neither"), "array-like"],
+        "neuron_mask_ratio": [Interval(Real, 0, 1, closed="left"), "array-like"],
         "token_ratio": [Interval(Real, 0, 1, closed="both")],
         "random_ratio": [Interval(Real, 0, 1, closed="both")],
         "heldout_neurons": [
@@ -388,6 +396,7 @@ class STNDTEstimator(RateTransformer):
         input_scaling="sqrt",
         likelihood="poisson",
         mask_ratio=(0.0, 0.8),
+        neuron_mask_ratio=0.0,
         token_ratio=1.0,
         random_ratio=0.0,
         heldout_neurons=None,
@@ -440,6 +449,7 @@ class STNDTEstimator(RateTransformer):
         self.input_scaling = input_scaling
         self.likelihood = likelihood
         self.mask_ratio = mask_ratio
+        self.neuron_mask_ratio = neuron_mask_ratio
         self.token_ratio = token_ratio
         self.random_ratio = random_ratio
         self.heldout_neurons = heldout_neurons
@@ -764,6 +774,62 @@ class STNDTEstimator(RateTransformer):
         start.settings_ = replace(self.settings_, training=training)
         adapted = clone(self).set_params(**{"pretrained": FrozenEstimator(start)} | params)
         return adapted.fit(X, groups=groups)
+
+    def add_neurons(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> Self:
+        """Infer rates of further neurons too, after a few trials in which they were recorded.
+
+        Nothing is trained again. Each new neuron gets a row of the readout, by Poisson regression
+        of its spikes on the latents of the known neurons, with a prior from the rows of these.
+        Rates of the known neurons stay as they are, and new neurons do not influence any rates:
+        they are held out. To train a network that uses them, see :meth:`adapt`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_trials, n_bins, n_all) or (n_bins, n_all)
+            Spikes per bin: the neurons of `fit`, in the same order, and then the new ones; NaN
+            where hidden.
+        groups : array-like of shape (n_bins,), default=None
+            As in `fit`.
+
+        Returns
+        -------
+        extended : STNDTEstimator
+            A fitted estimator of all neurons of X, whose `heldout_neurons_` include the new ones.
+            This estimator is unchanged.
+
+        Raises
+        ------
+        ValueError
+            If X does not hold the neurons of `fit` and others, if a new one is all NaN, if the
+            likelihood is not "poisson", or if the network has one channel per neuron
+            (``d_model=None``).
+
+        Examples
+        --------
+        >>> from sklearn_stndt import STNDTEstimator
+        >>> from sklearn_stndt.datasets import make_reaches
+        >>> spikes = make_reaches(n_trials=20, n_neurons=30, random_state=0).spikes
+        >>> network = STNDTEstimator(max_epochs=2, random_state=0).fit(spikes[..., :25])
+        >>> network.add_neurons(spikes[:5]).transform(spikes).shape
+        (20, 50, 30)
+        """
+        check_is_fitted(self)
+        module, n_known = self.net_.module_, self.n_features_in_
+        check_can_grow(module)
+        extended = copy.copy(self)
+        counts, trials, _ = extended._check(X, groups, likelihood=module.likelihood)
+        check_added_neurons(self, extended, counts)
+        extended._trained_on = self._trained_on
+        latents = self._infer(counts[..., :n_known], trials, "latents")
+        extended.net_ = add_to_readout(self.net_, self.window_, latents, counts[..., n_known:])
+        new = np.arange(n_known, counts.shape[-1])
+        extended.heldout_neurons_ = np.concatenate([self.heldout_neurons_, new])
+        heldout = tuple(extended.heldout_neurons_.tolist())
+        objective = replace(self.settings_.objective, heldout_neurons=heldout)
+        extended.settings_ = replace(self.settings_, objective=objective)
+        extended.net_.objective = objective
+        extended.likelihood_params_ = extended._scoring.params
+        return extended
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

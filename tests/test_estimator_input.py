@@ -112,6 +112,8 @@ BAD_PARAMETERS = [
     ({"mask_ratio": (0, 1.2)}, r"0 <= low < high <= 1, got \(0, 1.2\)"),
     ({"mask_ratio": (-0.2, 0.5)}, r"0 <= low < high <= 1, got \(-0.2, 0.5\)"),
     ({"mask_ratio": (0.1, 0.2, 0.3)}, r"range \(low, high\).*got \(0.1, 0.2, 0.3\)"),
+    ({"neuron_mask_ratio": 1.0}, r"'neuron_mask_ratio' parameter.*\[0.0, 1.0\).*Got 1.0"),
+    ({"neuron_mask_ratio": (0.9, 0)}, r"neuron_mask_ratio .*0 <= low < high <= 1, got \(0.9, 0\)"),
     ({"mask_ratio": ("a", "b")}, r"range \(low, high\).*got \('a', 'b'\)"),
     ({"window": 0}, "'window' parameter.*Got 0"),
     ({"window": -5}, "'window' parameter.*Got -5"),

@@ -10,6 +10,7 @@ from sklearn_stndt.network.masking import (
     corrupt,
     draw_levels,
     draw_mask,
+    mask_neurons,
     speckled_folds,
 )
 
@@ -57,6 +58,20 @@ def test_levels_take_two_bytes_each_in_words_of_eight(shape, n_bytes):
 def test_a_number_masks_the_same_share_of_every_trial():
     shares = draw_mask(torch.ones(SHAPE, dtype=torch.bool), 0.5).float().mean((1, 2))
     assert (shares - 0.5).abs().max() < 0.05
+
+
+def test_whole_neurons_are_masked_instead_of_entries_in_half_of_the_windows():
+    visible = torch.rand(600, 4, 50) < 0.8
+    entries = draw_mask(visible, 0.3)
+    masked = mask_neurons(entries, visible, (0.0, 0.9))
+    seen = torch.where(masked | ~visible, 0, 1).sum(1)  # (windows, neurons)
+    whole = ((masked.sum(1) == 0) | (seen == 0)).all(1)
+    assert whole.float().mean().item() == pytest.approx(0.5, abs=0.1)
+    assert torch.equal(masked[~whole], entries[~whole])
+    assert not (masked & ~visible).any()
+    shares = (masked & visible)[whole].any(1).float().mean(1)
+    assert shares.mean().item() == pytest.approx(0.45, abs=0.05)
+    assert shares.max() > 0.75
 
 
 def test_each_trial_draws_its_share_from_a_range():

@@ -105,6 +105,14 @@ def test_corruption_follows_the_ratios():
     assert (shown[visible] > 0).float().mean().item() == pytest.approx(0.75, abs=0.1)
 
 
+def test_training_hides_whole_neurons_in_half_of_the_windows():
+    net = spying_net(mask_ratio=0.5, neuron_mask_ratio=(0.0, 0.9))
+    net.train_step_single((torch.ones(200, N_BINS, N_NEURONS), None))
+    ((_, visible, *_),) = net.module_.calls
+    whole = (visible == visible[:, :1]).all((1, 2))  # the same neurons in every bin
+    assert whole.float().mean().item() == pytest.approx(0.5, abs=0.15)
+
+
 @HIDING
 def test_validation_scores_what_is_always_hidden_or_else_every_entry_once(
     batch, heldout, n_forecast

@@ -204,6 +204,7 @@ OTHER = {
     "input_scaling": "counts",
     "likelihood": "negative_binomial",
     "mask_ratio": np.array([0.1, 0.5]),
+    "neuron_mask_ratio": [0.0, 0.9],
     "token_ratio": 0.9,
     "random_ratio": 0.3,
     "forecast_bins": 2,
@@ -256,7 +257,7 @@ def test_a_parameter_reaches_its_setting(name):
     value = OTHER[name]
     found = flat(resolved(**{name: value}))[name]
     assert found != flat(resolved())[name] or name in ("callbacks", "net_params")
-    pairs = ("context", "mask_ratio", "contrastive_mask_ratio")
+    pairs = ("context", "mask_ratio", "neuron_mask_ratio", "contrastive_mask_ratio")
     assert found == (tuple(value) if name in pairs else value)
 
 

@@ -7,7 +7,13 @@ from sklearn_stndt.network.losses import (
     loss_weights,
     masked_modelling_loss,
 )
-from sklearn_stndt.network.masking import N_FOLDS, corrupt, draw_mask, speckled_folds
+from sklearn_stndt.network.masking import (
+    N_FOLDS,
+    corrupt,
+    draw_mask,
+    mask_neurons,
+    speckled_folds,
+)
 from sklearn_stndt.network.model import STNDT, NetworkOutput, NetworkSettings
 
 __all__ = [
@@ -21,6 +27,7 @@ __all__ = [
     "group_sizes",
     "info_nce",
     "loss_weights",
+    "mask_neurons",
     "masked_modelling_loss",
     "speckled_folds",
 ]

@@ -7,7 +7,7 @@ map from neurons after spatial attention, and the readout.
 from collections.abc import Iterator
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sklearn_stndt.network.model import STNDT
 
@@ -79,3 +79,35 @@ def core_parameters(network: STNDT) -> Iterator[nn.Parameter]:
     """Iterate over the weights of the core."""
     for module in core_modules(network).values():
         yield from module.parameters()
+
+
+@torch.no_grad()
+def with_more_neurons(network: STNDT, n_bins: int, weight: Tensor, bias: Tensor) -> STNDT:
+    """Copy of a network that also infers rates of further neurons, from the same latents.
+
+    The further neurons have no weights in the embedding and no tokens. They must always be hidden.
+
+    Parameters
+    ----------
+    network : STNDT
+        The network; its width must not be the number of neurons (`d_model=None`).
+    n_bins : int
+        Bins of its windows.
+    weight : Tensor, shape (n_new, d_model)
+        Weights of the readout of the further neurons.
+    bias : Tensor, shape (n_new,)
+        Their biases.
+    """
+    n_known = network.readout.out_features
+    n_positions = len(network.positions.weight)
+    larger = type(network)(
+        n_known + len(weight), n_bins, network.settings, n_positions=n_positions
+    ).to(network.readout.weight.device)
+    known = network.state_dict()
+    for name, values in larger.state_dict().items():
+        values.fill_(1.0 if name in ("scaling.scale", "readout.gain") else 0.0)
+        values[tuple(slice(size) for size in known[name].shape)] = known[name]
+    larger.readout.weight[n_known:] = weight
+    larger.readout.bias[n_known:] = bias
+    larger.likelihood.start_mean[n_known:] = bias.exp()
+    return larger.requires_grad_(True).train(network.training)

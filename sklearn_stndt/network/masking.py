@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 LEVELS = 2**16  # two random bytes per entry
+NEURON_WINDOWS = 0.5  # share of windows in which whole neurons are masked
 N_FOLDS = 5  # complementary masks that together hide every entry once
 
 
@@ -65,6 +66,28 @@ def draw_mask(visible: Tensor, ratio: float | tuple[float, float]) -> Tensor:
     # (batch, 1, 1)
     per_trial = low + (high - low) * torch.rand(len(visible), 1, 1, device=visible.device)
     return visible & below(draw_levels(visible.shape, visible.device), per_trial)
+
+
+def mask_neurons(masked: Tensor, visible: Tensor, ratio: float | tuple[float, float]) -> Tensor:
+    """In half of the windows, mask whole neurons instead of single entries.
+
+    Parameters
+    ----------
+    masked : Tensor of bool, shape (batch, n_bins, n_neurons)
+        Masked single entries, from `draw_mask`.
+    visible : Tensor of bool, same shape
+        Entries that may be masked.
+    ratio : float or (float, float)
+        Share of the neurons to mask; from a range, each window draws its own share.
+
+    Returns
+    -------
+    Tensor of bool, shape (batch, n_bins, n_neurons)
+        True where an entry is masked.
+    """
+    neurons = draw_mask(torch.ones_like(visible[:, :1]), ratio)  # (batch, 1, n_neurons)
+    chosen = torch.rand(len(visible), 1, 1, device=visible.device) < NEURON_WINDOWS
+    return torch.where(chosen, visible & neurons, masked)
 
 
 def corrupt(

@@ -161,7 +161,7 @@ class MaskedModellingNet(NeuralNet):
         # in micro-batches: activations of one are freed before those of the next are computed
         size = training_chunk_size(self.module_, spikes.shape, spikes.device)
         ratios, largest = (objective.token_ratio, objective.random_ratio), spikes.max()
-        masks = [draw_mask(part, objective.mask_ratio) for part in visible.split(size)]
+        masks = [objective.draw_mask(part) for part in visible.split(size)]
         of_parts = [None] * len(masks) if starts is None else starts.split(size)
         groups: list[tuple[Tensor, Tensor | None, Tensor | None]] = [
             (masked, *objective.always_hidden(part, first))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sklearn_stndt.network import N_FOLDS, speckled_folds
+from sklearn_stndt.network import N_FOLDS, draw_mask, mask_neurons, speckled_folds
 
 
 class Batch(NamedTuple):
@@ -35,6 +35,8 @@ class ObjectiveSettings:
     ----------
     mask_ratio : float or (float, float)
         Share of visible entries masked in a training step; from a range, drawn per trial.
+    neuron_mask_ratio : float or (float, float)
+        Share of neurons masked in half of the windows of a training step; 0: none.
     token_ratio, random_ratio : float
         Corruption of masked entries, see :func:`sklearn_stndt.network.corrupt`.
     heldout_neurons : tuple of int
@@ -51,6 +53,7 @@ class ObjectiveSettings:
     """
 
     mask_ratio: float | tuple[float, float] = (0.0, 0.8)
+    neuron_mask_ratio: float | tuple[float, float] = 0.0
     token_ratio: float = 1.0
     random_ratio: float = 0.0
     heldout_neurons: tuple[int, ...] = ()
@@ -95,6 +98,13 @@ class ObjectiveSettings:
         heldout = torch.zeros(like.shape[-1], dtype=torch.bool)
         heldout[list(self.heldout_neurons)] = True
         return heldout.to(like.device)  # made on the CPU, because a list would be copied each time
+
+    def draw_mask(self, visible: Tensor) -> Tensor:
+        """Visible entries to mask in a training step, (batch, n_bins, n_neurons)."""
+        masked = draw_mask(visible, self.mask_ratio)
+        if not self.neuron_mask_ratio:
+            return masked
+        return mask_neurons(masked, visible, self.neuron_mask_ratio)
 
     def split(self, windows: Tensor, starts: Tensor | None = None) -> Batch:
         """Split windows, NaN where missing, into counts and masks of known and visible entries.

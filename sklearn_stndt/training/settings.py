@@ -178,6 +178,9 @@ def resolve(
             f"{estimator.likelihood!r}. Leave input_scaling at its default."
         )
     mask_ratio = check_mask_ratio(estimator.mask_ratio, "mask_ratio")
+    neuron_mask_ratio = estimator.neuron_mask_ratio
+    if not isinstance(neuron_mask_ratio, Real) or neuron_mask_ratio:
+        neuron_mask_ratio = check_mask_ratio(neuron_mask_ratio, "neuron_mask_ratio")
     contrastive_mask_ratio = mask_ratio
     if estimator.contrastive_mask_ratio is not None:
         contrastive_mask_ratio = check_mask_ratio(
@@ -187,6 +190,7 @@ def resolve(
         ObjectiveSettings,
         estimator,
         mask_ratio=mask_ratio,
+        neuron_mask_ratio=neuron_mask_ratio,
         heldout_neurons=heldout_neurons,
         contrastive_mask_ratio=contrastive_mask_ratio,
         contrastive_token_ratio=_or(estimator.contrastive_token_ratio, estimator.token_ratio),
