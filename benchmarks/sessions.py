@@ -46,6 +46,7 @@ from threadpoolctl import threadpool_limits
 
 from sklearn_stndt import MultiSessionEstimator, STNDTEstimator
 from sklearn_stndt.datasets import make_reach_days, make_reaches
+from sklearn_stndt.decoding import LatentAligner
 from sklearn_stndt.metrics import bits_per_spike
 
 NUMBERS = (8, 25, 70)  # trials of the second day, generated
@@ -59,6 +60,7 @@ SHOTS = (1, 4, 16, 64)  # trials of new neurons
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of Poisson regression
 N_DRAWS = 3  # of lost neurons, or of trials, whose scores are averaged
 MASKED = {"neuron_mask_ratio": (0.0, 0.9)}
+N_ALIGNED = 8  # bins of the latents that are aligned: of chewie, most trials have ended then
 N_COMPONENTS = 10  # of PCA, for alignment by Procrustes and by CCA
 FITS = {}  # fits that parts share
 
@@ -292,7 +294,12 @@ def another_day(base, seeds, read, days):
             estimator, seconds = timed(lambda: fit(few))
             scores = both_scores(estimator, train, test) | {"seconds": seconds}
             if model == "adapt":
-                scores["frozen_r2"] = velocity_r2(decoder(), latents(estimator, test[0]), test[1])
+                of_few, of_test = latents(estimator, few), latents(estimator, test[0])
+                scores["frozen_r2"] = velocity_r2(decoder(), of_test, test[1])
+                reference = latents(first(), parts()[0][0][0])[:, :N_ALIGNED]
+                aligner = LatentAligner(reference, random_state=seed).fit(of_few[:, :N_ALIGNED])
+                scores["aligned_r2"] = velocity_r2(decoder(), aligner.transform(of_test), test[1])
+                scores["margin"] = aligner.next_distance_ / aligner.distance_ - 1
             return scores
 
         for n in (*UNLABELLED, None):

@@ -15,6 +15,7 @@ API = (ROOT / "docs" / "api" / "index.rst").read_text()
 PUBLIC = (
     "",
     ".datasets",
+    ".decoding",
     ".export",
     ".inspection",
     ".live",
