@@ -2,8 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -23,18 +21,6 @@ from sklearn_stndt.network.likelihood import LARGEST_SIGNAL, MAX_LOG_RATE, known
 from sklearn_stndt.windows.out_of_core import extremes, mapping_of
 
 LARGEST_COUNT = math.exp(MAX_LOG_RATE)  # rates end there
-
-
-@contextmanager
-def unchanged_if_failed(estimator: Any) -> Iterator[None]:
-    """Restore the attributes of an estimator if the block raises an error."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
 
 
 def refuse_booleans(estimator: Any) -> None:

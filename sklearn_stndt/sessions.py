@@ -14,9 +14,9 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._containers import bin_width
+from sklearn_stndt._failures import unchanged_if_failed
 from sklearn_stndt._parameters import NamedParameters, suggests_names
 from sklearn_stndt._validation import (
-    unchanged_if_failed,
     warn_of_divergence,
     warn_of_interruption,
 )

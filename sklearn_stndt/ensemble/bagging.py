@@ -18,10 +18,11 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._containers import runs, wrapped
+from sklearn_stndt._failures import unchanged_if_failed
 from sklearn_stndt._parameters import suggests_names
 from sklearn_stndt._rates import infer_rates
 from sklearn_stndt._scoring import Scoring, infer_hidden, mean_scoring, score_hidden, scoring_of
-from sklearn_stndt._validation import check_counts, check_groups, unchanged_if_failed
+from sklearn_stndt._validation import check_counts, check_groups
 from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, StoredMembers
 from sklearn_stndt.ensemble.engine import train_run
 from sklearn_stndt.ensemble.plans import EnsembleSettings
