@@ -19,6 +19,7 @@ _OPTIONS = (
     ("pass align and window", "pass --align and --window"),
     ("Pass align and window", "Pass --align and --window"),
     ("overwrite=True", "--overwrite"),
+    ("Then pass X.T.", "Then pass --axes neurons,bins."),
     ("max_epochs", "--max-epochs"),
     ("random_state", "--random-state"),
     ("bin_width", "--bin-width"),

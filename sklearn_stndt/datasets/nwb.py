@@ -10,11 +10,13 @@ from sklearn.utils import Bunch
 
 from sklearn_stndt._progress import tracked
 from sklearn_stndt.datasets._checks import check_memory, check_number
+from sklearn_stndt.datasets._loaded import Loaded, Series
 from sklearn_stndt.datasets._nwb_reading import NWBRecording, read_recording
 from sklearn_stndt.datasets._times import (
     scalar_in_seconds,
     warn_of_clocks,
     warn_of_events,
+    warn_of_window,
 )
 from sklearn_stndt.datasets.binning import bins_of_window, window_in_seconds
 
@@ -249,6 +251,7 @@ def load_nwb(
             rows, starts, n_bins = _whole_trials(recording, bin_width, on_error == "skip")
         else:
             rows, starts = _events(recording, align or "start_time")
+            warn_of_window(starts, window)
             starts = starts + window[0]
             n_bins = np.full(len(starts), bins_of_window(window, bin_width))
     for message in [*recording.left_out, *_doubtful_signals(recording)]:
@@ -265,9 +268,9 @@ def load_nwb(
     if rows is None:
         spikes, clock = spikes[0], clock[0]
         series = {name: values[0] for name, values in series.items()}
-    return Bunch(
+    return Loaded(
         spikes=spikes,
-        behavior=series,
+        behavior=Series(series),
         behavior_units=recording.signal_units,
         sampling_rates=recording.sampling_rates,
         trials=None if rows is None else recording.trials.iloc[rows].reset_index(drop=True),
