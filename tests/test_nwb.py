@@ -358,7 +358,7 @@ def test_the_benchmark_needs_a_matching_name(maze, params, message):
 
 def test_without_pynwb_the_error_names_the_extra(maze, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynwb", None)
-    with pytest.raises(ImportError, match=r"pip install sklearn-stndt\[io\]"):
+    with pytest.raises(ImportError, match=r'pip install "sklearn-stndt\[io\]"'):
         load_nwb(maze)
 
 

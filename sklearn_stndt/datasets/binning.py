@@ -187,7 +187,7 @@ def align_to_events(
 
     events : array-like of shape (n_trials,), pynapple Ts, or neo Event
         Times of the events, such as movement onsets, in seconds unless they have a unit (of a neo
-        Epoch, its starts).
+        Epoch, its starts). Columns and rows of MATLAB are taken too.
 
     window : pair of float, quantity, or timedelta
         Start and end of a trial relative to its event, in seconds unless they have a unit. Must
@@ -217,7 +217,7 @@ def align_to_events(
     Warns
     -----
     UserWarning
-        If spikes and events seem to be on different clocks, or not in seconds.
+        If spikes and events seem to be on different clocks, or they or `window` not in seconds.
 
     Examples
     --------

@@ -72,7 +72,8 @@ def load_nwb(
 
     behavior : str or list of str, default=None
         Names of the time series to load, such as "hand_vel". The name of a series in a container is
-        that of the container and that of the series, joined by "_". If several series have the same
+        that of the container and that of the series, joined by "_"; its own name is enough if it is
+        the only one. If several series have the same
         name, each is named by its path in the file instead, such as "acquisition/lick" and
         "processing/behavior/lick". Paths are always accepted. None: all time series except
         electrophysiology and images.
@@ -116,14 +117,16 @@ def load_nwb(
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object with these attributes:
+        Dictionary-like object, which prints the names and shapes of what it holds, with these
+        attributes:
 
         spikes : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons), float32
             Spike counts per bin. NaN after the end of a trial, and where a unit was not observed
             for the whole bin (`obs_intervals`) or a part of the bin is in `invalid_times`.
         behavior : dict of ndarray of shape (n_trials, n_bins, n_channels) or (n_bins, n_channels)
             Time series by name, in the units declared in the file. NaN in gaps, beyond the
-            ends of the series, and in `invalid_times`. Booleans are 0 and 1.
+            ends of the series, and in `invalid_times`. Booleans are 0 and 1. A series in a
+            container is also found by its own name if that is the only one.
         behavior_units : dict of str
             Unit of measurement of each series in `behavior`, as declared in the file.
         sampling_rates : dict of float

@@ -2,7 +2,7 @@
 
 Each class follows scikit-learn's Display convention: ``from_estimator`` computes and plots,
 ``from_predictions`` and similar methods plot what was computed before, and ``plot`` plots again,
-for instance into other axes. Plotting requires matplotlib: ``pip install sklearn-stndt[plot]``.
+for instance into other axes. Plotting requires matplotlib: ``pip install "sklearn-stndt[plot]"``.
 """
 
 from importlib import import_module
