@@ -4,11 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
+from scipy.linalg import LinAlgWarning
 from scipy.sparse import csc_array
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
@@ -17,7 +19,7 @@ from subprocesses import LIMIT
 
 import sklearn_stndt
 from sklearn_stndt import BinwiseRegressor, STNDTEstimator
-from sklearn_stndt.cli import held_out, main, pages
+from sklearn_stndt.cli import held_out, main, messages, pages
 from sklearn_stndt.cli.decode import _ALPHAS
 from sklearn_stndt.cli.messages import CommandError
 from sklearn_stndt.cli.options import make_parser
@@ -575,6 +577,18 @@ def test_times_that_do_not_look_like_seconds_are_an_error_until_confirmed(in_ms)
 def test_a_width_of_bins_in_milliseconds_is_refused(width, session, capsys):
     assert run("rates", session, "--bin-width", width, "--out", "unused.npz") == 2
     assert "a number of seconds up to 1; 20 ms are 0.02" in capsys.readouterr().err
+
+
+def test_a_window_in_milliseconds_is_refused(in_ms):
+    options = ["--time-unit", "ms", "--align", "cue", "--window", -200, 400]
+    assert "lasts 600 s. It is in seconds, also with --time-unit ms" in refusal(in_ms, *options)
+
+
+def test_ill_conditioned_matrices_of_a_search_are_not_reported(capsys):
+    with messages.Reporter().reporting_warnings():
+        for category in (LinAlgWarning, UserWarning):
+            warnings.warn_explicit(category.__name__, category, "sklearn/linear_model.py", 1)
+    assert capsys.readouterr().err == "warning: UserWarning\n"
 
 
 def test_files_of_spike_sorters_are_no_counts(tmp_path):

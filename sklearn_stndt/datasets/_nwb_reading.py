@@ -410,7 +410,10 @@ def choose_series(file: Any, name: str, behavior: Any, left_out: list[str]) -> d
                     "images are not loaded. Leave it out."
                 )
             is_column = file.trials is not None and key in file.trials.colnames
-            of_trials = f" {key!r} is a column of the trials table, data.trials." * is_column
+            of_trials = (
+                f" {key!r} is a column of the trials table: labels such as these are in "
+                "data.trials, and BinwiseClassifier decodes them."
+            ) * is_column
             raise ValueError(
                 f"{name} has no time series {key!r}, only {sorted(names.values())}. Pass one of "
                 f"them.{of_trials}"
