@@ -148,8 +148,8 @@ class STNDTEstimator(RateTransformer):
         or a fraction to be drawn at random, indices, or a boolean mask.
     forecast_bins : int, default=0
         Bins at the end of each window that are always hidden and always predicted. With `causal`,
-        this holds in training only, and as many bins anywhere in a window are hidden and predicted
-        too, so that the network forecasts from any bin.
+        this holds in training only, and, in half of the windows, for as many bins that begin
+        anywhere, so that the network forecasts from any bin.
     contrastive_weight : float, default=0.0
         Weight of a contrastive loss between two additional corrupted views of each window.
     contrastive_at : {"encoder", "embedding"}, default="encoder"

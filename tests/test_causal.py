@@ -199,13 +199,18 @@ def test_training_forecasts_from_any_bin(n_bins, forecast_bins, torch_seed):
     end = n_bins - forecast_bins
     for spread in (True, False):
         starts = objective.forecast_starts(300, n_bins, spread)
-        assert (starts[:, 1] == end).all()
-        assert set(starts[:, 0].tolist()) == set(range(1, end - forecast_bins + 1) or [end])
+        first, second = starts.T
+        assert set(first.tolist()) == set(range(1, end + 1))
+        if end > 1:
+            assert 0.4 < (first == end).float().mean() < 0.7  # from all bins before
+        assert (second[first <= end - forecast_bins] == end).all()
+        assert (second == first)[first > end - forecast_bins].all()  # none is longer
         batch = objective.split(windows, starts)
         heldout, forecast = objective.always_hidden(batch.known, starts)
-        for window, (first, _) in zip(forecast[1:].any(2), starts[1:], strict=True):
+        for window, of_window in zip(forecast[1:].any(2), starts[1:], strict=True):
             expected = torch.zeros(n_bins, dtype=torch.bool)
-            expected[first : first + forecast_bins] = expected[end:] = True
+            for start in of_window:
+                expected[start : start + forecast_bins] = True
             assert torch.equal(window, expected)
         assert not (batch.visible & (forecast | heldout)).any()
         assert ((batch.visible | forecast | heldout) == batch.known).all()

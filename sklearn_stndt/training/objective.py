@@ -41,7 +41,7 @@ class ObjectiveSettings:
         Indices of neurons that are always hidden.
     forecast_bins : int
         Bins at the end of a window that are always hidden; of a causal network, in training only,
-        and as many anywhere in a window.
+        and, in half of the windows, as many that begin anywhere.
     contrastive_weight, temperature : float
         Weight of the contrastive loss between two further corrupted views, and its temperature.
     contrastive_at : {"encoder", "embedding"}
@@ -65,21 +65,21 @@ class ObjectiveSettings:
     def forecast_starts(self, n_windows: int, n_bins: int, spread: bool) -> Tensor:
         """First bins of the forecasts in each window of a causal network, (n_windows, 2).
 
-        A causal network forecasts from any bin. One forecast is at the end of the window, the other
-        anywhere after its first bin: at random, or, if `spread`, at fixed bins that are spread
-        evenly. Both are at the end if there is no room for two.
+        A causal network forecasts from any bin. In half of the windows, the forecast is at the
+        end, from all bins before it. In the others, it begins anywhere after the first bin, and
+        there is a second one at the end, unless they would overlap. Both numbers are the same where
+        there is one forecast. Which windows, and where, is random, or, if `spread`, fixed and
+        spread evenly.
         """
         end = n_bins - self.forecast_bins
-        n_choices = end - self.forecast_bins
-        if n_choices < 1:
-            return torch.full((n_windows, 2), end)
         if spread:
             golden = 0.5 * (5**0.5 - 1)  # multiples of it, modulo 1, are spread evenly
             share = (torch.arange(1, n_windows + 1) * golden) % 1
         else:
             share = torch.rand(n_windows)
-        first = 1 + (share * n_choices).long().clamp(max=n_choices - 1)
-        return torch.stack([first, torch.full_like(first, end)], dim=1)
+        first = (1 + (2 * share * (end - 1)).long()).clamp(max=end)
+        second = torch.where(first > end - self.forecast_bins, first, end)
+        return torch.stack([first, second], dim=1)
 
     def _in_forecast(self, n_bins: int, starts: Tensor | None) -> Tensor:
         """Whether a bin is to be forecast, (batch or 1, n_bins, 1)."""
