@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from odd_values import ODD_VALUES, examples, outcome
 from test_calcium_files import write_caiman
-from test_hostile_files import LOADERS, write_h5, write_nwb, write_submission
+from test_hostile_files import LOADERS, write_h5, write_nwb, write_ophys, write_submission
 from test_nlb_files import eval_input, rates_like, target_of, train_input
 
 from sklearn_stndt.datasets import (
@@ -189,6 +189,7 @@ def originals(folder):
         write_submission: write_submission(folder / "submission.h5"),
         write_caiman: write_caiman(folder / "cnmf.hdf5"),
         write_nwb: write_nwb(folder / "session.nwb"),
+        write_ophys: write_ophys(folder / "imaging.nwb"),
     }
 
 
@@ -218,14 +219,17 @@ def test_flipped_bytes_of_hdf5_files(originals, folder, loader, data):
     check_damaged(originals, folder, loader, flipped(data, content))
 
 
+@pytest.mark.parametrize("loader", ["load_nwb", "load_nwb_ophys"])
 @examples(12)
 @given(data=st.data())
-def test_flipped_bytes_of_nwb_files(originals, folder, data):
-    content = originals[write_nwb].read_bytes()
-    check_damaged(originals, folder, "load_nwb", flipped(data, content))
+def test_flipped_bytes_of_nwb_files(originals, folder, loader, data):
+    content = originals[LOADERS[loader][0]].read_bytes()
+    check_damaged(originals, folder, loader, flipped(data, content))
 
 
-@pytest.mark.parametrize("loader", ["load_nlb", "load_submission", "load_caiman", "load_nwb"])
+@pytest.mark.parametrize(
+    "loader", ["load_nlb", "load_submission", "load_caiman", "load_nwb", "load_nwb_ophys"]
+)
 @examples(8)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_truncated_files(originals, folder, loader, share):

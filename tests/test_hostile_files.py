@@ -5,22 +5,30 @@ import functools
 import io
 import json
 import sys
-import tracemalloc
 import types
 import zlib
 from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from subprocesses import output_of
 from test_calcium_files import write_caiman
+from test_nwb_ophys import write as write_imaging
 
-from sklearn_stndt.datasets import evaluate, load_caiman, load_nlb, load_nwb, load_submission
+from sklearn_stndt.datasets import (
+    evaluate,
+    load_caiman,
+    load_nlb,
+    load_nwb,
+    load_nwb_ophys,
+    load_submission,
+)
 
 h5py = pytest.importorskip("h5py")
 pynwb = pytest.importorskip("pynwb")
 
 SECRET = b"root:x:0:0:a line of another file:/root:/bin/sh\n" * 2
-MOST = 2**27  # bytes that Python may allocate for a small file
+MOST = 2**17  # KiB of memory for a file of a few hundred KiB
 
 SHAPE = (2, 3, 49)
 
@@ -81,6 +89,15 @@ def write_nwb(path, replace=None):
     return path
 
 
+def write_ophys(path, replace=None):
+    """Four regions, fluorescence and trials."""
+    write_imaging(path)
+    if replace is not None:
+        with h5py.File(path, "a") as file:
+            replace(file)
+    return path
+
+
 def load_open_nwb(path, **params):
     with h5py.File(path, "r") as file:
         return load_nwb(file, **params)
@@ -101,11 +118,17 @@ LOADERS = {
     "series": (write_nwb, load_nwb, "acquisition/pos/data"),
     "h5py.File": (write_nwb, load_open_nwb, "units/id"),
     "stream": (write_nwb, load_stream, "intervals/trials/start_time"),
+    "load_nwb_ophys": (write_ophys, load_nwb_ophys, "processing/ophys/DfOverF/plane0/rois"),
 }
 every_loader = pytest.mark.parametrize("loader", LOADERS)
 some_loaders = pytest.mark.parametrize(
-    "loader", ["load_nlb", "load_submission", "load_caiman", "load_nwb", "series"]
+    "loader", ["load_nlb", "load_submission", "load_caiman", "load_nwb", "series", "load_nwb_ophys"]
 )
+
+
+def named(folder, name, write):
+    """Path of a file; that of an NWB file has to end so."""
+    return folder / f"{name}.{'nwb' if write in (write_nwb, write_ophys) else 'h5'}"
 
 
 def put(file, key, make):
@@ -167,7 +190,7 @@ def test_what_is_in_another_file_is_not_read(tmp_path, loader, kind):
     make, message = ELSEWHERE[kind]
     make = make(tmp_path)
     path = write(
-        tmp_path / f"session.{'nwb' if write is write_nwb else 'h5'}",
+        named(tmp_path, "session", write),
         lambda file: put(file, key, make),
     )
     with pytest.raises(ValueError, match=f"{message}.*follow_links=True; or copy") as caught:
@@ -228,7 +251,7 @@ def test_a_circle_of_links_ends(tmp_path, loader, kind):
     def close(file):
         file[f"{group}/circle"] = file[group] if kind == "hard" else h5py.SoftLink(f"/{group}")
 
-    path = write(tmp_path / "session.nwb" if write is write_nwb else tmp_path / "a.h5", close)
+    path = write(named(tmp_path, "session", write), close)
     with contextlib.suppress(ValueError):
         load(path)
 
@@ -344,19 +367,67 @@ LARGE = {
 def test_memory_is_not_taken_for_what_the_file_does_not_hold(tmp_path, loader, kind):
     write, load, key = LOADERS[loader]
     make, message = LARGE[kind]
-    path = write(
-        tmp_path / ("a.nwb" if write is write_nwb else "a.h5"), lambda file: put(file, key, make)
-    )
-    if write is not write_nwb:  # pynwb would be slow
-        tracemalloc.start()
-    try:
-        with pytest.raises(ValueError, match=key.rpartition("/")[2]) as caught:
-            load(path)
-        if write is not write_nwb:
-            assert tracemalloc.get_traced_memory()[1] < MOST
-    finally:
-        tracemalloc.stop()
+    path = write(named(tmp_path, "session", write), lambda file: put(file, key, make))
+    with pytest.raises(ValueError, match=key.rpartition("/")[2]) as caught:
+        load(path)
     assert message in str(caught.value)
+
+
+def one_entry(file, key):
+    dataset = file.create_dataset(key, shape=(1,), dtype="f8", chunks=(1,), compression="gzip")
+    dataset.id.write_direct_chunk((0,), bomb())
+    return dataset
+
+
+def many_dates(file, key):
+    return file.create_dataset(key, shape=(2**40,), dtype="S30", chunks=(64,))
+
+
+@pytest.mark.parametrize(
+    ("key", "make", "message"),
+    [
+        ("acquisition/pos/starting_time", one_entry, "unpacks to more than its 8 bytes"),
+        ("file_create_date", many_dates, "30 TiB"),
+    ],
+)
+def test_what_pynwb_reads_as_it_opens_a_file_is_checked_before(tmp_path, key, make, message):
+    path = write_nwb(tmp_path / "a.nwb", lambda file: put(file, key, make))
+    with pytest.raises(ValueError, match=f"a.nwb: /{key} .*{message}"):
+        load_nwb(path)
+
+
+READ_ALL = """
+import json, re, sys
+from sklearn_stndt import datasets
+
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])  # KiB
+
+for files in json.loads(sys.argv[1]):
+    for loader, path in files:
+        try:
+            getattr(datasets, loader)(path)
+        except ValueError:
+            pass
+    print(peak())
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_hostile_files_take_hardly_more_memory_than_honest_ones(tmp_path):
+    def far(file, key):
+        return file.create_dataset(key, data=np.array([0.1, 1e9]))
+
+    honest, hostile = [], []
+    for name in ("load_nlb", "load_submission", "load_caiman", "load_nwb", "load_nwb_ophys"):
+        write, _, key = LOADERS[name]
+        honest.append((name, str(write(named(tmp_path, name, write)))))
+        for i, make in enumerate([far, *(make for make, _ in LARGE.values())]):
+            path = named(tmp_path, f"{name}-{i}", write)
+            write(path, lambda file, key=key, make=make: put(file, key, make))
+            hostile.append((name, str(path)))
+    before, after = map(int, output_of("-c", READ_ALL, json.dumps([honest, hostile])).split())
+    assert after < min(2 * before, before + MOST)
 
 
 def test_what_is_not_needed_is_not_read(tmp_path):

@@ -8,6 +8,7 @@ from sklearn_stndt.network.masking import (
     N_FOLDS,
     below,
     corrupt,
+    draw_levels,
     draw_mask,
     speckled_folds,
 )
@@ -44,6 +45,13 @@ def test_a_share_selects_exactly_as_many_levels(share, n_selected, in_a_tensor):
     chosen = below(levels, torch.tensor(share) if in_a_tensor else share)
     assert chosen.sum() == n_selected
     assert chosen[:n_selected].all()
+
+
+@pytest.mark.parametrize(("shape", "n_bytes"), [((3, 5), 32), ((4, 4), 32), ((17,), 40), ((0,), 0)])
+def test_levels_take_two_bytes_each_in_words_of_eight(shape, n_bytes):
+    levels = draw_levels(torch.Size(shape), torch.device("cpu"))
+    assert levels.shape == shape
+    assert levels.untyped_storage().nbytes() == n_bytes
 
 
 def test_a_number_masks_the_same_share_of_every_trial():
@@ -108,6 +116,23 @@ def test_random_counts_are_whole_numbers_up_to_the_largest_count():
     values, counts = fed.unique(return_counts=True)
     assert values.tolist() == [0, 1, 2, 3, 4]
     assert (counts / counts.sum() - 0.2).abs().max() < 0.01
+
+
+def test_signals_are_replaced_by_those_of_the_same_neuron_in_another_bin():
+    # each entry tells its trial, its bin and its neuron
+    spikes = torch.arange(40 * 50 * 60.0).view(SHAPE)
+    masked = torch.zeros(SHAPE, dtype=torch.bool)
+    masked[:, ::2] = True
+    fed, shown = corrupt(spikes, ~torch.zeros_like(masked), masked, 0.0, 1.0, counts=False)
+    assert shown.all()
+    assert torch.equal(fed[~masked], spikes[~masked])
+    source = fed.long()
+    assert torch.equal(source % 60, torch.arange(60).expand(SHAPE))
+    trials, bins = source // 3000, source // 60 % 50
+    # of 2,000 bins to take from, each is as likely as any other
+    assert (trials == torch.arange(40)[:, None, None])[masked].float().mean() < 0.1
+    assert (bins == torch.arange(50)[:, None])[masked].float().mean() < 0.1
+    assert (bins[masked] % 2).float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_by_default_all_masked_entries_are_hidden_and_no_count_changes(drawn):

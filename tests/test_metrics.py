@@ -158,8 +158,9 @@ def test_masked_entries_count_as_nan():
 
 
 def test_without_spikes_the_score_is_nan_with_a_warning():
-    with pytest.warns(RuntimeWarning, match="not defined without spikes"):
+    with pytest.warns(RuntimeWarning, match="not defined without spikes") as caught:
         assert math.isnan(bits_per_spike(np.zeros((5, 2)), np.ones((5, 2))))
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(
@@ -167,12 +168,13 @@ def test_without_spikes_the_score_is_nan_with_a_warning():
     [
         ([[0.5], [1.5]], [[0], [2]]),
         ([[0.5], [1.5]], [[0.0], [2.0]]),
+        ([[0.5], [1.5]], [[1.0], [3.0]]),
         ([[0.5], [1.5]], [[np.nan], [2.0]]),  # NaN spikes, swapped, are NaN rates
         ([[0.5], [np.inf]], [[0.0], [2.0]]),
     ],
 )
 def test_swapped_arguments_are_recognised(spikes, rates):
-    with pytest.raises(ValueError, match="probably swapped"):
+    with pytest.raises(ValueError, match=r"fractions, such as 0\.5, .*probably swapped"):
         bits_per_spike(spikes, rates)
 
 

@@ -56,8 +56,9 @@ def test_rates_of_another_unit_get_a_warning_that_can_be_switched_off(
 @pytest.mark.parametrize("score", [co_bps, fp_bps])
 def test_rates_that_copy_the_spikes_get_a_warning(trials, score):
     spikes, rates = trials
-    with pytest.warns(UserWarning, match="more closely than Poisson noise"):
+    with pytest.warns(UserWarning, match="more closely than Poisson noise") as caught:
         score(spikes, 0.8 * spikes + 0.2 * rates)
+    assert caught[0].filename == __file__
     score(spikes, 0.8 * spikes + 0.2 * rates, check=False)
 
 
@@ -66,8 +67,9 @@ def test_scored_entries_that_were_visible_get_a_warning(trials):
     X = spikes.copy()
     X[..., [1, 4]] = np.nan
     co_bps(spikes, rates, [1, 4], X=X)
-    with pytest.warns(UserWarning, match="1200 of 2400 scored entries were visible"):
+    with pytest.warns(UserWarning, match="1200 of 2400 scored entries were visible") as caught:
         co_bps(spikes, rates, [1, 3], X=X)
+    assert caught[0].filename == __file__
     X = spikes.copy()
     X[:, -5:] = np.nan
     fp_bps(spikes, rates, 5, X=X)

@@ -1,12 +1,11 @@
-"""psth_r2, tp_corr and velocity_r2."""
+"""psth_r2 and tp_corr."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
-from sklearn_stndt.metrics import psth_r2, tp_corr, velocity_r2
+from sklearn_stndt.metrics import psth_r2, tp_corr
 
 
 @pytest.fixture
@@ -36,6 +35,11 @@ def test_conditions_without_trials_and_bins_without_psth_are_left_out(averages):
     psth[:, :5] = np.nan
     without = np.where(labels == 2, -1, labels)
     assert psth_r2(psth, rates, without) == pytest.approx(expected, abs=1e-12)
+    psth[:, :5, 1:] = 0  # NaN in the first neuron is enough
+    assert psth_r2(psth, rates, without) == pytest.approx(expected, abs=1e-12)
+    others = np.where(labels == 2, -1, (labels + 1) % 2 + 1)  # the first condition has no trial
+    expected = psth_r2(psth[[2, 1]], rates, without)
+    assert psth_r2(psth, rates, others) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
@@ -67,14 +71,25 @@ def test_jitter_is_undone(averages, sign):
     ("change", "error", "message"),
     [
         ({"rates": np.ones((12, 20, 3))}, ValueError, "same bins and neurons"),
+        ({"rates": np.ones((12, 20, 5))}, ValueError, "same bins and neurons"),
+        ({"rates": np.ones((12, 4)), "psth": np.ones((3, 4))}, ValueError, "same bins and neurons"),
         ({"conditions": np.zeros(11, int)}, ValueError, "11 entries"),
+        ({"conditions": np.zeros(13, int)}, ValueError, "13 entries"),
         ({"conditions": np.full(12, 0.5)}, ValueError, "whole number"),
+        ({"conditions": ["a"] * 12}, ValueError, "whole number"),
+        ({"conditions": [True] * 12}, ValueError, "entries of bool"),
         ({"conditions": [None] * 12}, ValueError, "nothing to compare"),
         ({"conditions": np.full(12, 3)}, ValueError, "goes up to 3"),
+        ({"conditions": np.full(12, 5)}, ValueError, "goes up to 5"),
         ({"conditions": np.full(12, -1)}, ValueError, "nothing to compare"),
         ({"conditions": [[0, 1], [2]]}, ValueError, "3 lists"),
-        ({"conditions": [[0, 1], [2], [12]]}, ValueError, "trials of condition 2"),
+        ({"conditions": [[0, 1], [2], [3], [4]]}, ValueError, "3 lists"),
+        ({"conditions": [[0, 1], [2], [12]]}, ValueError, "trials of condition 2 .* 0 to 11, got"),
+        ({"conditions": [[0, 1], [2], [14]]}, ValueError, "trials of condition 2"),
+        ({"conditions": [[0, 1], [2], [-1]]}, ValueError, "trials of condition 2"),
+        ({"conditions": [[0, 1], [2], [3.0]]}, ValueError, "trials of condition 2"),
         ({"jitter": np.ones(11)}, ValueError, "one number per trial"),
+        ({"jitter": np.ones(13)}, ValueError, "one number per trial"),
         ({"jitter": np.full(12, 0.5)}, TypeError, "divide times by the bin width"),
         ({"jitter": np.ones(12)}, ValueError, "NaN in bins whose PSTH is known"),
     ],
@@ -101,6 +116,23 @@ def test_tp_corr_is_negative_where_short_times_go_with_speed(intervals):
     assert tp_corr(*intervals) < -0.95
     produced, rates, labels = intervals
     assert tp_corr(-produced, rates, labels) > 0.95
+
+
+def test_speed_is_the_mean_distance_between_bins():
+    rates = np.zeros((5, 3, 2))
+    rates[0, 1:] = [3, 4]  # distances 5 and 0
+    rates[1] = [[0, 0], [3, 0], [6, 0]]  # 3 and 3
+    rates[2] = [[0, 0], [0, 1], [0, 2]]  # 1 and 1
+    assert tp_corr([2.5, 3, 1], rates[:3], [0, 0, 0]) == pytest.approx(1)
+    # two trials are a condition; speeds 1 and 2, and two bins
+    rates[4] = [[0, 0], [2, 0], [9, 9]]
+    mask = np.array([[True, True, False]] * 5)
+    conditions = [0, 0, 0, 1, 1]
+    rates[3] = [[0, 0], [0, 1], [9, 9]]
+    score = tp_corr([5, 3, 1, 7, 8], rates, conditions, mask=mask)
+    assert score == pytest.approx((1 + 1) / 2)
+    score = tp_corr([5, 3, 1, 8, 7], rates, conditions, mask=mask)
+    assert score == pytest.approx((1 - 1) / 2)
 
 
 def test_tp_corr_measures_speed_only_within_the_mask(intervals):
@@ -148,11 +180,13 @@ def test_tp_corr_accepts_any_labels_and_leaves_out_missing_ones(intervals, missi
 def test_a_single_trial_of_a_condition_is_left_out_with_a_warning(intervals):
     produced, rates, labels = intervals
     labels = labels.copy()
-    labels[0] = 7
-    with pytest.warns(UserWarning, match="1 conditions with a single trial"):
-        score = tp_corr(produced, rates, labels)
-    assert score == tp_corr(produced[1:], rates[1:], labels[1:])
-    assert score == tp_corr(produced, rates, labels, check=False)
+    for other in (7, -7):
+        labels[0] = other
+        with pytest.warns(UserWarning, match="1 conditions with a single trial") as caught:
+            score = tp_corr(produced, rates, labels)
+        assert caught[0].filename == __file__
+        assert score == tp_corr(produced[1:], rates[1:], labels[1:])
+        assert score == tp_corr(produced, rates, labels, check=False)
 
 
 def test_a_constant_time_has_no_correlation(intervals):
@@ -160,14 +194,25 @@ def test_a_constant_time_has_no_correlation(intervals):
     assert np.isnan(tp_corr(np.ones(40), rates, labels))
 
 
+def test_a_constant_speed_has_no_correlation(intervals):
+    produced, _, labels = intervals
+    assert np.isnan(tp_corr(produced, np.ones((40, 30, 2)), labels))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"produced": np.ones(39)}, "one time and one condition per trial"),
+        ({"produced": np.ones(41)}, "one time and one condition per trial"),
         ({"conditions": np.ones(39)}, "one time and one condition per trial"),
+        ({"conditions": np.ones(41)}, "one time and one condition per trial"),
+        ({"conditions": np.ones((40, 1, 1))}, "one time and one condition per trial"),
         ({"conditions": np.arange(40)}, "two trials with a known time"),
         ({"rates": np.ones((40, 30))}, "n_trials, n_bins, n_neurons"),
-        ({"mask": np.ones((40, 30))}, "True and False"),
+        ({"rates": np.ones((40, 30, 2, 1))}, "n_trials, n_bins, n_neurons"),
+        ({"mask": np.ones((40, 30))}, r"True and False, of shape \(40, 30\), got float64"),
+        ({"mask": np.ones((39, 30), bool)}, "True and False"),
+        ({"mask": np.ones((41, 30), bool)}, "True and False"),
         ({"mask": np.eye(40, 30) > 0}, "Trial 0 has 1 bins"),
         ({"rates": np.full((40, 30, 2), np.nan)}, "NaN in bins of trial 0"),
     ],
@@ -176,116 +221,3 @@ def test_bad_arguments_of_tp_corr_are_refused(intervals, change, message):
     params = dict(zip(("produced", "rates", "conditions"), intervals, strict=True))
     with pytest.raises(ValueError, match=message):
         tp_corr(**(params | change))
-
-
-# ---- velocity
-
-
-@pytest.fixture
-def decodable():
-    rng = np.random.default_rng(0)
-    rates = rng.gamma(1.0, size=(20, 25, 5))
-    velocity = rates @ rng.normal(size=(5, 2)) + 0.3 * rng.normal(size=(20, 25, 2))
-    return velocity[12:], rates[12:], velocity[:12], rates[:12]
-
-
-def test_velocity_r2_is_that_of_a_ridge_regression(decodable):
-    velocity, rates, train_velocity, train_rates = decodable
-    score = velocity_r2(*decodable)
-    ridge = Ridge(alpha=1.0).fit(train_rates.reshape(-1, 5), train_velocity.reshape(-1, 2))
-    assert score == pytest.approx(
-        ridge.score(rates.reshape(-1, 5), velocity.reshape(-1, 2)), abs=1e-3
-    )
-    assert 0.9 < score < 1
-
-
-def test_a_continuous_recording_scores_as_its_trials_do(decodable):
-    flat = [array.reshape(-1, array.shape[-1]) for array in decodable]
-    assert velocity_r2(*flat) == velocity_r2(*decodable)
-
-
-def test_one_component_may_come_without_an_axis(decodable):
-    velocity, rates, train_velocity, train_rates = decodable
-    with_axis = velocity_r2(velocity[..., :1], rates, train_velocity[..., :1], train_rates)
-    assert velocity_r2(velocity[..., 0], rates, train_velocity[..., 0], train_rates) == with_axis
-
-
-def test_bins_with_unknown_velocity_are_left_out(decodable):
-    velocity, rates, train_velocity, train_rates = (array.copy() for array in decodable)
-    expected = velocity_r2(
-        velocity[:, :20], rates[:, :20], train_velocity[:, 5:], train_rates[:, 5:]
-    )
-    velocity[:, 20:, 1] = np.nan  # one component is enough
-    rates[:, 20:] = np.nan
-    train_velocity[:, :5] = np.nan
-    assert velocity_r2(velocity, rates, train_velocity, train_rates) == pytest.approx(expected)
-
-
-def test_each_mask_has_its_own_decoder(decodable):
-    velocity, rates, train_velocity, train_rates = decodable
-    flip, train_flip = np.arange(8) % 2 == 1, np.arange(12) % 2 == 1
-    velocity = np.where(flip[:, None, None], -velocity, velocity)
-    train_velocity = np.where(train_flip[:, None, None], -train_velocity, train_velocity)
-    masks = {
-        "decode_mask": np.column_stack([flip, ~flip]),
-        "train_decode_mask": np.column_stack([train_flip, ~train_flip]),
-    }
-    assert velocity_r2(velocity, rates, train_velocity, train_rates) < 0.2
-    both = velocity_r2(velocity, rates, train_velocity, train_rates, **masks)
-    assert both > 0.9
-    singles = [
-        velocity_r2(velocity[a], rates[a], train_velocity[b], train_rates[b])
-        for a, b in ((flip, train_flip), (~flip, ~train_flip))
-    ]
-    assert both == pytest.approx(np.mean(singles))
-
-
-@pytest.mark.parametrize("lag", [3, -3])
-def test_lag_shifts_velocity_within_trials(decodable, lag):
-    late = [np.roll(array, lag, axis=1) if array.shape[-1] == 2 else array for array in decodable]
-    assert velocity_r2(*late) < 0.1
-    assert velocity_r2(*late, lag=lag) > 0.9
-
-
-def test_rates_of_two_units_get_a_warning(decodable):
-    velocity, rates, train_velocity, train_rates = decodable
-    with pytest.warns(UserWarning, match="same unit"):
-        score = velocity_r2(velocity, 50 * rates, train_velocity, train_rates)
-    assert velocity_r2(velocity, 50 * rates, train_velocity, train_rates, check=False) == score
-
-
-@pytest.mark.parametrize(
-    ("index", "value", "message"),
-    [
-        (0, np.ones((8, 20, 2)), "trials and bins of both"),
-        (0, np.ones((8, 25, 3)), "velocity has 3 columns and train_velocity has 2"),
-        (1, np.ones((8, 25, 4)), "rates has 4 columns and train_rates has 5"),
-        (1, np.ones(8), "expected"),
-        (1, np.full((8, 25, 5), np.nan), "200 of 200 bins"),
-        (2, np.full((12, 25, 2), np.nan), "0 training bins"),
-    ],
-)
-def test_bad_arrays_of_velocity_r2_are_refused(decodable, index, value, message):
-    arrays = list(decodable)
-    arrays[index] = value
-    with pytest.raises(ValueError, match=message):
-        velocity_r2(*arrays)
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"decode_mask": np.ones(8, bool)}, "both decode_mask and"),
-        ({"decode_mask": np.ones(7, bool), "train_decode_mask": np.ones(12, bool)}, r"\(8,\)"),
-        ({"decode_mask": np.arange(8), "train_decode_mask": np.ones(12, bool)}, "True and False"),
-        (
-            {"decode_mask": np.ones((8, 2), bool), "train_decode_mask": np.ones(12, bool)},
-            "2 columns and train_decode_mask has 1",
-        ),
-        ({"lag": 25}, "shorter than a trial of 25"),
-        ({"lag": 0.5}, "whole number of bins"),
-    ],
-)
-def test_bad_parameters_of_velocity_r2_are_refused(decodable, params, message):
-    with pytest.raises(ValueError, match=message):
-        velocity_r2(*decodable, **params)

@@ -182,7 +182,7 @@ def test_other_populations_get_the_given_name():
 @pytest.mark.parametrize(
     ("sources", "params", "message"),
     [
-        ([{"train_spikes_heldout": counts(6, 35, 35)}], {}, "neither train_spikes_heldin nor"),
+        ([{"train_behavior": np.zeros((6, 35, 2))}], {}, "neither train_spikes_heldin nor"),
         ([train_input(heldin=9)], {}, "no data set .* has 9 held-in and 35 held-out .* name="),
         ([train_input(n_bins=17)], {}, "17 bins of 5 or 20 ms .* bin_width"),
         ([train_input()], {"name": "mc_mase"}, "no data set 'mc_mase' .* pass one of mc_maze"),
@@ -190,6 +190,16 @@ def test_other_populations_get_the_given_name():
         ([train_input()], {"bin_width": 5e-4}, "whole number of milliseconds"),
         ([train_input(), train_input()], {}, "train_spikes_heldin is in .* and in"),
         ([{"train_spikes_heldin": counts(6, 35, 107)}], {}, "without train_spikes_heldout"),
+        (
+            [eval_input(), {"train_spikes_heldout": counts(6, 35, 35)}],
+            {},
+            "train_spikes_heldout comes without train_spikes_heldin",
+        ),
+        (
+            [train_input(), {"eval_spikes_heldin_forward": counts(4, 10, 107)}],
+            {},
+            "eval_spikes_heldin_forward comes without eval_spikes_heldin",
+        ),
         (
             [train_input(train_spikes_heldout=counts(5, 35, 35))],
             {},

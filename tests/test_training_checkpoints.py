@@ -407,6 +407,34 @@ def linked(path):
     path.symlink_to(path.parent.parent / "elsewhere")
 
 
+def compressed_within(parts):
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(parts["state.pt"])) as source,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    parts["state.pt"] = packed.getvalue()
+
+
+def expanded(state):
+    """A tensor of one number in the file, and of 16 TiB in memory."""
+    large = torch.zeros(1).expand(2**42)
+    state["optimizer"]["state"][0]["exp_avg"] = large
+    return state
+
+
+def repeated(state):
+    """A list that is 2^60 numbers long when it is copied."""
+    values = [0.0]
+    for _ in range(60):
+        values = [values, values]
+    name = next(iter(state["callbacks"]))
+    state["callbacks"][name] = ({"more_": values}, {})
+    return state
+
+
 DAMAGE = {
     "empty": lambda path: path.write_bytes(b""),
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
@@ -431,6 +459,10 @@ DAMAGE = {
         path, change_state(lambda state: state | {"optimizer": {"param_groups": []}})
     ),
     "compressed": compressed,
+    "compressed within": lambda path: rewritten(path, compressed_within),
+    "expanded tensor": lambda path: rewritten(path, change_state(expanded)),
+    "repeated list": lambda path: rewritten(path, change_state(repeated)),
+    "function of torch": lambda path: rewritten(path, change_state(lambda state: torch.Size([3]))),
     "link": pytest.param(linked, marks=posix),
 }
 

@@ -9,8 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_segments import lengths_of_segments, numbered, segments_of
 
-from sklearn_stndt.windows.cutting import Windows, cut
-from sklearn_stndt.windows.segments import as_segments
+from sklearn_stndt.windows.cutting import Windows, cut, half_overlap
+from sklearn_stndt.windows.segments import (
+    as_segments,
+    before_forecast,
+    before_hidden,
+    shows_anything,
+)
 
 # ---- segments
 
@@ -70,10 +75,55 @@ def test_padding_is_left_out_of_segments_longer_than_a_window(trials, window):
     assert np.array_equal(visible.stops, expected)
 
 
+def test_a_segment_of_one_window_keeps_its_padding():
+    segments = segments_of([4, 5])
+    segments.rows[[3, 8]] = np.nan
+    assert segments.without_padding(4).stops.tolist() == [4, 8]
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
 def test_whole_numbers_have_no_padding(dtype):
     segments = as_segments(np.zeros((30, 2), dtype=dtype))
     assert segments.without_padding(4).stops.tolist() == [30]
+
+
+@pytest.mark.parametrize("leading", [(), (2,)])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8])
+def test_the_last_bins_stand_before_the_hidden_ones_of_a_window(leading, dtype):
+    X = np.arange(1, 9).reshape(4, 2) * np.ones((*leading, 1, 1))
+    X = X.astype(dtype)
+    window = before_forecast(X, window=5, n_tail=2)  # the last 3 of 4 bins, and 2 hidden ones
+    assert window.dtype == (np.float64 if dtype == np.uint8 else dtype)
+    expected = np.array([[3, 4], [5, 6], [7, 8], [np.nan] * 2, [np.nan] * 2])
+    np.testing.assert_array_equal(window, np.broadcast_to(expected, (*leading, 5, 2)))
+    padded = before_forecast(X, window=7, n_tail=1)  # 4 bins where 6 are visible
+    expected = np.array([*[[np.nan] * 2] * 2, [1, 2], [3, 4], [5, 6], [7, 8], [np.nan] * 2])
+    np.testing.assert_array_equal(padded, np.broadcast_to(expected, (*leading, 7, 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.uint8])
+def test_hidden_bins_follow_the_last_bin(dtype):
+    X = np.arange(1, 5).reshape(1, 2, 2).astype(dtype)
+    longer = before_hidden(X, 3)
+    assert longer.dtype == (np.float64 if dtype == np.uint8 else dtype)
+    np.testing.assert_array_equal(longer[0], [[1, 2], [3, 4], *[[np.nan] * 2] * 3])
+    np.testing.assert_array_equal(before_hidden(X[0], 3), longer[0])
+
+
+def test_hidden_bins_are_added_to_spikes_that_are_true_or_false():
+    X = np.array([[True, False]])
+    for longer in (before_hidden(X, 1), before_forecast(X, window=2, n_tail=1)):
+        np.testing.assert_array_equal(longer, [[1, 0], [np.nan] * 2])
+
+
+def test_rows_show_something_unless_all_are_nan():
+    rows = np.full((3, 2), np.nan)
+    assert not shows_anything(rows)
+    rows[1, 1] = 0
+    assert shows_anything(rows)
+    for dtype in (np.uint8, bool):
+        assert shows_anything(np.zeros((3, 2), dtype=dtype))
+    assert not shows_anything(np.full((3, 2), np.nan, dtype=np.float16))
 
 
 # ---- windows
@@ -100,6 +150,24 @@ def test_the_last_window_is_moved_back_to_the_end_of_its_segment():
     assert windows.lengths.tolist() == [10, 10, 10, 10, 4, 10]
     windows = cut(segments_of([23]), window=10, stride=5)
     assert windows.starts.tolist() == [0, 5, 10, 13]
+
+
+def test_the_last_window_of_each_segment_is_marked():
+    windows = cut(segments_of([25, 4, 10]), window=10, stride=5)
+    assert windows.final.tolist() == [False, False, False, True, True, True]
+    rows = numbered(20)
+    assert Windows(rows, [0, 5], [10, 10], 10).final.tolist() == [True, True]
+    chosen = Windows(rows, [0, 5], [10, 10], 10, final=[False, True])
+    assert chosen.final.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("args", "stride"), [((10,), 5), ((11,), 5), ((10, 4), 3), ((3,), 1), ((1,), 1), ((4, 4), 1)]
+)
+def test_windows_overlap_by_half_of_their_visible_bins(args, stride):
+    found = half_overlap(*args)
+    assert found == stride
+    assert isinstance(found, int)
 
 
 def test_a_window_contains_its_rows_followed_by_padding():

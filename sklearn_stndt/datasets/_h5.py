@@ -141,18 +141,25 @@ def check_links(file: Any, name: str, *, first_reads: bool = False) -> None:
     """Raise an error if anything in a file is stored in another one.
 
     Soft links, which stay in the file, are not followed, as their targets have a link of their own.
-    With `first_reads`, also check the arrays that pynwb reads, if only an entry of them, when it
-    opens a file.
+    With `first_reads`, also check the arrays that pynwb reads when it opens a file.
     """
-    h5py = import_h5py()
     with reading(name):
         for dataset, where in _datasets_of(file, name):
             _check_storage(dataset, name, where)
-            if first_reads and (
-                dataset.get_space().get_simple_extent_ndims() == 0
-                or dataset.get_type().get_class() not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT)
-            ):
-                check_part(h5py.Dataset(dataset), f"{name}: {where}")
+            if first_reads:
+                _check_first_reads(dataset, name, where)
+
+
+def _check_first_reads(dataset: Any, name: str, where: str) -> None:
+    """Check an array if pynwb reads it, or an entry of it, before anyone asks for it."""
+    h5py = import_h5py()
+    is_number = dataset.get_type().get_class() in (h5py.h5t.INTEGER, h5py.h5t.FLOAT)
+    shape = dataset.get_space().get_simple_extent_dims()  # None if it is empty
+    # rows of another table, which are compared with its length; and dates
+    if h5py.h5a.exists(dataset, b"table") or where == "/file_create_date":
+        check_dataset(h5py.Dataset(dataset), f"{name}: {where}")
+    elif not is_number or shape in ((), (1,)):
+        check_part(h5py.Dataset(dataset), f"{name}: {where}")
 
 
 def _datasets_of(file: Any, name: str) -> Iterator[tuple[Any, str]]:

@@ -24,11 +24,18 @@ _TOGETHER = "Pass files that belong together."
 
 def check_parts(inputs: Mapping[str, Any], sources: Mapping[str, str]) -> "dict[str, SpikesPart]":
     """Return the spikes of training and of evaluation trials, if present, after checking them."""
-    return {
-        prefix: SpikesPart(inputs, sources, prefix)
-        for prefix in ("train", "eval")
-        if f"{prefix}_spikes_heldin" in inputs
-    }
+    parts = {}
+    for prefix in _PARTS:
+        found = [key for which in _SPIKES if (key := f"{prefix}_spikes_{which}") in inputs]
+        heldin = f"{prefix}_spikes_heldin"
+        if found and heldin not in found:
+            raise ValueError(
+                f"{_where(sources, found[0])} comes without {heldin}. Write the input again, or "
+                "pass the file that holds it too."
+            )
+        if found:
+            parts[prefix] = SpikesPart(inputs, sources, prefix)
+    return parts
 
 
 def assemble(

@@ -14,6 +14,7 @@ from sklearn_stndt.metrics._checks import as_float64, rectangular
 # The decoder of the Neural Latents Benchmark: nine penalties, five contiguous folds.
 ALPHAS = np.logspace(-4, 0, 9)
 DECODER_FOLDS = 5
+_FEWEST = 2 * DECODER_FOLDS  # training bins: R2 of a fold needs two
 
 
 def velocity_r2(
@@ -94,6 +95,12 @@ def velocity_r2(
             )
     if (decode_mask is None) != (train_decode_mask is None):
         raise ValueError("Pass both decode_mask and train_decode_mask, or neither.")
+    if rates.ndim == 2 and decode_mask is not None and np.any(lag):
+        raise ValueError("lag cannot be used with masks of 2D data; shift velocity yourself.")
+    if check:
+        _warn_of_units(rates, train_rates)
+    rates, velocity = shift(rates, velocity, lag)
+    train_rates, train_velocity = shift(train_rates, train_velocity, lag)
     masks = _check_mask(decode_mask, len(rates), "decode_mask")
     train_masks = _check_mask(train_decode_mask, len(train_rates), "train_decode_mask")
     if masks.shape[1] != train_masks.shape[1]:
@@ -101,12 +108,6 @@ def velocity_r2(
             f"decode_mask has {masks.shape[1]} columns and train_decode_mask has "
             f"{train_masks.shape[1]}; pass one column per decoder in both."
         )
-    if check:
-        _warn_of_units(rates, train_rates)
-    if rates.ndim == 2 and decode_mask is not None and np.any(lag):
-        raise ValueError("lag cannot be used with masks of 2D data; shift velocity yourself.")
-    rates, velocity = shift(rates, velocity, lag)
-    train_rates, train_velocity = shift(train_rates, train_velocity, lag)
     scores = [
         _decode(train_rates[train], train_velocity[train], rates[test], velocity[test])
         for train, test in zip(train_masks.T, masks.T, strict=True)
@@ -155,10 +156,10 @@ def _decode(
 ) -> float:
     train_rates, train_velocity = known_rows(train_rates, train_velocity)
     rates, velocity = known_rows(rates, velocity)
-    if len(train_rates) < DECODER_FOLDS or len(rates) < 2:
+    if len(train_rates) < _FEWEST or len(rates) < 2:
         raise ValueError(
             f"{len(train_rates)} training bins and {len(rates)} scored bins have a known "
-            f"velocity; a decoder needs at least {DECODER_FOLDS} and 2. Check velocity for NaN, "
+            f"velocity; a decoder needs at least {_FEWEST} and 2. Check velocity for NaN, "
             "and the masks for decoders without trials."
         )
     return float(make_decoder().fit(train_rates, train_velocity).score(rates, velocity))

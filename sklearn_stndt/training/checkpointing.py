@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import pickletools
 import shutil
 import time
 import warnings
@@ -34,6 +35,8 @@ PATIENCE = 5.0  # seconds to wait for another process that may be about to end
 _LARGEST = 10  # size of a checkpoint, at most, in sizes of the network
 _FORMAT = 1
 _RECORD, _STATE = "record.json", "state.pt"
+# all that a state of tensors and plain values names in the pickle within the format of torch
+_NAMED = ("collections OrderedDict", "torch._utils _rebuild_tensor_v2")
 
 
 class DamagedCheckpointError(ValueError):
@@ -323,10 +326,46 @@ def _contents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             if parts[name].compress_type != zipfile.ZIP_STORED:
                 raise DamagedCheckpointError(f"{name} is compressed")
         record = json.loads(archive.read(_RECORD))  # read compares checksums
-        state = archive.read(_STATE)
+        content = archive.read(_STATE)
+    _check_parts(content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of files that torch did not write, before it refuses them
-        return record, torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    _check_sizes(state, len(content))
+    return record, state
+
+
+def _check_parts(content: bytes) -> None:
+    """Refuse a state that would take more memory than its file when torch reads it."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for part in archive.infolist():
+            if part.compress_type != zipfile.ZIP_STORED:
+                raise DamagedCheckpointError(f"{part.filename} in {_STATE} is compressed")
+            if not part.filename.endswith(".pkl"):
+                continue
+            for operation, name, _ in pickletools.genops(archive.read(part)):
+                is_storage = str(name).startswith("torch ") and str(name).endswith("Storage")
+                if operation.name == "STACK_GLOBAL" or (
+                    operation.name == "GLOBAL" and name not in _NAMED and not is_storage
+                ):
+                    raise DamagedCheckpointError(f"{_STATE} names {name}")
+
+
+def _check_sizes(state: Any, n_bytes: int) -> None:
+    """Refuse a state that is larger than its file, because parts of it are used repeatedly."""
+    seen: set[int] = set()
+    values, total = [state], 0
+    while values:
+        value = values.pop()
+        if isinstance(value, torch.Tensor):
+            total += value.numel() * value.element_size()
+        elif isinstance(value, dict | list | tuple) and value:
+            if id(value) in seen:
+                raise DamagedCheckpointError(f"{_STATE} has one container in several places")
+            seen.add(id(value))
+            values.extend(value.values() if isinstance(value, dict) else value)
+        if total > n_bytes:
+            raise DamagedCheckpointError(f"{_STATE} holds more than its {n_bytes} bytes")
 
 
 def _restore_optimizer(net: NeuralNet, state: dict[str, Any]) -> None:
