@@ -5,7 +5,7 @@ Tutorial: from an NWB file to rates and decoded movement
 What does the package do with a recording, from the file to a figure? This tutorial writes an NWB
 file of generated reaches, loads it as if it were yours, infers single-trial firing rates, compares
 them with smoothed spikes, decodes the velocity of the hand, and saves the network. It takes one to
-two minutes on one core, and needs ``pip install sklearn-stndt[io,plot,save]``. At the end of the
+two minutes on one core, and needs ``pip install "sklearn-stndt[io,plot,save]"``. At the end of the
 page it can be downloaded as a notebook.
 """
 

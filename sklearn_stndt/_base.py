@@ -18,9 +18,12 @@ from sklearn_stndt._validation import (
     may_be_negative,
     refuse_booleans,
 )
+from sklearn_stndt.training.summary import ShowsSummary
 
 
-class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, NamedParameters):
+class RateTransformer(
+    ShowsSummary, OneToOneFeatureMixin, TransformerMixin, RateMixin, NamedParameters
+):
     """Base class of estimators whose `transform` turns counts into rates of the same shape.
 
     A subclass implements `fit`, and `_infer`, which receives checked counts.
@@ -34,25 +37,6 @@ class RateTransformer(OneToOneFeatureMixin, TransformerMixin, RateMixin, NamedPa
     def _validate_params(self):
         super()._validate_params()
         refuse_booleans(self)
-
-    # after a fit, `summary_` is shown below the parameters; repr remains code
-
-    def __str__(self) -> str:
-        summary = getattr(self, "summary_", None)
-        return repr(self) if summary is None else f"{self!r}\n{summary}"
-
-    def _repr_html_inner(self) -> str:
-        return super()._repr_html_inner() + self._summary_html()
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] += self._summary_html()
-        return bundle
-
-    def _summary_html(self) -> str:
-        summary = getattr(self, "summary_", None)
-        return "" if summary is None else summary._repr_html_()
 
     def fit_transform(self, X: ArrayLike, y: Any = None, *, groups: ArrayLike | None = None) -> Any:
         """Train on X, then return its rates; see `fit` and `transform`."""

@@ -12,6 +12,7 @@ MANY_COLUMNS = 200  # from which more neurons than bins look like a transposed r
 FEWEST_ROWS = 20  # in which a column that always rises is a clock
 FEWEST_SPIKES = 50  # entries above 0 from which their values say something
 SMALLEST_FACTOR = 5  # of all counts: no bin is wider than 200 ms
+MOST_NAMES = 10  # in a message
 TOLERANCE = 1e-6  # relative, of whole numbers that were multiplied and divided
 
 
@@ -36,7 +37,8 @@ def warn_of_mistakes(
     if X.ndim == 2:
         mistakes += [_transposed(X), _clock(rows, names)]
     if counts:
-        mistakes.append(_no_counts(rows))
+        of_columns = "" if X.ndim == 3 or any(mistakes) else _other_columns(rows, names)
+        mistakes.append(of_columns or _no_counts(rows))
     for mistake in mistakes:
         if mistake:
             warnings.warn(mistake, UserWarning, stacklevel=stacklevel + 1)
@@ -62,6 +64,23 @@ def _clock(rows: NDArray, names: Sequence[Any] | None) -> str:
     return (
         f"Column {column} of X rises from every row to the next, as a clock does, and is taken for "
         "a neuron. Leave it out of X."
+    )
+
+
+def _other_columns(rows: NDArray, names: Sequence[Any] | None) -> str:
+    """Columns without whole numbers, such as a velocity, among those with counts."""
+    if rows.dtype.kind != "f":
+        return ""
+    positive = rows > 0  # False for NaN
+    broken = positive & (np.abs(rows - np.rint(rows)) > TOLERANCE * np.maximum(rows, 1))
+    found = np.flatnonzero((broken.sum(0) >= FEWEST_SPIKES) & (broken.sum(0) > positive.sum(0) / 2))
+    if not len(found) or 2 * len(found) >= rows.shape[1]:
+        return ""
+    listed = [int(i) if names is None else names[i] for i in found[:MOST_NAMES]]
+    more = f" and {len(found) - MOST_NAMES} more" if len(found) > MOST_NAMES else ""
+    return (
+        f"Columns {listed}{more} of X hold no whole numbers, unlike the others, and are taken for "
+        "neurons. If they are behaviour, leave them out of X."
     )
 
 

@@ -2,8 +2,6 @@
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -23,18 +21,6 @@ from sklearn_stndt.network.likelihood import LARGEST_SIGNAL, MAX_LOG_RATE, known
 from sklearn_stndt.windows.out_of_core import extremes, mapping_of
 
 LARGEST_COUNT = math.exp(MAX_LOG_RATE)  # rates end there
-
-
-@contextmanager
-def unchanged_if_failed(estimator: Any) -> Iterator[None]:
-    """Restore the attributes of an estimator if the block raises an error."""
-    before = dict(vars(estimator))
-    try:
-        yield
-    except BaseException:
-        vars(estimator).clear()
-        vars(estimator).update(before)
-        raise
 
 
 def refuse_booleans(estimator: Any) -> None:
@@ -117,15 +103,23 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool, likelihood: Any =
     check_is_no_vector(X)
     _refuse_unequal(X, name)
     mapped = isinstance(X, np.ndarray) and mapping_of(X) is not None
-    counts = check_array(
-        X,
-        dtype="numeric",
-        allow_nd=True,
-        # this would read a whole memory map at once; it is checked in pieces below
-        ensure_all_finite=not mapped and "allow-nan",
-        estimator=estimator,
-        input_name="X",
-    )
+    try:
+        counts = check_array(
+            X,
+            dtype="numeric",
+            allow_nd=True,
+            # this would read a whole memory map at once; it is checked in pieces below
+            ensure_all_finite=not mapped and "allow-nan",
+            estimator=estimator,
+            input_name="X",
+        )
+    except (TypeError, ValueError) as error:
+        if columns := _columns_without_numbers(X):
+            raise ValueError(
+                f"X has columns that hold no numbers, {columns}, and {name} takes every column for "
+                "a neuron. Leave them out of X; pass the trial of each row as groups."
+            ) from error
+        raise
     if counts.dtype.kind in "mM":
         raise TypeError(
             f"X has dtype {counts.dtype}, which is of times, but {name} expects numbers per bin. "
@@ -196,6 +190,20 @@ def check_added_neurons(fitted: Any, extended: Any, counts: NDArray) -> None:
             )
 
 
+def _columns_without_numbers(X: Any) -> list[Any]:
+    """Names of the columns of a table with text, dates or other objects."""
+    found = []
+    for column in getattr(X, "columns", []):
+        try:
+            values = np.asarray(X[column])
+            if values.dtype.kind in "mM":
+                raise TypeError
+            values.astype(np.float64)
+        except (TypeError, ValueError):
+            found.append(column)
+    return found
+
+
 def may_be_negative(likelihoods: list[Any]) -> bool:
     """Whether one of these likelihoods has negative entries."""
     return any(one.lowest is None for one in known_likelihoods(likelihoods))
@@ -220,7 +228,8 @@ def _refuse_unequal(X: Any, name: str) -> None:
     lengths = sorted(shape[0] for shape in shapes)
     raise ValueError(
         f"{name} was given a list of trials of {lengths[0]} to {lengths[-1]} bins, not an array. "
-        "Pad the shorter ones with NaN to an array of shape (n_trials, n_bins, n_neurons)."
+        "Pad the shorter ones with NaN: sklearn_stndt.datasets.pad_trials(trials), and their "
+        "behaviour too."
     )
 
 

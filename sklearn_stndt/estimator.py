@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._containers import continued, n_epochs, relabelled, runs
+from sklearn_stndt._failures import unchanged_if_failed
 from sklearn_stndt._mistakes import warn_of_mistakes
 from sklearn_stndt._parameters import suggests_names
 from sklearn_stndt._pretrained import check_same_core, find_pretrained
@@ -30,7 +31,6 @@ from sklearn_stndt._validation import (
     check_groups,
     check_heldout_neurons,
     check_unchanged,
-    unchanged_if_failed,
     warn_of_divergence,
     warn_of_interruption,
 )

@@ -53,7 +53,7 @@ def to_onnx(
     Raises
     ------
     ImportError
-        If onnx, onnxscript or onnxruntime is missing; ``pip install sklearn-stndt[onnx]`` brings
+        If onnx, onnxscript or onnxruntime is missing; ``pip install "sklearn-stndt[onnx]"`` brings
         them.
     TypeError
         If `estimator` is an ensemble or a pipeline.
@@ -149,7 +149,7 @@ def _import(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         raise ImportError(
-            f"to_onnx needs {package}. Install it with: pip install sklearn-stndt[onnx]"
+            f'to_onnx needs {package}. Install it with: pip install "sklearn-stndt[onnx]"'
         ) from error
 
 

@@ -14,22 +14,23 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._containers import bin_width
+from sklearn_stndt._failures import unchanged_if_failed
 from sklearn_stndt._parameters import NamedParameters, suggests_names
 from sklearn_stndt._validation import (
-    unchanged_if_failed,
     warn_of_divergence,
     warn_of_interruption,
 )
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.network.core import share_core
 from sklearn_stndt.training.joint import enough_to_validate, total_size, train_together
+from sklearn_stndt.training.summary import SessionsSummary, ShowsSummary
 from sklearn_stndt.training.verdict import warn_if_nothing_learnt
 from sklearn_stndt.windows.segments import as_segments
 
 _SAME_WIDTH = 0.01  # relative difference of bin widths that is due to rounding of clocks
 
 
-class MultiSessionEstimator(NamedParameters):
+class MultiSessionEstimator(ShowsSummary, NamedParameters):
     """Infer rates of several sessions, each with its own neurons, with one shared core.
 
     Sessions of the same task, brain area and bin width have dynamics in common, also if no neuron
@@ -60,6 +61,8 @@ class MultiSessionEstimator(NamedParameters):
     window_ : int
         Bins that the network sees at once, the same for all sessions: the longest of the windows
         that single estimators would have. Shorter trials are padded.
+    summary_ : SessionsSummary
+        Sessions, network, seconds and scores; ``print(estimator)`` shows it.
 
     See Also
     --------
@@ -198,6 +201,16 @@ class MultiSessionEstimator(NamedParameters):
                 one.likelihood,
                 where=where,
             )
+
+    @property
+    def summary_(self) -> SessionsSummary:
+        """Sessions, network, values of "auto" parameters, updates, seconds, held-out scores.
+
+        It prints as a small table, which ``print(estimator)`` and the HTML display show too.
+        `members` holds the `summary_` of each of `estimators_`.
+        """
+        check_is_fitted(self)
+        return SessionsSummary(tuple(member.summary_ for member in self.estimators_))
 
     def fit_transform(
         self, X: Sequence[Any], y: Any = None, *, groups: Sequence[ArrayLike | None] | None = None

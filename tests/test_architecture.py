@@ -26,7 +26,7 @@ LAYERS = [
     {"_fingerprints"},
     {"_pretrained"},
     {"network", "windows", "_rates"},
-    {"_containers", "_files", "_mistakes", "_parameters", "_progress"},
+    {"_containers", "_failures", "_files", "_mistakes", "_parameters", "_progress"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -115,7 +115,7 @@ class Archive:
 
 @pytest.fixture
 def serve(monkeypatch):
-    pytest.importorskip("dandi", reason="dandi is not installed (pip install sklearn-stndt[dandi])")
+    pytest.importorskip("dandi", reason="dandi is not installed (the extra dandi)")
     monkeypatch.setenv("DANDI_NO_ET", "1")  # no online check for a newer version of dandi
     archives = []
 
@@ -200,7 +200,7 @@ def test_downloaded_files_are_found_without_dandi(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "dandi.dandiapi", None)
     assert fetch_nlb("mc_rtt", data_home=tmp_path) == [folder / "a.nwb"]
     assert fetch_nlb("mc_rtt", data_home=tmp_path, version="1") == [folder / "a.nwb"]
-    with pytest.raises(ImportError, match=r"pip install sklearn-stndt\[dandi\]"):
+    with pytest.raises(ImportError, match=r'pip install "sklearn-stndt\[dandi\]"'):
         fetch_nlb("mc_rtt", data_home=tmp_path, version="2")
 
 

@@ -570,3 +570,26 @@ def test_more_spikes_than_the_dtype_holds_are_refused():
 def test_bad_arguments_are_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_windows_in_milliseconds_are_noticed():
+    times = [np.arange(0, 700, 0.05)]
+    events = 5.0 + 2 * np.arange(20)
+    with pytest.warns(UserWarning, match=r"lasts 600 s, but events are 2 s apart") as record:
+        align_to_events(times, events, (-2, 598), 0.02)
+    assert record[0].filename == __file__
+    align_to_events(times, events, (-0.2, 0.4), 0.02)  # no warning
+    align_to_events(times, events[:1], (0, 90), 0.02)
+
+
+@pytest.mark.parametrize("shape", [(-1, 1), (1, -1)])
+def test_vectors_of_matlab_are_times(shape):
+    times, starts = [np.arange(0, 10, 0.05)], np.arange(1.0, 5.0)
+    expected = align_to_events(times, starts, (0, 0.5), 0.1)
+    np.testing.assert_array_equal(
+        align_to_events(times, starts.reshape(shape), (0, 0.5), 0.1), expected
+    )
+    stops = (starts + 0.5).reshape(shape)
+    np.testing.assert_array_equal(bin_trials(times, starts.reshape(shape), stops, 0.1), expected)
+    with pytest.raises(ValueError, match=r"events has shape \(2, 2\); pass one time per trial"):
+        align_to_events(times, starts.reshape(2, 2), (0, 0.5), 0.1)

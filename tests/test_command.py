@@ -4,11 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import loadmat, savemat
+from scipy.linalg import LinAlgWarning
 from scipy.sparse import csc_array
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, KFold
@@ -17,8 +19,9 @@ from subprocesses import LIMIT
 
 import sklearn_stndt
 from sklearn_stndt import BinwiseRegressor, STNDTEstimator
-from sklearn_stndt.cli import held_out, main, pages
+from sklearn_stndt.cli import held_out, main, messages, pages
 from sklearn_stndt.cli.decode import _ALPHAS
+from sklearn_stndt.cli.messages import CommandError
 from sklearn_stndt.cli.options import make_parser
 from sklearn_stndt.cli.recording import read
 from sklearn_stndt.datasets import align_to_events, bin_spikes, bin_trials, load_nwb
@@ -537,3 +540,75 @@ def test_smoothing_of_a_slow_rate_is_better_than_the_mean_and_its_width_fits():
     chosen = held_out.choose_smoothing(counts, 0.02, None, causal=False)
     assert 3 <= chosen.width <= 20  # bins; the rate has a period of 251
     assert held_out.bits(chosen.rates, counts, None) > 0.1
+
+
+# -- mistakes of a first try ----------
+
+
+def refusal(*arguments):
+    """The error of reading a recording."""
+    with pytest.raises((CommandError, ValueError)) as error:
+        read(parsed(*arguments))
+    return str(error.value)
+
+
+@pytest.fixture
+def in_ms(trains, tmp_path):
+    """A MATLAB file with spike times and events in milliseconds."""
+    times, events = trains[0], np.arange(1.0, 4.0)
+    cells = np.empty((1, 3), dtype=object)
+    for i, train in enumerate(times):
+        cells[0, i] = 1000 * train
+    savemat(tmp_path / "ms.mat", {"spikeTimes": cells, "cue": 1000 * events})
+    return tmp_path / "ms.mat"
+
+
+def test_times_that_do_not_look_like_seconds_are_an_error_until_confirmed(in_ms):
+    aligned = [in_ms, "--align", "cue", "--window", -0.5, 0.5]
+    message = refusal(*aligned)
+    assert "not in seconds" in message
+    assert "--time-unit ms" in message
+    assert read(parsed(*aligned, "--time-unit", "ms")).counts.shape == (3, 50, 3)
+    with pytest.warns(UserWarning, match="not in seconds"):
+        read(parsed(in_ms, "--spike-times", "spikeTimes", "--bin-width", 1, "--time-unit", "s"))
+
+
+@pytest.mark.parametrize("width", ["20", "0", "-1"])
+def test_a_width_of_bins_in_milliseconds_is_refused(width, session, capsys):
+    assert run("rates", session, "--bin-width", width, "--out", "unused.npz") == 2
+    assert "a number of seconds up to 1; 20 ms are 0.02" in capsys.readouterr().err
+
+
+def test_a_window_in_milliseconds_is_refused(in_ms):
+    options = ["--time-unit", "ms", "--align", "cue", "--window", -200, 400]
+    assert "lasts 600 s. It is in seconds, also with --time-unit ms" in refusal(in_ms, *options)
+
+
+def test_ill_conditioned_matrices_of_a_search_are_not_reported(capsys):
+    with messages.Reporter().reporting_warnings():
+        for category in (LinAlgWarning, UserWarning):
+            warnings.warn_explicit(category.__name__, category, "sklearn/linear_model.py", 1)
+    assert capsys.readouterr().err == "warning: UserWarning\n"
+
+
+def test_files_of_spike_sorters_are_no_counts(tmp_path):
+    np.save(tmp_path / "spike_times.npy", np.sort(np.arange(0, 3000, 7))[:, None])
+    message = refusal(tmp_path / "spike_times.npy", "--bin-width", 0.02)
+    assert "does not hold counts" in message
+    assert "spike_clusters.npy" in message
+
+
+def test_structs_of_matlab_are_named_with_their_fields(tmp_path):
+    savemat(tmp_path / "struct.mat", {"trial": {"counts": np.ones((3, 4)), "cue": 1.0}})
+    assert "trial is a struct with the fields counts, cue" in refusal(tmp_path / "struct.mat")
+
+
+def test_the_index_of_a_table_of_pandas_is_no_neuron(counts):
+    lines = (counts / "trials.csv").read_text().splitlines()
+    rows = [f"2026-01-01 0:{i},{row}" for i, row in enumerate(lines[1:])]
+    indexed = [f",{lines[0]}", *rows]
+    (counts / "indexed.csv").write_text("\n".join(indexed))
+    found = read(parsed(counts / "indexed.csv", "--bin-width", WIDTH))
+    expected = read(parsed(counts / "trials.csv", "--bin-width", WIDTH))
+    np.testing.assert_array_equal(found.counts, expected.counts)
+    assert found.neurons.tolist() == expected.neurons.tolist()

@@ -436,3 +436,20 @@ def test_predict_and_score_refuse_other_shapes_than_in_fit():
         decoder.score(X, y[..., :1])
     with pytest.raises(ValueError, match="y has shape"):
         decoder.score(X, y[:, :-1])
+
+
+@pytest.mark.parametrize(
+    ("X_shape", "y_shape", "hint"),
+    [
+        ((30, 4), (600, 2), r"another rate .*datasets\.bin_signals"),
+        ((30, 4), (2, 30), r"axes are reversed: pass y\.T"),
+        ((10, 30, 4), (10, 600, 2), r"another rate .*datasets\.align_signals"),
+        ((10, 30, 4), (2, 30, 10), r"axes are reversed: pass y\.T"),
+        ((10, 30, 4), (10,), r"one number for each trial, average rates over bins"),
+        ((10, 30, 4), (12, 29, 2), r"n_targets\)\.$"),
+    ],
+)
+def test_targets_of_another_shape_are_refused_with_a_hint(X_shape, y_shape, hint):
+    random = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=hint):
+        BinwiseRegressor().fit(random.normal(size=X_shape), random.normal(size=y_shape))

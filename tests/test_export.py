@@ -133,5 +133,5 @@ def test_what_cannot_be_exported_is_said(small, fitted, causal, spikes, rows, tm
 
 def test_missing_packages_are_named(causal, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ImportError, match=r"pip install sklearn-stndt\[onnx\]"):
+    with pytest.raises(ImportError, match=r'pip install "sklearn-stndt\[onnx\]"'):
         to_onnx(causal, tmp_path / "x.onnx")

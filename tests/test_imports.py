@@ -10,6 +10,7 @@ import pytest
 from subprocesses import output_of
 
 import sklearn_stndt
+from sklearn_stndt import plotting
 
 FIRST = (
     "import sklearn_stndt",
@@ -18,6 +19,9 @@ FIRST = (
     "from sklearn_stndt.datasets import make_reaches, load_nwb, evaluate",
     "dir(sklearn_stndt), sklearn_stndt.metrics, sklearn_stndt.datasets",
     "import sklearn_stndt.presets",
+    "from sklearn_stndt import BinwiseClassifier, BinwiseRegressor",
+    "import sklearn_stndt.plotting",
+    "from sklearn_stndt.plotting import DecodingDisplay, PSTHDisplay",
 )
 PROGRAM = """
 import json, sys
@@ -44,17 +48,18 @@ def test_a_star_import_gives_all_public_names():
     assert names["STNDTEstimator"] is sklearn_stndt.STNDTEstimator
 
 
-def test_type_checkers_see_the_names_that_are_imported():
+@pytest.mark.parametrize("package", [sklearn_stndt, plotting], ids=lambda it: it.__name__)
+def test_type_checkers_see_the_names_that_are_imported(package):
     """The imports for type checkers, `__all__` and the modules of names agree."""
-    tree = ast.parse(Path(sklearn_stndt.__file__).read_text())
+    tree = ast.parse(Path(package.__file__).read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {
-        alias.name: node.module.removeprefix("sklearn_stndt.")
+        alias.name: node.module.removeprefix(f"{package.__name__}.")
         for node in block.body
         for alias in node.names
     }
-    assert seen == sklearn_stndt._MODULES
-    assert sorted(seen) == sorted(sklearn_stndt.__all__)
+    assert seen == package._MODULES
+    assert sorted(seen) == sorted(package.__all__)
 
 
 def test_public_modules_are_those_that_exist():
@@ -69,6 +74,9 @@ def test_names_are_completed_and_unknown_ones_are_refused():
     assert {*sklearn_stndt.__all__, "metrics", "__version__"} <= set(dir(sklearn_stndt))
     with pytest.raises(AttributeError, match="'sklearn_stndt' has no attribute 'STNDT'"):
         sklearn_stndt.STNDT  # noqa: B018
+    assert set(plotting.__all__) <= set(dir(plotting))
+    with pytest.raises(AttributeError, match=r"'sklearn_stndt.plotting' has no attribute 'Rates'"):
+        plotting.Rates  # noqa: B018
     with pytest.raises(ImportError, match="cannot import name 'STNDT'"):
         from sklearn_stndt import STNDT  # noqa: F401
 

@@ -95,7 +95,7 @@ def test_ezmsg_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "ezmsg", None)
     monkeypatch.setitem(sys.modules, "ezmsg.core", None)
     monkeypatch.delitem(sys.modules, "sklearn_stndt.live.ezmsg", raising=False)
-    with pytest.raises(ImportError, match=r"pip install sklearn-stndt\[live\]"):
+    with pytest.raises(ImportError, match=r'pip install "sklearn-stndt\[live\]"'):
         import sklearn_stndt.live.ezmsg  # noqa: F401
 
 

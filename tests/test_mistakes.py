@@ -101,3 +101,23 @@ def test_what_is_no_array_of_counts_is_refused(small, case, make):
     estimator = small() if make == "estimator" else BaggingEnsemble(small(), 2)
     with pytest.raises(error, match=f"(?s){message}"):
         estimator.fit(counts())
+
+
+def test_behaviour_among_the_neurons_is_noticed(rows):
+    random = np.random.default_rng(0)
+    X = np.column_stack([rows, random.uniform(0, 9, size=(len(rows), 2))])
+    names = [*(f"n{i}" for i in range(12)), "vx", "vy"]
+    (message,) = found(X)
+    assert message.startswith("Columns [12, 13] of X hold no whole numbers")
+    (message,) = found(X, names)
+    assert message.startswith("Columns ['vx', 'vy'] of X")
+    assert found(X, names, counts=False) == []
+    many = np.column_stack([rows, *(random.uniform(0, 9, size=len(rows)) for _ in range(11))])
+    assert "21] and 1 more of X" in found(many)[0]
+
+
+@pytest.mark.parametrize("column", [["N", "S"], pandas.to_datetime(["2026-01-01", "2026-01-02"])])
+def test_columns_without_numbers_are_named(small, rows, column):
+    table = pandas.DataFrame(rows[:40], columns=[f"n{i}" for i in range(12)])
+    with pytest.raises(ValueError, match=r"no numbers, \['target'\].*every column for a neuron"):
+        small().fit(table.assign(target=list(column) * 20))

@@ -275,7 +275,7 @@ def test_errors_name_file_and_missing_key(files, tmp_path):
 
 def test_without_h5py_the_error_names_the_extra(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r"pip install sklearn-stndt\[io\]"):
+    with pytest.raises(ImportError, match=r'pip install "sklearn-stndt\[io\]"'):
         load_nlb(files[1]["train"])
 
 

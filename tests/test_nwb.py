@@ -1,5 +1,6 @@
 """NWB files: loaded data, and errors of broken files."""
 
+import re
 import sys
 from datetime import UTC
 
@@ -357,7 +358,7 @@ def test_the_benchmark_needs_a_matching_name(maze, params, message):
 
 def test_without_pynwb_the_error_names_the_extra(maze, monkeypatch):
     monkeypatch.setitem(sys.modules, "pynwb", None)
-    with pytest.raises(ImportError, match=r"pip install sklearn-stndt\[io\]"):
+    with pytest.raises(ImportError, match=r'pip install "sklearn-stndt\[io\]"'):
         load_nwb(maze)
 
 
@@ -410,3 +411,28 @@ def test_a_clock_in_other_units_ends_before_memory_is_taken(write_plain):
         ValueError, match=r"from 0 to 1e\+12 s, the end of the spikes of the unit with id"
     ):
         load_nwb(path, trials=False, bin_width=0.005)
+
+
+def test_a_series_in_a_container_is_found_by_its_own_name(write_nwb):
+    path = write_nwb(edit=add_signals)
+    data = load_nwb(path, bin_width=0.02)
+    assert "Position_hand" in data.behavior
+    np.testing.assert_array_equal(data.behavior["hand"], data.behavior["Position_hand"])
+    some = load_nwb(path, bin_width=0.02, behavior="hand")
+    assert list(some.behavior) == ["hand"]
+    np.testing.assert_array_equal(some.behavior["hand"], data.behavior["hand"])
+    with pytest.raises(KeyError, match=r"no time series 'foot', only .*'Position_hand'"):
+        data.behavior["foot"]
+    with pytest.raises(ValueError, match="'split' is a column of the trials table"):
+        load_nwb(path, behavior="split")
+
+
+def test_printing_what_was_loaded_shows_shapes(write_nwb):
+    data = load_nwb(write_nwb(), bin_width=0.02, trials=True)
+    printed = str(data)
+    assert len(printed.splitlines()) == len(data)
+    n_trials = len(data.spikes)
+    assert re.search(rf"^spikes +array \({n_trials}, \d+, \d+\) float32$", printed, re.M)
+    assert re.search(rf"^behavior +hand_vel: array \({n_trials}, \d+, 2\)", printed, re.M)
+    assert re.search(rf"^trials +table of {n_trials} rows: id, start_time", printed, re.M)
+    assert re.search(r"^bin_width +0\.02$", printed, re.M)

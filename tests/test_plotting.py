@@ -180,7 +180,7 @@ def test_plot_draws_again(pipeline, spikes):
 @pytest.mark.parametrize("name", NAMES)
 def test_without_matplotlib_the_error_names_the_extra(draw, name, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install sklearn-stndt\[plot\]"):
+    with pytest.raises(ImportError, match=r'pip install "sklearn-stndt\[plot\]"'):
         draw[name](None)
 
 

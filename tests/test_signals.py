@@ -144,3 +144,10 @@ def test_odd_values(function, how, data):
     if not isinstance(result, Exception):
         assert result.dtype.kind == "f"
         assert result.size
+
+
+def test_windows_in_milliseconds_are_noticed():
+    times = np.arange(0, 300, 0.5)
+    with pytest.warns(UserWarning, match="Is it in milliseconds") as record:
+        align_signals(times, times, 50.0 + np.arange(9), (-50, 50), 1.0)
+    assert record[0].filename == __file__

@@ -250,7 +250,7 @@ def test_what_is_not_causal_is_refused(fitted, causal, rows, spikes):
         RateStream(make_pipeline(causal, DBSCAN()))
 
 
-@pytest.mark.parametrize("decoder", [Ridge(), BinwiseRegressor(Ridge()), PCA()])
+@pytest.mark.parametrize("decoder", [Ridge(), BinwiseRegressor(Ridge()), StandardScaler()])
 def test_steps_that_are_not_fitted_are_refused_before_the_loop(causal, decoder):
     with pytest.raises(NotFittedError, match=f"This {type(decoder).__name__} .* is not fitted yet"):
         RateStream(make_pipeline(causal, decoder))

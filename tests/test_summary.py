@@ -6,10 +6,10 @@ import pickle
 import numpy as np
 import pytest
 import sklearn
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 
-from sklearn_stndt import MultiSessionEstimator, STNDTEstimator, load, save
+from sklearn_stndt import BaggingEnsemble, MultiSessionEstimator, STNDTEstimator, load, save
 
 
 def test_the_summary_agrees_with_the_fitted_attributes(small, spikes):
@@ -113,6 +113,63 @@ def test_members_of_several_sessions_have_summaries(small, spikes):
     for member, session in zip(together.estimators_, (0, 1), strict=True):
         (kept,) = (row for row in together.history_ if row.get("kept"))
         assert member.summary_.score == kept["session_bits"][session]
+
+
+def test_several_sessions_print_one_training_and_the_score_of_each(small, spikes):
+    base = small(max_epochs=2, batch_size="auto")
+    together = MultiSessionEstimator(base).fit([spikes, spikes[:12, :, :5]])
+    members = [member.summary_ for member in together.estimators_]
+    assert list(together.summary_.members) == members
+    printed = str(together)
+    assert printed == f"{together!r}\n{together.summary_}"
+    assert "2, which share a core" in printed
+    assert f"{members[0].score:.4f}, {members[1].score:.4f} held-out bits per spike" in printed
+    assert f"batch_size={members[0].auto['batch_size']}" in printed
+    assert "which share a core" in together._repr_html_()
+    assert not hasattr(MultiSessionEstimator(), "summary_")
+
+
+@pytest.fixture(scope="module")
+def ensemble(small, spikes):
+    members = [small(max_epochs=2, batch_size="auto"), Failing()]
+    ensemble = BaggingEnsemble(
+        members, n_estimators=3, n_best=1, validation_fraction=0.25, random_state=0
+    )
+    with pytest.warns(FitFailedWarning, match="no fit"):
+        return ensemble.fit(spikes)
+
+
+class Failing(STNDTEstimator):
+    """Its fit is an error."""
+
+    def fit(self, X, y=None, *, groups=None):
+        raise ValueError("no fit")
+
+
+def test_an_ensemble_prints_its_members_and_scores(ensemble):
+    summary = ensemble.summary_
+    assert (summary.n_members, summary.n_failed, summary.n_selected) == (2, 1, 1)
+    assert summary.seconds == pytest.approx(sum(ensemble.results_["fit_time"]))
+    assert summary.best_score == summary.score == max(ensemble.scores_)
+    assert summary.member == ensemble.estimators_[ensemble.selected_[0]].summary_
+    printed = str(ensemble)
+    assert printed == f"{ensemble!r}\n{summary}"
+    assert "2 trained, 1 failed, 1 averaged" in printed
+    assert f"best member {max(ensemble.scores_):.4f}" in printed
+    assert "batch_size=" in printed
+    assert "1 averaged" in ensemble._repr_html_()
+    assert not hasattr(BaggingEnsemble(), "summary_")
+    assert pickle.loads(pickle.dumps(ensemble)).summary_ == summary
+
+
+def test_the_score_of_an_ensemble_is_that_of_its_mean(ensemble):
+    both = copy.copy(ensemble)
+    both.selected_, both._n_picks = np.array([1, 0]), np.ones(2, dtype=int)
+    assert both.summary_.score == ensemble.selection_curve_[1]
+    both._n_picks = np.array([2, 1])  # a greedy selection may choose a member twice
+    assert both.summary_.score is None
+    del both.scores_
+    assert "members were not scored" in str(both.summary_)
 
 
 def test_a_pipeline_shows_its_steps(small, spikes):

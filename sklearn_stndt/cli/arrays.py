@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from sklearn_stndt.cli.options import AXES, DEFAULT_BIN_WIDTH
 from sklearn_stndt.datasets import align_to_events, bin_spikes, bin_trials
 from sklearn_stndt.datasets._checks import as_numbers, reading
 from sklearn_stndt.datasets._h5 import check_dataset, check_links, import_h5py, open_file
+from sklearn_stndt.datasets._times import ClockWarning
 
 # Names by which variables are found if no option names them.
 _COUNTS = ("counts", "spike_counts", "spikes")
@@ -22,6 +24,7 @@ _TIMES = ("spike_times", "spikeTimes", "spike_time", "spiketimes")
 _NEURONS = ("neuron", "unit", "unit_id", "cluster", "cluster_id", "spike_clusters")
 _BIN_WIDTHS = ("bin_width", "binWidth", "bin_size", "binSize")
 _TRIAL, _CLOCK = "trial", ("time", "bin")  # columns of a table of counts
+_INDEX = "index of rows"  # a first column without a name
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,8 @@ def _choose(content: Mapping[str, Any], options: argparse.Namespace, path: Path)
             if isinstance(value, np.ndarray) and value.ndim in (2, 3) and value.size > 1
         ]
         found = known or (arrays if len(arrays) == 1 else [])
+        if not found and len(content) == 1:
+            _refuse_struct(path, *next(iter(content.items())))
         if len(found) != 1:
             raise CommandError(
                 f"{path} holds {_listed(content)}. Say by --counts or --spike-times which of them "
@@ -180,17 +185,34 @@ def _are_times(name: str, value: NDArray) -> bool:
 
 
 def _numbers(path: Path, name: str, value: Any) -> NDArray:
+    _refuse_struct(path, name, value)
     return as_numbers(value, f"{path}: {name}", remedy="Name a variable with numbers.")
+
+
+def _refuse_struct(path: Path, name: str, value: Any) -> None:
+    fields = getattr(value, "dtype", np.dtype(float)).names
+    if fields:
+        raise CommandError(
+            f"{path}: {name} is a struct with the fields {', '.join(fields)}. Save what it holds "
+            "as variables of their own: counts as numbers, or a cell array with the spike times of "
+            "each neuron."
+        )
 
 
 def _ordered(
     path: Path, name: str, counts: NDArray, axes: Sequence[str] | None
 ) -> tuple[NDArray, list[int]]:
     """Return counts with axes in the order of the package, and the permutation."""
-    if counts.ndim not in (2, 3):
+    if counts.ndim not in (2, 3) or _are_in_order(counts):
+        of_sorter = (
+            " A spike sorter's spike_times.npy holds samples, and spike_clusters.npy the neuron of "
+            "each: write both to one file, numpy.savez('spikes.npz', spike_times=samples / 30000, "
+            "cluster=clusters)."
+        )
         raise CommandError(
-            f"{path}: {name} has shape {counts.shape}. Counts have the axes trials, bins, neurons "
-            "or bins, neurons; --spike-times names a variable with times of spikes."
+            f"{path}: {name} has shape {counts.shape} and does not hold counts, which have the "
+            "axes trials, bins, neurons or bins, neurons; --spike-times names a variable with "
+            f"times of spikes.{of_sorter if path.suffix == '.npy' else ''}"
         )
     wanted = AXES[-counts.ndim :]
     axes = tuple(axes) if axes else wanted
@@ -201,6 +223,12 @@ def _ordered(
         )
     order = [axes.index(axis) for axis in wanted]
     return counts.transpose(order), order
+
+
+def _are_in_order(values: NDArray) -> bool:
+    """Whether numbers ascend throughout, as times of spikes do."""
+    row = values.ravel()
+    return row.size > 20 and bool((row[1:] >= row[:-1]).all()) and bool(row[-1] > row[0] + 20)
 
 
 def _behavior(
@@ -288,7 +316,32 @@ def _binned(
     options: argparse.Namespace,
     scale: float,
 ) -> Arrays:
-    """Count spikes in bins around events, in trials, or in the whole recording."""
+    """Count spikes in bins around events, in trials, or in the whole recording.
+
+    Times that do not look like seconds are an error unless the user has said that they are.
+    """
+    if options.time_unit is not None:
+        return _counted(path, content, trains, neurons, options, scale)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ClockWarning)
+            return _counted(path, content, trains, neurons, options, scale)
+    except ClockWarning as warning:
+        found = str(warning).partition(" Convert")[0]
+        raise CommandError(
+            f"{path}: {found} Pass --time-unit ms if times in the file are in milliseconds, and "
+            "--time-unit s if all is right. --window is always in seconds."
+        ) from warning
+
+
+def _counted(
+    path: Path,
+    content: Mapping[str, Any],
+    trains: list[NDArray],
+    neurons: NDArray,
+    options: argparse.Namespace,
+    scale: float,
+) -> Arrays:
     width = options.bin_width or DEFAULT_BIN_WIDTH
     if options.align is not None:
         if options.trials is not None:
@@ -345,7 +398,7 @@ def _read_table(path: Path, options: argparse.Namespace, targets: Sequence[str])
         )
     for name in (*targets, *options.ignore):
         _column(columns, name, path)
-    other = {_TRIAL, *_CLOCK, *targets, *options.ignore}
+    other = {_TRIAL, *_CLOCK, _INDEX, *targets, *options.ignore}
     neurons = np.array([name for name in columns if name not in other])
     if not len(neurons):
         raise CommandError(f"{path} has no column of counts, only {', '.join(columns)}.")
@@ -373,6 +426,8 @@ def _columns_of(path: Path) -> dict[str, list[str]]:
     if len(rows) < 2:
         raise CommandError(f"{path} needs a row with the names of its columns, and rows of data.")
     names = [name.strip() for name in rows[0]]
+    if not names[0]:  # as pandas writes the index of a table
+        names[0] = _INDEX
     for number, row in enumerate(rows, 1):
         if len(row) != len(names):
             raise CommandError(

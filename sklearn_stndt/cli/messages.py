@@ -19,6 +19,8 @@ _OPTIONS = (
     ("pass align and window", "pass --align and --window"),
     ("Pass align and window", "Pass --align and --window"),
     ("overwrite=True", "--overwrite"),
+    ("Then pass X.T.", "Then pass --axes neurons,bins."),
+    ("e.g. window=", "e.g. --window-bins "),
     ("max_epochs", "--max-epochs"),
     ("random_state", "--random-state"),
     ("bin_width", "--bin-width"),
@@ -69,6 +71,8 @@ class Reporter:
             ours = "sklearn" in filename and not issubclass(
                 category, DeprecationWarning | FutureWarning | PendingDeprecationWarning
             )
+            # of a penalty that is too small, among several to choose from
+            ours = ours and category.__name__ != "LinAlgWarning"
             if (ours or self.verbose) and text not in seen:
                 seen.add(text)
                 self.warn(text)

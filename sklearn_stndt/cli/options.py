@@ -44,6 +44,11 @@ def _positive(text: str) -> float:
     return _as(float, text, "a positive number", lambda x: 0 < x < math.inf)
 
 
+def _bin_width(text: str) -> float:
+    wanted = "a number of seconds up to 1; 20 ms are 0.02"
+    return _as(float, text, wanted, lambda x: 0 < x <= 1)
+
+
 def _not_negative(text: str) -> float:
     return _as(float, text, "a number of at least 0", lambda x: 0 <= x < math.inf)
 
@@ -85,7 +90,7 @@ def _add_reading(parser: Parser) -> None:
     group = parser.add_argument_group("what is read from the file")
     group.add_argument(
         "--bin-width",
-        type=_positive,
+        type=_bin_width,
         metavar="SECONDS",
         help="width of a bin. Spike times are counted in bins of this width (default: "
         f"{DEFAULT_BIN_WIDTH}); for counts it says how wide their bins are, and is needed unless "
@@ -155,8 +160,7 @@ def _add_reading(parser: Parser) -> None:
     group.add_argument(
         "--time-unit",
         choices=("s", "ms"),
-        default="s",
-        help="unit of times in the file (default: s)",
+        help="unit of times in the file (default: s, and an error if they do not look like that)",
     )
     group.add_argument(
         "--ignore",

@@ -108,7 +108,7 @@ examples
     python -m sklearn_stndt benchmark mc_maze_small train.nwb \\
         --out submission.h5
 
-  In bins of 20 ms, from the DANDI archive (pip install sklearn-stndt[dandi]):
+  In bins of 20 ms, from the DANDI archive (needs the extra dandi):
     python -m sklearn_stndt benchmark mc_maze_small_20 --download \\
         --out submission.h5
 """

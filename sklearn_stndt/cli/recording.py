@@ -13,6 +13,7 @@ from sklearn_stndt.cli.messages import CommandError
 from sklearn_stndt.cli.options import DEFAULT_BIN_WIDTH
 from sklearn_stndt.datasets import load_nwb
 
+LONGEST_WINDOW = 60.0  # s around an event; a longer one is rather in milliseconds
 ARRAYS = (".npy", ".npz", ".mat", ".csv", ".tsv")
 
 
@@ -102,6 +103,12 @@ def read(options: argparse.Namespace, targets: Sequence[str] = ()) -> Recording:
         raise CommandError(
             f"--align {options.align} needs --window BEGIN END in seconds around the event, such "
             "as --window -0.2 0.8."
+        )
+    if options.window is not None and options.window[1] - options.window[0] > LONGEST_WINDOW:
+        begin, end = options.window
+        raise CommandError(
+            f"--window {begin:g} {end:g} lasts {end - begin:g} s. It is in seconds, also with "
+            "--time-unit ms: 200 ms are 0.2."
         )
     _check_options(options, path, is_nwb)
     recording = _read_nwb(path, options, targets) if is_nwb else _read(path, options, targets)

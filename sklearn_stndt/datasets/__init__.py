@@ -7,6 +7,7 @@ from sklearn_stndt.datasets.calcium import make_calcium
 from sklearn_stndt.datasets.nlb import load_nlb
 from sklearn_stndt.datasets.nwb import load_nwb
 from sklearn_stndt.datasets.ophys import load_nwb_ophys
+from sklearn_stndt.datasets.padding import pad_trials
 from sklearn_stndt.datasets.reaches import make_reach_days, make_reaches
 from sklearn_stndt.datasets.signals import align_signals, bin_signal_trials, bin_signals
 from sklearn_stndt.datasets.submission import (
@@ -39,5 +40,6 @@ __all__ = [
     "make_reach_days",
     "make_reaches",
     "make_submission",
+    "pad_trials",
     "save_submission",
 ]

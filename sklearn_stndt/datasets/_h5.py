@@ -31,7 +31,7 @@ def import_h5py() -> Any:
         import h5py
     except ImportError as error:
         raise ImportError(
-            "HDF5 files need h5py. Install it with: pip install sklearn-stndt[io]"
+            'HDF5 files need h5py. Install it with: pip install "sklearn-stndt[io]"'
         ) from error
     return h5py
 

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter1d, maximum_filter1d, minimum_filter1d
 from sklearn.utils import Bunch
 
 from sklearn_stndt.datasets._checks import check_memory, check_number
+from sklearn_stndt.datasets._loaded import Loaded
 
 _SMOOTHING = 10  # frames, standard deviation; as in suite2p
 _LEAST = 0.1  # of the baseline of F, below which the baseline is not divided by
@@ -107,7 +108,7 @@ def as_recording(
     signals: NDArray, fps: float, signal: str, neuron_ids: NDArray, **more: Any
 ) -> Bunch:
     """Return what a loader of calcium imaging returns; `signals` is (n_frames, n_neurons)."""
-    return Bunch(
+    return Loaded(
         signals=signals,
         time=np.arange(len(signals)) / fps,
         neuron_ids=neuron_ids,

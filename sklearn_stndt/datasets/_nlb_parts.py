@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
 from sklearn_stndt.datasets._checks import as_flags, as_indices, as_numbers
+from sklearn_stndt.datasets._loaded import Loaded
 from sklearn_stndt.datasets._nlb_sets import SETS, group_key
 
 _PARTS = ("train", "eval")
@@ -124,7 +125,7 @@ def assemble(
             f"{target_name}/psth has shape {psth.shape}; expected {n_bins} bins and "
             f"{n_heldin + n_heldout} neurons. {_TOGETHER}"
         )
-    return Bunch(
+    return Loaded(
         X_train=full(train),
         X_eval=X_eval,
         spikes_eval=spikes_eval,

@@ -394,6 +394,9 @@ def choose_series(file: Any, name: str, behavior: Any, left_out: list[str]) -> d
     chosen = {}
     for key in keys:
         paths = [path for path in wanted if key in (path, names[path])]
+        own = [path for path in wanted if path.endswith(f"/{key}")]
+        if not paths and len(own) == 1:
+            paths = own
         if not paths:
             same = sorted(path for path in wanted if found[path][0] == key)
             excluded = [s for path, (short, s) in found.items() if key in (path, short)]
@@ -406,9 +409,14 @@ def choose_series(file: Any, name: str, behavior: Any, left_out: list[str]) -> d
                     f"{name}: {key} is an {type(excluded[0]).__name__}; electrophysiology and "
                     "images are not loaded. Leave it out."
                 )
+            is_column = file.trials is not None and key in file.trials.colnames
+            of_trials = (
+                f" {key!r} is a column of the trials table: labels such as these are in "
+                "data.trials, and BinwiseClassifier decodes them."
+            ) * is_column
             raise ValueError(
                 f"{name} has no time series {key!r}, only {sorted(names.values())}. Pass one of "
-                "them."
+                f"them.{of_trials}"
             )
         chosen[key] = wanted[paths[0]]
     return chosen

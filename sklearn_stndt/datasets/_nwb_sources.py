@@ -22,7 +22,7 @@ def import_pynwb() -> Any:
         import pynwb
     except ImportError as error:
         raise ImportError(
-            "NWB files need pynwb. Install it with: pip install sklearn-stndt[io]"
+            'NWB files need pynwb. Install it with: pip install "sklearn-stndt[io]"'
         ) from error
     return pynwb
 

@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 from sklearn_stndt.datasets._intervals import CLOCK, merge_intervals
 
 LONGEST = 7 * 24 * 3600.0  # s; in a longer recording, times are more likely not in seconds
+_MOST_EVENTS = 100  # in a window
 _LARGEST = 2**36  # bytes of an array, 64 GiB
 
 _UNITS = {
@@ -26,6 +27,10 @@ _UNITS = {
     3600.0: ("h", "hr", "hour", "hours"),
 }
 _FACTORS = {name: factor for factor, names in _UNITS.items() for name in names}
+
+
+class ClockWarning(UserWarning):
+    """Times seem to be on different clocks, or not in seconds."""
 
 
 def in_seconds(times: Any, name: str) -> NDArray[np.float64]:
@@ -217,7 +222,24 @@ def warn_of_clocks(
         f"{_readable(min(ends))} to {_readable(max(ends))} s, {trials} from "
         f"{_readable(starts.min())} to {_readable(stops.max())} s, and {reason}. Convert both to "
         "seconds on one clock; milliseconds, for example, by times / 1000.",
-        UserWarning,
+        ClockWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def warn_of_window(
+    events: NDArray[np.float64], window: tuple[float, float], *, stacklevel: int = 3
+) -> None:
+    """Warn if a window around events seems to be in milliseconds: it spans a hundred of them."""
+    length = window[1] - window[0]
+    steps = np.diff(np.unique(events))
+    if not steps.size or length < 60 or length < _MOST_EVENTS * np.median(steps):
+        return
+    apart = _readable(float(np.median(steps)))
+    warnings.warn(
+        f"window={window} lasts {_readable(length)} s, but events are {apart} s apart. Is it in "
+        "milliseconds? Pass seconds.",
+        ClockWarning,
         stacklevel=stacklevel,
     )
 

@@ -114,7 +114,7 @@ def _connect(api_url: str | None) -> Any:
     except ImportError as error:
         raise ImportError(
             "Downloads from the DANDI archive need its client. Install it with: "
-            "pip install sklearn-stndt[dandi]"
+            'pip install "sklearn-stndt[dandi]"'
         ) from error
     try:
         return DandiAPIClient(api_url)

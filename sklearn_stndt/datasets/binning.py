@@ -15,6 +15,7 @@ from sklearn_stndt.datasets._times import (
     intervals_in_seconds,
     scalar_in_seconds,
     warn_of_clocks,
+    warn_of_window,
 )
 from sklearn_stndt.datasets._trains import Recorded, as_trains
 
@@ -186,7 +187,7 @@ def align_to_events(
 
     events : array-like of shape (n_trials,), pynapple Ts, or neo Event
         Times of the events, such as movement onsets, in seconds unless they have a unit (of a neo
-        Epoch, its starts).
+        Epoch, its starts). Columns and rows of MATLAB are taken too.
 
     window : pair of float, quantity, or timedelta
         Start and end of a trial relative to its event, in seconds unless they have a unit. Must
@@ -216,7 +217,7 @@ def align_to_events(
     Warns
     -----
     UserWarning
-        If spikes and events seem to be on different clocks, or not in seconds.
+        If spikes and events seem to be on different clocks, or they or `window` not in seconds.
 
     Examples
     --------
@@ -235,6 +236,7 @@ def align_to_events(
     bin_width = _check_bin_width(bin_width)
     events = check_times(events, "events")
     window = window_in_seconds(window)
+    warn_of_window(events, window)
     n_bins = np.full(len(events), bins_of_window(window, bin_width))
     return _count_recorded(recorded, events + window[0], n_bins, bin_width, dtype, "events")
 
@@ -353,6 +355,8 @@ def bins_of_window(window: Any, bin_width: float) -> int:
 def check_times(times: Any, name: str) -> NDArray[np.float64]:
     """Return times of events in seconds, (n_trials,), as float64 after checking them."""
     array = in_seconds(times, name)
+    if array.ndim == 2 and 1 in array.shape:  # a vector of MATLAB
+        array = array.ravel()
     if array.ndim != 1 or not array.size:
         raise ValueError(
             f"{name} has shape {array.shape}; pass one time per trial, and at least one trial."

@@ -36,7 +36,7 @@ def load_caiman(
     Parameters
     ----------
     path : path
-        File that CaImAn's ``cnmf.save`` has written. Needs ``pip install sklearn-stndt[io]``.
+        File that CaImAn's ``cnmf.save`` has written. Needs ``pip install "sklearn-stndt[io]"``.
 
     signal : {"dff", "spks", "F", "C"}, default="dff"
         What to return:

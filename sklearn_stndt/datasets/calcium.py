@@ -2,9 +2,10 @@
 
 import numpy as np
 from scipy.signal import lfilter
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import check_random_state
 
 from sklearn_stndt.datasets._checks import check_count, check_memory, check_number
+from sklearn_stndt.datasets._loaded import Loaded
 from sklearn_stndt.datasets.reaches import make_reaches
 
 _SPREAD = 0.25  # standard deviation over neurons of the log of amplitudes and of noise
@@ -175,7 +176,7 @@ def make_calcium(
         f"spike that rises in {rise_time:g} s and decays in {decay_time:g} s, noise of {noise:g} "
         "dF/F."
     )
-    return Bunch(
+    return Loaded(
         **reaches,
         dff=recording[frames],
         calcium=calcium[frames],

@@ -10,11 +10,13 @@ from sklearn.utils import Bunch
 
 from sklearn_stndt._progress import tracked
 from sklearn_stndt.datasets._checks import check_memory, check_number
+from sklearn_stndt.datasets._loaded import Loaded, Series
 from sklearn_stndt.datasets._nwb_reading import NWBRecording, read_recording
 from sklearn_stndt.datasets._times import (
     scalar_in_seconds,
     warn_of_clocks,
     warn_of_events,
+    warn_of_window,
 )
 from sklearn_stndt.datasets.binning import bins_of_window, window_in_seconds
 
@@ -70,7 +72,8 @@ def load_nwb(
 
     behavior : str or list of str, default=None
         Names of the time series to load, such as "hand_vel". The name of a series in a container is
-        that of the container and that of the series, joined by "_". If several series have the same
+        that of the container and that of the series, joined by "_"; its own name is enough if it is
+        the only one. If several series have the same
         name, each is named by its path in the file instead, such as "acquisition/lick" and
         "processing/behavior/lick". Paths are always accepted. None: all time series except
         electrophysiology and images.
@@ -114,14 +117,16 @@ def load_nwb(
     Returns
     -------
     data : :class:`~sklearn.utils.Bunch`
-        Dictionary-like object with these attributes:
+        Dictionary-like object, which prints the names and shapes of what it holds, with these
+        attributes:
 
         spikes : ndarray of shape (n_trials, n_bins, n_neurons) or (n_bins, n_neurons), float32
             Spike counts per bin. NaN after the end of a trial, and where a unit was not observed
             for the whole bin (`obs_intervals`) or a part of the bin is in `invalid_times`.
         behavior : dict of ndarray of shape (n_trials, n_bins, n_channels) or (n_bins, n_channels)
             Time series by name, in the units declared in the file. NaN in gaps, beyond the
-            ends of the series, and in `invalid_times`. Booleans are 0 and 1.
+            ends of the series, and in `invalid_times`. Booleans are 0 and 1. A series in a
+            container is also found by its own name if that is the only one.
         behavior_units : dict of str
             Unit of measurement of each series in `behavior`, as declared in the file.
         sampling_rates : dict of float
@@ -249,6 +254,7 @@ def load_nwb(
             rows, starts, n_bins = _whole_trials(recording, bin_width, on_error == "skip")
         else:
             rows, starts = _events(recording, align or "start_time")
+            warn_of_window(starts, window)
             starts = starts + window[0]
             n_bins = np.full(len(starts), bins_of_window(window, bin_width))
     for message in [*recording.left_out, *_doubtful_signals(recording)]:
@@ -265,9 +271,9 @@ def load_nwb(
     if rows is None:
         spikes, clock = spikes[0], clock[0]
         series = {name: values[0] for name, values in series.items()}
-    return Bunch(
+    return Loaded(
         spikes=spikes,
-        behavior=series,
+        behavior=Series(series),
         behavior_units=recording.signal_units,
         sampling_rates=recording.sampling_rates,
         trials=None if rows is None else recording.trials.iloc[rows].reset_index(drop=True),

@@ -7,6 +7,7 @@ from scipy.stats import norm
 from sklearn.utils import Bunch, check_random_state
 
 from sklearn_stndt.datasets._checks import check_count, check_memory, check_number, check_rates
+from sklearn_stndt.datasets._loaded import Loaded
 
 # Every neuron mixes all latent variables. A share is the mean fraction of the variance of a
 # neuron's log-rate that is due to a variable.
@@ -328,7 +329,7 @@ def make_reach_days(
             loadings[stay] = old * previous[2][stay] + other * loadings[stay]
         previous = numbers, mean_rates, loadings
         day = _record(n_trials_of_day, mean_rates, loadings, mixing, rng, **task)
-        days.append(Bunch(**day, neurons=numbers))
+        days.append(Loaded(**day, neurons=numbers))
     return days
 
 
@@ -430,7 +431,7 @@ def _record(
     rates = mean_rates * bin_width * np.exp(log_gain) / mean_gain
     check_rates(rates, "mean_rate, bin_width, modulation, variability and private_noise")
     velocity = _velocity(time, reaches)
-    return Bunch(
+    return Loaded(
         spikes=rng.poisson(rates),
         rates=rates,
         velocity=velocity,

@@ -9,7 +9,12 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn_stndt.datasets._checks import as_numbers, check_memory, check_number
 from sklearn_stndt.datasets._intervals import CLOCK
 from sklearn_stndt.datasets._resampling import Signal
-from sklearn_stndt.datasets._times import in_seconds, intervals_in_seconds, scalar_in_seconds
+from sklearn_stndt.datasets._times import (
+    in_seconds,
+    intervals_in_seconds,
+    scalar_in_seconds,
+    warn_of_window,
+)
 from sklearn_stndt.datasets.binning import bins_of_window, check_times, window_in_seconds
 
 __all__ = ["align_signals", "bin_signal_trials", "bin_signals"]
@@ -166,6 +171,7 @@ def align_signals(
     bin_width = _check_bin_width(bin_width)
     events = check_times(events, "events")
     window = window_in_seconds(window)
+    warn_of_window(events, window)
     n_bins = np.full(len(events), bins_of_window(window, bin_width))
     return samples.trials(events + window[0], n_bins, bin_width, "events")
 

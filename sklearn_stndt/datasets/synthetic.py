@@ -1,9 +1,10 @@
 """Established synthetic benchmarks: a chaotic recurrent network and a Lorenz system."""
 
 import numpy as np
-from sklearn.utils import Bunch, check_random_state
+from sklearn.utils import check_random_state
 
 from sklearn_stndt.datasets._checks import check_count, check_memory, check_number, check_rates
+from sklearn_stndt.datasets._loaded import Loaded
 
 _LORENZ_STEP = 0.006  # longest Euler step, in units of Lorenz time
 _LORENZ_BURN_IN = 500  # steps from the random initial state onto the attractor
@@ -140,7 +141,7 @@ def make_chaotic_rnn(
     spread = np.ptp(activity, axis=1, keepdims=True)
     rates = (activity - lowest) / spread * max_rate * bin_width
     data = _repeat_conditions(rates, n_repetitions, train_fraction, rng)
-    return Bunch(
+    return Loaded(
         **data,
         weights=weights,
         bin_width=bin_width,
@@ -284,7 +285,7 @@ def make_lorenz(
     binned = (n_conditions, n_bins, steps_per_bin, -1)
     rates = base_rate * bin_width * np.exp(path @ weights.T).reshape(binned).mean(axis=2)
     data = _repeat_conditions(rates, n_repetitions, train_fraction, rng)
-    return Bunch(
+    return Loaded(
         **data,
         latents=np.repeat(path.reshape(binned).mean(axis=2), n_repetitions, axis=0),
         weights=weights,

@@ -11,8 +11,8 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_stndt._containers import as_array
+from sklearn_stndt._failures import unchanged_if_failed
 from sklearn_stndt._parameters import NamedParameters, suggests_names
-from sklearn_stndt._validation import unchanged_if_failed
 
 ALTERNATIVES = {
     "classifier": "BinwiseClassifier predicts labels, such as choices and stimuli.",

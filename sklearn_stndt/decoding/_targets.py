@@ -44,9 +44,28 @@ def check_numbers(y, shape):
         raise ValueError(
             f"y has shape {y.shape}, which does not fit X with ({axes}) = ({wanted}); expected "
             f"one target for each bin, of shape ({wanted}{',' * (n_axes == 1)}), or several, of "
-            f"shape ({wanted}, n_targets)."
+            f"shape ({wanted}, n_targets).{_hint(y.shape, shape)}"
         )
     return y
+
+
+def _hint(given, shape):
+    """What to do about targets of another shape, after a space, if that can be guessed."""
+    n_axes = len(shape)
+    if given[::-1][:n_axes] == shape:
+        return " Their axes are reversed: pass y.T."
+    if n_axes == 2 and given in ((shape[0],), (shape[0], 1)):
+        return (
+            " To predict one number for each trial, average rates over bins and use a regressor of "
+            "scikit-learn."
+        )
+    axis = n_axes - 1
+    if len(given) > axis and given[:axis] == shape[:axis] and given[axis] != shape[axis]:
+        return (
+            f" If y was sampled at another rate than once per bin, bring it into the bins of X: "
+            f"sklearn_stndt.datasets.{'bin_signals' if n_axes == 1 else 'align_signals'}."
+        )
+    return ""
 
 
 def _axes_of_bins(shape):

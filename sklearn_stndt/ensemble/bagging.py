@@ -18,10 +18,11 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from sklearn_stndt._base import RateTransformer
 from sklearn_stndt._containers import runs, wrapped
+from sklearn_stndt._failures import unchanged_if_failed
 from sklearn_stndt._parameters import suggests_names
 from sklearn_stndt._rates import infer_rates
 from sklearn_stndt._scoring import Scoring, infer_hidden, mean_scoring, score_hidden, scoring_of
-from sklearn_stndt._validation import check_counts, check_groups, unchanged_if_failed
+from sklearn_stndt._validation import check_counts, check_groups
 from sklearn_stndt.ensemble.checkpoints import CheckpointDirectory, StoredMembers
 from sklearn_stndt.ensemble.engine import train_run
 from sklearn_stndt.ensemble.plans import EnsembleSettings
@@ -32,6 +33,7 @@ from sklearn_stndt.ensemble.trials import Recording
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.network.likelihood import as_likelihood
 from sklearn_stndt.training.distillation import draw_lessons
+from sklearn_stndt.training.summary import EnsembleSummary
 
 # in place of the defaults of STNDTEstimator: rates are less noisy than counts, and can be learned
 # for longer and with less regularisation; those of calibrated members are calibrated already
@@ -130,6 +132,8 @@ class BaggingEnsemble(RateTransformer):
         `error` (traceback).
     heldout_neurons_ : ndarray of int
         Held-out neurons, the same for all members.
+    summary_ : EnsembleSummary
+        Members, seconds and scores; ``print(ensemble)`` shows it.
     n_features_in_ : int
         Number of neurons.
     feature_names_in_ : ndarray of str
@@ -323,6 +327,32 @@ class BaggingEnsemble(RateTransformer):
         outcomes = [outcome for _, outcome in sorted(run.outcomes.items())]
         self.results_ = table(outcomes, getattr(self, "scores_", None), weights, self.error_score)
         self._run = run.without_data()
+
+    @property
+    def summary_(self) -> EnsembleSummary:
+        """Members that were trained, failed and are averaged, seconds, and held-out scores.
+
+        It prints as a small table, which ``print(ensemble)`` and the HTML display show too. Its
+        attributes are `n_members`, `n_failed`, `n_selected`, `seconds`, `member` (the summary of
+        the best member), `best_score`, and `score` of the mean.
+        """
+        check_is_fitted(self)
+        best = int(self.selected_[0])
+        member = None
+        if not isinstance(self.estimators_, StoredMembers):
+            member = getattr(self.estimators_[best], "summary_", None)
+        score = None
+        if hasattr(self, "scores_") and (self._n_picks == 1).all():
+            score = float(self.selection_curve_[len(self.selected_) - 1])
+        return EnsembleSummary(
+            n_members=len(self.estimators_),
+            n_failed=int(np.sum(self.results_["member"] == -1)),
+            n_selected=len(self.selected_),
+            seconds=float(np.sum(self.results_["fit_time"])),
+            member=member,
+            best_score=float(self.scores_.max()) if hasattr(self, "scores_") else None,
+            score=score,
+        )
 
     def distill(
         self, X: ArrayLike, *, groups: ArrayLike | None = None, **params: Any

@@ -1,6 +1,6 @@
 """A unit for ezmsg, the framework of live pipelines; import it as `sklearn_stndt.live.ezmsg`.
 
-It is not imported with the package, because it needs ezmsg: ``pip install sklearn-stndt[live]``.
+It is not imported with the package, because it needs ezmsg: ``pip install "sklearn-stndt[live]"``.
 """
 
 from collections.abc import AsyncGenerator
@@ -14,7 +14,7 @@ try:
     from ezmsg.util.messages.axisarray import AxisArray
 except ImportError as error:
     raise ImportError(
-        "sklearn_stndt.live.ezmsg needs ezmsg. Install it with: pip install sklearn-stndt[live]"
+        'sklearn_stndt.live.ezmsg needs ezmsg. Install it with: pip install "sklearn-stndt[live]"'
     ) from error
 
 from sklearn_stndt.streaming import RateStream

@@ -22,7 +22,7 @@ def require_matplotlib() -> None:
     except ImportError as error:
         raise ImportError(
             "Displays draw with matplotlib, which is not installed. Install it: "
-            "pip install sklearn-stndt[plot]"
+            'pip install "sklearn-stndt[plot]"'
         ) from error
 
 

@@ -12,9 +12,49 @@ AUTOMATIC = ("auto", "long")  # values of parameters that a fit resolves
 Row = Mapping[str, Any]  # of a history: an epoch
 
 
+class Summary:
+    """What a fit has done, which prints as a small table."""
+
+    def rows(self) -> dict[str, str]:
+        """Names and texts of the rows of the table."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:9} {text}" for name, text in self.rows().items())
+
+    def _repr_html_(self) -> str:
+        left = 'style="text-align: left"'
+        rows = "".join(
+            f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(text)}</td></tr>"
+            for name, text in self.rows().items()
+        )
+        return f"<table><tbody>{rows}</tbody></table>"
+
+
+class ShowsSummary:
+    """Shows `summary_` below the parameters of a fitted estimator; repr remains code."""
+
+    def __str__(self) -> str:
+        summary = getattr(self, "summary_", None)
+        return repr(self) if summary is None else f"{self!r}\n{summary}"
+
+    def _repr_html_inner(self) -> str:
+        return super()._repr_html_inner() + self._summary_html()  # type: ignore[misc]
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
+        if "text/html" in bundle:
+            bundle["text/html"] += self._summary_html()
+        return bundle
+
+    def _summary_html(self) -> str:
+        summary = getattr(self, "summary_", None)
+        return "" if summary is None else summary._repr_html_()
+
+
 @dataclass(frozen=True, repr=False)
-class FitSummary:
-    """Summary of a fit, which prints as a small table.
+class FitSummary(Summary):
+    """Summary of the fit of one network.
 
     Attributes
     ----------
@@ -59,26 +99,93 @@ class FitSummary:
 
     def rows(self) -> dict[str, str]:
         """Names and texts of the rows of the table."""
-        auto = ", ".join(f"{name}={_short(value)}" for name, value in self.auto.items())
         training = training_text(self.n_updates, self.n_epochs, self.seconds)
         return {
             "network": f"{self.network}, {self.n_weights:,} weights",
-            '"auto"': auto or "no parameter",
+            '"auto"': self.auto_text(),
             "training": f"{training} on {self.device}, {self.n_windows:,} windows",
             "score": score_text(self.epoch, self.score, self.unit)
             + (", then trained again on all windows" if self.refit else ""),
         }
 
-    def __repr__(self) -> str:
-        return "\n".join(f"{name:9} {text}" for name, text in self.rows().items())
+    def auto_text(self) -> str:
+        """Describe what became of the parameters that were "auto"."""
+        auto = ", ".join(f"{name}={_short(value)}" for name, value in self.auto.items())
+        return auto or "no parameter"
 
-    def _repr_html_(self) -> str:
-        left = 'style="text-align: left"'
-        rows = "".join(
-            f"<tr><th {left}>{escape(name)}</th><td {left}>{escape(text)}</td></tr>"
-            for name, text in self.rows().items()
+
+@dataclass(frozen=True, repr=False)
+class EnsembleSummary(Summary):
+    """Summary of the fit of an ensemble.
+
+    Attributes
+    ----------
+    n_members, n_failed, n_selected : int
+        Members that were trained, those whose training failed, and those that are averaged.
+    seconds : float
+        Duration of the trainings of all members together, also of those trained in parallel.
+    member : FitSummary or None
+        Summary of the best member. None: it is no network, or is on disk.
+    best_score : float or None
+        Held-out bits per spike of the best member. None: members were not scored.
+    score : float or None
+        That of the mean of the selected members. None: members were not scored, or some of them
+        count more than once.
+    """
+
+    n_members: int
+    n_failed: int
+    n_selected: int
+    seconds: float
+    member: FitSummary | None
+    best_score: float | None
+    score: float | None
+
+    def rows(self) -> dict[str, str]:
+        """Names and texts of the rows of the table."""
+        failed = f", {self.n_failed} failed" if self.n_failed else ""
+        rows = {"members": f"{self.n_members} trained{failed}, {self.n_selected} averaged"}
+        if self.member is not None:
+            rows["best"] = f"{self.member.network}, {self.member.n_weights:,} weights"
+            rows['"auto"'] = self.member.auto_text()
+        rows["training"] = f"{self.seconds:.3g} s, all members together"
+        rows["score"] = "members were not scored"
+        if self.best_score is not None:
+            unit = "bits per spike" if self.member is None else self.member.unit
+            best = f"best member {self.best_score:.4f}"
+            mean = "" if self.score is None else f", mean of the averaged {self.score:.4f}"
+            rows["score"] = f"{best}{mean} held-out {unit} (0: mean rates)"
+        return rows
+
+
+@dataclass(frozen=True, repr=False)
+class SessionsSummary(Summary):
+    """Summary of the fit of several sessions with one core.
+
+    Attributes
+    ----------
+    members : tuple of FitSummary
+        Summary of each session. Epochs, updates and seconds are those of the training together.
+    """
+
+    members: tuple[FitSummary, ...]
+
+    def rows(self) -> dict[str, str]:
+        """Names and texts of the rows of the table."""
+        first = self.members[0]
+        training = training_text(first.n_updates, first.n_epochs, first.seconds)
+        scores = ", ".join(
+            "none" if one.score is None else f"{one.score:.4f}" for one in self.members
         )
-        return f"<table><tbody>{rows}</tbody></table>"
+        return {
+            "sessions": f"{len(self.members)}, which share a core",
+            "network": first.network,
+            '"auto"': first.auto_text(),
+            "training": f"{training} on {first.device}, "
+            f"{sum(one.n_windows for one in self.members):,} windows",
+            "score": f"of each session {scores} held-out {first.unit} (0: mean rates), weights of "
+            f"epoch {first.epoch}",
+        }
 
 
 def automatic(params: Mapping[str, Any]) -> list[str]:
