@@ -91,13 +91,15 @@ class SessionBatches(Sampler):
 
     def __init__(self, sizes: Sequence[int], batch_size: int, most: int | None = None):
         self.sizes = sizes
-        whole = [-(-size // batch_size) for size in sizes]
-        self.n_parts = [
-            n if 2 * size >= max(sizes) else max(min(max(whole), size // FEWEST_IN_BATCH), n)
-            for n, size in zip(whole, sizes, strict=True)
-        ]
-        full = sum(n for n, size in zip(whole, sizes, strict=True) if 2 * size >= max(sizes))
-        self.n_batches = max(-(-sum(sizes) // batch_size), full)
+        n_parts = [-(-size // batch_size) for size in sizes]
+        large = [i for i, size in enumerate(sizes) if 2 * size >= max(sizes)]
+        self.n_batches = max(-(-sum(sizes) // batch_size), sum(n_parts[i] for i in large))
+        while sum(n_parts[i] for i in large) < self.n_batches:  # so that no batch is nearly empty
+            n_parts[max(large, key=lambda i: sizes[i] / n_parts[i])] += 1
+        for i, size in enumerate(sizes):
+            if i not in large:
+                n_parts[i] = max(min(max(n_parts), size // FEWEST_IN_BATCH), n_parts[i])
+        self.n_parts = n_parts
         self.n_used = self.n_batches if most is None else min(self.n_batches, most)
 
     def __len__(self) -> int:
