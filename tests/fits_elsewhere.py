@@ -72,7 +72,7 @@ def fits(form):
     n_batches = sum(row["train_batch_count"] for row in fitted.history_)
     allowed = ONCE_A_BATCH | AFTER_TRAINING
     if form.get("contrastive_weight"):
-        allowed = allowed | {"train_step_single"}
+        allowed = allowed | {"recorded"}
     if form.get("likelihood") == "negative_binomial":
         allowed = allowed | {"_rising"}  # which picks out counts above 1
     assert waits.keys() <= allowed, waits

@@ -199,7 +199,8 @@ class MaskedModellingNet(NeuralNet):
         """Sum terms of the loss; if there are several, record each in the history."""
         loss = terms["train_nll"]
         if "train_contrast" in terms:
-            for name, term in zip(terms, torch.stack([*terms.values()]).tolist(), strict=True):
+            numbers = torch.stack([*terms.values()]).cpu().tolist()
+            for name, term in zip(terms, numbers, strict=True):
                 self.history.record_batch(name, term)
             loss = loss + self.objective.contrastive_weight * terms["train_contrast"]
         return {"loss": loss}
