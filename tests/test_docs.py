@@ -15,7 +15,6 @@ API = (ROOT / "docs" / "api" / "index.rst").read_text()
 PUBLIC = (
     "",
     ".datasets",
-    ".decoding",
     ".export",
     ".inspection",
     ".live",
