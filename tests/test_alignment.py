@@ -5,6 +5,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
+from sklearn_stndt import load, save
 from sklearn_stndt.decoding import LatentAligner
 from sklearn_stndt.decoding.alignment import _plan, _squared_distances
 
@@ -66,6 +67,13 @@ def test_results_repeat(fitted):
     X = turn(trajectories(100, seed=1))
     again = clone(fitted).fit(X)
     assert np.array_equal(again.transform(X), fitted.transform(X))
+
+
+def test_a_saved_map_is_the_same(fitted, tmp_path):
+    pytest.importorskip("skops")
+    save(fitted, tmp_path / "aligner")
+    X = turn(trajectories(5, seed=3))
+    assert np.array_equal(load(tmp_path / "aligner").transform(X), fitted.transform(X))
 
 
 def test_symmetric_trajectories_are_warned_of():

@@ -54,6 +54,10 @@ class LatentAligner(TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
+    coef_ : ndarray of shape (n_latents, n_reference_latents)
+        The map: aligned latents are ``X @ coef_ + intercept_``.
+    intercept_ : ndarray of shape (n_reference_latents,)
+        The same.
     distance_ : float
         Mean squared distance between matched trials, per bin, after alignment.
     next_distance_ : float
@@ -145,8 +149,8 @@ class LatentAligner(TransformerMixin, BaseEstimator):
         self.n_bins_ = min(reference.shape[1], X.shape[1])
         first, second = reference[:, : self.n_bins_], X[:, : self.n_bins_]
         n = min(self.n_components, _n_components(first), _n_components(second))
-        self._first, self._second = _Components(first, n), _Components(second, n)
-        a, b = self._first.transform(first), self._second.transform(second)
+        of_first, of_second = _Components(first, n), _Components(second, n)
+        a, b = of_first.transform(first), of_second.transform(second)
         turned = _different(
             [
                 _rotate(a[..., :N_ROTATED], b[..., :N_ROTATED], start)
@@ -158,7 +162,10 @@ class LatentAligner(TransformerMixin, BaseEstimator):
         others = [m.distance for m in maps[1:] if _differ(m.matrix, maps[0].matrix)]
         self.distance_ = maps[0].distance
         self.next_distance_ = others[0] if others else np.nan
-        self._map = _refine(a, b, maps[0])
+        refined = _refine(a, b, maps[0])
+        basis = np.vstack([np.zeros(X.shape[2]), np.eye(X.shape[2])])[None]
+        mapped = of_first.inverse_transform(refined.of(of_second.transform(basis)))[0]
+        self.intercept_, self.coef_ = mapped[0], mapped[1:] - mapped[0]
         self.n_features_in_ = X.shape[2]
         doubt = ""
         if (n_trials := min(len(first), len(second))) < FEW_TRIALS:
@@ -197,9 +204,7 @@ class LatentAligner(TransformerMixin, BaseEstimator):
                 f"X has {X.shape[-1]} latents, but LatentAligner was fitted with "
                 f"{self.n_features_in_}. Pass latents of the same estimator."
             )
-        trials = X if X.ndim == 3 else X[None]
-        aligned = self._first.inverse_transform(self._map.of(self._second.transform(trials)))
-        return aligned if X.ndim == 3 else aligned[0]
+        return X @ self.coef_ + self.intercept_
 
 
 def _check_trials(latents: ArrayLike, name: str) -> NDArray:

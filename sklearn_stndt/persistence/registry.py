@@ -16,6 +16,7 @@ from sklearn.metrics import _scorer
 from sklearn.utils import _metadata_requests
 from skorch.history import History
 
+from sklearn_stndt.decoding.alignment import LatentAligner
 from sklearn_stndt.metrics import scorers
 from sklearn_stndt.network import STNDT, CausalSTNDT, NetworkSettings
 from sklearn_stndt.training.net import MaskedModellingNet
@@ -34,6 +35,7 @@ _OURS: dict[str, type] = {
     for cls in (
         CausalSTNDT,
         History,
+        LatentAligner,
         MaskedModellingNet,
         NetworkSettings,
         ObjectiveSettings,
