@@ -23,10 +23,8 @@ LAYERS = [
     {"_base", "decoding", "presets"},
     {"inference", "_scoring", "datasets"},
     {"training"},
-    {"_validation"},
-    {"metrics"},
-    {"_fingerprints"},
-    {"_pretrained"},
+    {"_validation", "_fingerprints"},
+    {"metrics", "_pretrained"},
     {"network", "windows", "_rates"},
     {"_containers", "_failures", "_files", "_mistakes", "_parameters", "_progress"},
 ]

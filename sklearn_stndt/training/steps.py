@@ -96,22 +96,10 @@ def fit_network(
             estimator.window_ = (
                 window_of(estimator, segments, kind) if core is None else core.window_
             )
-
-        def prepared(set_aside: bool) -> TrainingData:
-            data = prepare_session(
-                estimator,
-                segments,
-                seed,
-                causal=start.causal,
-                set_aside=set_aside,
-                likelihood=start.likelihood,
-            )
-            if lessons is None:
-                return data
-            return replace(data, windows=TaughtWindows(data.windows, lessons))
-
-        fraction = estimator.validation_fraction
-        data = prepared(core is None or enough_to_set_aside(segments, estimator.window_, fraction))
+        set_aside = core is None or enough_to_set_aside(
+            segments, estimator.window_, estimator.validation_fraction
+        )
+        data = _prepare(estimator, segments, seed, start, lessons, set_aside=set_aside)
         settings = estimator.settings_ = resolve_session(
             estimator,
             data.size,
@@ -129,7 +117,7 @@ def fit_network(
         if estimator.refit and data.validation is not None and not net.interrupted_:
             if checkpoint is not None:
                 checkpoint = stack.enter_context(checkpoint.next().opened())
-            everything = prepared(set_aside=False)
+            everything = _prepare(estimator, segments, seed, start, lessons, set_aside=False)
             net = refit(net, everything, settings, data.validation, checkpoint=checkpoint, **begun)
     finish(estimator, net)
     warn_of_divergence(net)
@@ -182,6 +170,27 @@ def _start_of(estimator: Any) -> _Start:
         settings = estimator.settings_.network
     given = estimator if settings is None else settings
     return _Start(previous, core, settings, given.likelihood, given.causal)
+
+
+def _prepare(
+    estimator: Any,
+    segments: Segments,
+    seed: int,
+    start: _Start,
+    lessons: list[Lesson] | None,
+    *,
+    set_aside: bool,
+) -> TrainingData:
+    """As `prepare_session`, with the rates to be learned in the training windows."""
+    data = prepare_session(
+        estimator,
+        segments,
+        seed,
+        causal=start.causal,
+        set_aside=set_aside,
+        likelihood=start.likelihood,
+    )
+    return data if lessons is None else replace(data, windows=TaughtWindows(data.windows, lessons))
 
 
 def check_data(
