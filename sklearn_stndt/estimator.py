@@ -129,13 +129,13 @@ class STNDTEstimator(RateTransformer):
         or a fraction to be drawn at random, indices, or a boolean mask.
     forecast_bins : int, default=0
         Bins at the end of each window that are always hidden and always predicted. With `causal`,
-        this holds in training only, and, in half of the windows, for as many bins that begin
-        anywhere, so that the network forecasts from any bin.
+        they are hidden in training only, and in half of the windows they begin anywhere, so that
+        the network can forecast from any bin.
     contrastive_weight : float, default=0.0
         Weight of a contrastive loss between two additional corrupted views of each window.
     contrastive_at : {"encoder", "embedding"}, default="encoder"
         What this loss compares: the output of the encoder, averaged over bins, or, as published,
-        the embedded input; it then trains only the embedding.
+        the embedded input, so that it trains only the embedding.
     contrastive_mask_ratio, contrastive_token_ratio, contrastive_random_ratio : default=None
         `mask_ratio`, `token_ratio` and `random_ratio` of the two views. None: the same values.
     temperature : float, default=0.07
@@ -155,7 +155,7 @@ class STNDTEstimator(RateTransformer):
         published, AdamW for all. Muon needs about a third of the updates.
     lr : float or "auto", default="auto"
         Maximum learning rate of AdamW, reached after the warm-up; it then decays to 0 as a cosine.
-        That of Muon is 10/3 of it. "auto": .008 with Muon, .003 without.
+        The learning rate of Muon is 10/3 of it. "auto": .008 with Muon, .003 without.
     warmup : float, default=0.05
         Fraction of the training during which the learning rate rises.
     weight_decay : float, default=0.01
@@ -216,10 +216,10 @@ class STNDTEstimator(RateTransformer):
         `cross_val_score` and searches, freeze it: ``pretrained=FrozenEstimator(day1)``. It
         determines the parameters of the network and the window. If
         `validation_fraction` gives fewer than 30 windows, none are set aside: all are used for
-        training, and the calibration is that of the start. See :meth:`adapt`.
+        training, and the calibration of `pretrained` is kept. See :meth:`adapt`.
     output : {"rates", "latents"}, default="rates"
         What `transform` returns: rates, or the `d_model` latent variables from which the network
-        computes log-rates. Those of two fits are not aligned.
+        computes log-rates. Latent variables of two fits are not aligned.
 
     Attributes
     ----------
@@ -543,7 +543,7 @@ class STNDTEstimator(RateTransformer):
         The neurons may be more, fewer or others: another day, another electrode, another animal.
         What this network has learned that is not tied to its neurons, its *core*, is the start.
         Embedding, tokens and readout are trained anew, so a few trials suffice where a fit from
-        nothing needs many. No label is needed.
+        scratch needs many. No labels are needed.
 
         Parameters
         ----------

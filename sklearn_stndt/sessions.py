@@ -42,7 +42,7 @@ _SAME_WIDTH = 0.01  # relative difference of bin widths that is due to rounding 
 class MultiSessionEstimator(ShowsSummary, NamedParameters):
     """Infer rates of several sessions, each with its own neurons, with one shared core.
 
-    Sessions of the same task, brain area and bin width have dynamics in common, also if no neuron
+    Sessions of the same task, brain area and bin width have dynamics in common, even if no neuron
     was recorded in two of them. Here each session has a network with its own embedding, tokens and
     readout, and all share everything else, the *core*, which is trained on the data of all.
     Sessions with few trials gain the most.
