@@ -44,7 +44,7 @@ MODULES = {
     "cutting": ("windows/cutting.py", ["test_windows.py"]),
     "segments": ("windows/segments.py", ["test_windows.py"]),
     "bits": ("metrics/bits.py", ["test_metrics.py", "test_metrics_hidden.py"]),
-    "likelihoods": ("metrics/likelihoods.py", ["test_likelihoods.py"]),
+    "likelihoods": ("metrics/likelihoods.py", ["test_metrics_likelihoods.py"]),
     "structure": ("metrics/structure.py", ["test_metrics_structure.py"]),
     "decoding": ("metrics/decoding.py", ["test_metrics_decoding.py"]),
 }
