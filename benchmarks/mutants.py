@@ -8,7 +8,7 @@ module is drawn, always the same.
 
     python benchmarks/mutants.py masking losses [--most 50]
 
-A change takes about half a second of processor time, all 1,800 of them some twenty minutes. Needs
+A change takes about half a second of processor time, all 2,000 of them some twenty minutes. Needs
 a system with forks.
 """
 
