@@ -166,7 +166,7 @@ def test_smoothing_of_rates_comes_back(network, again, spikes):
 
 def test_what_is_said_of_divergence_comes_back(small, again, spikes):
     with pytest.warns(ConvergenceWarning, match="Training diverged"):
-        network = small(lr=1e6).fit(spikes)
+        network = small(lr=1e5).fit(spikes)
     assert "Training diverged" in network.net_.diverged_
     assert again(network).net_.diverged_ == network.net_.diverged_
 

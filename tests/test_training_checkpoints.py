@@ -120,7 +120,7 @@ FORMS = {
     "defaults": {},
     "AdamW": {"optimizer": "adamw"},
     "no validation": {"early_stopping": False},
-    "early stop": {"n_iter_no_change": 1, "lr": 0.1, "max_epochs": 8},
+    "early stop": {"n_iter_no_change": 3, "lr": 0.05, "max_epochs": 8},
     "published loss": {
         "token_ratio": 0.8,
         "random_ratio": 0.5,

@@ -109,7 +109,7 @@ def iterate_rates(
     for start in range(0, len(windows), size):
         indices = np.arange(start, min(start + size, len(windows)))
         spikes, _, visible = net.split_visible(windows.__getitems__(indices)[0])
-        values = output_of_kind(net, net.module_(spikes, visible), kind)
+        values = output_of_kind(net, net.infer(spikes, visible), kind)
         if not np.isfinite(values.sum()):
             raise FloatingPointError(
                 f"The network infers {kind} that are NaN or infinite: its weights were changed "

@@ -11,6 +11,7 @@ from sklearn_stndt.network.masking import (
     N_FOLDS,
     corrupt,
     draw_mask,
+    inference_masks,
     mask_neurons,
     speckled_folds,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "corrupt",
     "draw_mask",
     "group_sizes",
+    "inference_masks",
     "info_nce",
     "loss_weights",
     "mask_neurons",

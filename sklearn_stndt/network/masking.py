@@ -142,6 +142,27 @@ def corrupt(
     return spikes * (1 - as_random) + random_counts * as_random, visible & ~as_token
 
 
+def inference_masks(n_bins: int, n_neurons: int, n_passes: int) -> Tensor:
+    """Which entries of a window are shown in each pass; each is hidden in one.
+
+    The same for all windows, so that a window's rates do not depend on others.
+
+    Parameters
+    ----------
+    n_bins, n_neurons : int
+        Shape of a window.
+    n_passes : int
+        Number of passes.
+
+    Returns
+    -------
+    Tensor of bool, shape (n_passes, n_bins, n_neurons)
+    """
+    generator = torch.Generator().manual_seed(1)  # not the folds of scores
+    hidden_in = torch.randint(n_passes, (n_bins, n_neurons), generator=generator)
+    return hidden_in != torch.arange(n_passes)[:, None, None]
+
+
 def speckled_folds(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:
     """Assign entries to complementary folds; hiding each fold in turn hides every entry once.
 

@@ -296,7 +296,7 @@ def _predictions(
         batch = net.split_visible(counts, starts)
         for scored in net.objective.calibration_sets(batch, starts)[:n_folds]:
             shown = batch.visible & ~scored
-            log_rates = net.module_(batch.spikes, shown).log_rates
+            log_rates = net.infer(batch.spikes, shown).log_rates
             parts = (log_rates, batch.spikes, batch.known, scored)
             collected.append([part.cpu() for part in parts])
             window_of.append(torch.as_tensor(indices))

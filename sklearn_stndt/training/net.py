@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -25,10 +26,12 @@ from sklearn_stndt.network import (
     N_FOLDS,
     STNDT,
     CausalSTNDT,
+    NetworkOutput,
     NetworkSettings,
     corrupt,
     draw_mask,
     group_sizes,
+    inference_masks,
     info_nce,
     loss_weights,
     masked_modelling_loss,
@@ -73,6 +76,8 @@ class MaskedModellingNet(NeuralNet):
         Which entries are hidden, and the losses.
     n_scored_folds : int, default=N_FOLDS
         Number of complementary folds to score in validation, if there are no held-out neurons.
+    inference_passes : int, default=1
+        Passes over which `infer` averages; a causal network has one.
     **kwargs
         Parameters of :class:`skorch.NeuralNet`.
     """
@@ -84,11 +89,13 @@ class MaskedModellingNet(NeuralNet):
         criterion=nn.Identity,  # skorch requires one; the loss is in `train_step_single`
         objective=_DEFAULT_OBJECTIVE,
         n_scored_folds=N_FOLDS,
+        inference_passes=1,
         **kwargs,
     ):
         super().__init__(module, criterion=criterion, **kwargs)
         self.objective = objective
         self.n_scored_folds = n_scored_folds
+        self.inference_passes = inference_passes
 
     def split_visible(self, windows: Tensor, starts: Tensor | None = None) -> Batch:
         """Split windows, NaN where missing, into counts and masks of known and visible entries.
@@ -99,6 +106,26 @@ class MaskedModellingNet(NeuralNet):
         if starts is None and self.module_.settings.causal:
             starts = torch.full((len(windows), 1), windows.shape[1])
         return self.objective.split(windows.to(self.device), starts)
+
+    def infer(self, spikes: Tensor, visible: Tensor) -> NetworkOutput:
+        """Output of the network; with `inference_passes` above 1, mean log-rates and latents.
+
+        In each pass, another part of the visible entries is hidden, so that a part of each log-rate
+        does not depend on the noise of its own count.
+
+        Parameters
+        ----------
+        spikes, visible : Tensor, shape (batch, n_bins, n_neurons)
+            As for the network.
+        """
+        if self.inference_passes == 1 or self.module_.settings.causal:
+            return self.module_(spikes, visible)
+        _, n_bins, n_neurons = spikes.shape
+        masks = inference_masks(n_bins, n_neurons, self.inference_passes)
+        outputs = [self.module_(spikes, visible & shown) for shown in masks.to(visible.device)]
+        log_rates = torch.stack([output.log_rates for output in outputs]).mean(0)
+        latents = torch.stack([output.latents for output in outputs]).mean(0)
+        return outputs[0]._replace(log_rates=log_rates, latents=latents)
 
     def forecast_starts(self, windows: Tensor, *, spread: bool) -> Tensor | None:
         """First bins of the forecasts of a causal network; None: of another one."""
@@ -276,13 +303,19 @@ def count_folds(n_entries: int, n_validation: int, n_training: int) -> int:
 
 
 def check_net_params(net_params: Mapping[str, Any], settings: Settings) -> None:
-    """Refuse names that the net does not have.
+    """Refuse names that the net does not have, and numbers of passes that are none.
 
     Raises
     ------
     ValueError
-        If there is no such parameter; the error has the names that are nearest.
+        If there is no such parameter; the error has the names that are nearest. If
+        `inference_passes` is not a whole number from 1 on.
     """
+    n_passes = net_params.get("inference_passes", 1)
+    if not isinstance(n_passes, Integral) or n_passes < 1:
+        raise ValueError(
+            f"inference_passes must be a whole number from 1 on, got {n_passes!r} in net_params."
+        )
     known = {field.name for field in fields(settings.objective)}
     for cls in (NeuralNet, MaskedModellingNet):
         known |= inspect.signature(cls).parameters.keys() - {"kwargs"}

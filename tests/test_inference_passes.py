@@ -1,0 +1,63 @@
+"""Log-rates averaged over passes, in each of which a part of the visible entries is hidden."""
+
+import numpy as np
+import pytest
+import torch
+
+from sklearn_stndt import load, save
+from sklearn_stndt.network import inference_masks
+
+
+def test_each_entry_is_hidden_in_one_pass():
+    masks = inference_masks(20, 12, 3)
+    assert masks.shape == (3, 20, 12)
+    assert ((~masks).sum(0) == 1).all()
+    assert torch.equal(masks, inference_masks(20, 12, 3))
+
+
+@pytest.fixture(scope="module")
+def fitted(spikes, small):
+    return small(net_params={"inference_passes": 3}).fit(spikes)
+
+
+def test_log_rates_and_latents_are_means_over_passes(fitted, spikes):
+    net = fitted.net_
+    counts = torch.tensor(spikes, dtype=torch.float32)
+    visible = torch.ones_like(counts, dtype=torch.bool)
+    visible[:, :, 0] = False
+    with torch.no_grad():
+        averaged = net.infer(counts, visible)
+        alone = [net.module_(counts, visible & shown) for shown in inference_masks(20, 12, 3)]
+    for name in ("log_rates", "latents"):
+        mean = sum(getattr(output, name) for output in alone) / 3
+        torch.testing.assert_close(getattr(averaged, name), mean)
+    hidden = spikes.copy()
+    hidden[:, :, 0] = np.nan
+    np.testing.assert_allclose(
+        fitted.transform(hidden), averaged.log_rates.exp(), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_rates_of_a_trial_do_not_depend_on_others(fitted, spikes):
+    alone = fitted.transform(spikes[3:4])
+    np.testing.assert_allclose(alone, fitted.transform(spikes)[3:4], rtol=1e-5)
+
+
+def test_a_saved_model_averages_as_before(fitted, spikes, tmp_path):
+    save(fitted, tmp_path / "model.stndt")
+    loaded = load(tmp_path / "model.stndt")
+    np.testing.assert_array_equal(loaded.transform(spikes), fitted.transform(spikes))
+
+
+@pytest.mark.parametrize("n_passes", [0, 2.5, "three"])
+def test_other_numbers_are_refused(small, spikes, n_passes):
+    with pytest.raises(ValueError, match="inference_passes must be a whole number from 1 on"):
+        small(net_params={"inference_passes": n_passes}).fit(spikes)
+
+
+def test_a_causal_network_has_one_pass(small, spikes):
+    rates = [
+        small(causal=True, net_params=params).fit_transform(spikes)
+        for params in (None, {"inference_passes": 3})
+    ]
+    np.testing.assert_array_equal(*rates)
