@@ -28,6 +28,8 @@ SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
 LEAST_UPDATES = 60  # of a network with the core of another
+TOGETHER_PASSES = 0.7  # passes over sessions that share a core, relative to those over one
+TOGETHER_UPDATES = 250  # fewest of them, for a session of mean size
 CORE_PASSES = 1.5  # its passes, relative to those of a network that learns its core
 
 
@@ -122,6 +124,7 @@ def resolve(
     previous: Settings | None = None,
     core: NetworkSettings | None = None,
     taught: bool = False,
+    together: bool = False,
 ) -> Settings:
     """Turn the parameters of an estimator into settings.
 
@@ -141,9 +144,10 @@ def resolve(
         Settings of the fit whose weights are trained further: "auto" keeps its number of layers.
     core : NetworkSettings or None, default=None
         Settings of the network whose core is the start: those in `CORE_SETTINGS` are its own.
-
     taught : bool, default=False
         Whether rates are learned instead of counts.
+    together : bool, default=False
+        Whether several sessions share a core; `size` is then their mean.
 
     Returns
     -------
@@ -210,6 +214,7 @@ def resolve(
             batch_size,
             size.spikes_per_bin,
             has_core=core is not None,
+            together=together,
         )
         max_epochs = math.ceil(factor * max_epochs)
     lr = estimator.lr
@@ -312,17 +317,20 @@ def auto_max_epochs(
     batch_size: int,
     spikes_per_bin: float,
     has_core: bool = False,
+    together: bool = False,
 ) -> int:
     """Enough epochs to see each bin 25 to 50 times, in 150 to 4,000 updates.
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
-    core of another sees each bin half as often again, in at least 60 updates.
+    core of another sees each bin half as often again, in at least 60 updates. Several sessions
+    `together` need .7 as many passes as one alone, in at least 250 updates.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
-    n_passes *= CORE_PASSES if has_core else 1
+    n_passes *= CORE_PASSES if has_core else TOGETHER_PASSES if together else 1
     n_updates = n_passes * n_bins / (batch_size * window)
-    n_updates = min(max(n_updates, LEAST_UPDATES if has_core else N_UPDATES[0]), N_UPDATES[1])
+    least = LEAST_UPDATES if has_core else TOGETHER_UPDATES if together else N_UPDATES[0]
+    n_updates = min(max(n_updates, least), N_UPDATES[1])
     return max(math.ceil(n_updates / math.ceil(n_windows / batch_size)), 1)
 
 
