@@ -27,10 +27,11 @@ LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a tri
 SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning in the skorch net
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
-LEAST_UPDATES = 60  # of a network with the core of another
-TOGETHER_PASSES = 0.7  # passes over sessions that share a core, relative to those over one
+TOGETHER_PASSES = 0.5  # passes over sessions that share a core, relative to those over one
 TOGETHER_UPDATES = 250  # fewest of them, for a session of mean size
-CORE_PASSES = 1.5  # its passes, relative to those of a network that learns its core
+CORE_PASSES = 0.75  # passes of a network with the core of another, relative to others
+LEAST_UPDATES = 60  # fewest of them
+CORE_LR = 0.6  # its learning rate, relative to others
 
 
 @dataclass(frozen=True)
@@ -220,6 +221,7 @@ def resolve(
     lr = estimator.lr
     if lr == "auto":
         lr = LEARNING_RATES["adamw" if "optimizer" in given else estimator.optimizer]
+        lr *= CORE_LR if core is not None else 1
     patience = estimator.n_iter_no_change
     training = _settings(
         TrainingSettings,
@@ -323,8 +325,8 @@ def auto_max_epochs(
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
-    core of another sees each bin half as often again, in at least 60 updates. Several sessions
-    `together` need .7 as many passes as one alone, in at least 250 updates.
+    core of another needs three quarters of these passes, in at least 60 updates. Several sessions
+    `together` need half as many passes as one alone, in at least 250 updates.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
     n_passes *= CORE_PASSES if has_core else TOGETHER_PASSES if together else 1
