@@ -19,10 +19,7 @@ written to a line of the results file, and the same command resumes after an int
 new file after changing the code.
 """
 
-import argparse
 import json
-import os
-import sys
 import time
 from pathlib import Path
 
@@ -35,7 +32,8 @@ from baselines import (
     co_bps,
     tune_smoother,
 )
-from co_smoothing import parameter
+from cells import Cells
+from options import add_param, new_parser
 from problems import PROBLEMS, missing_file
 from sklearn.decomposition import FactorAnalysis
 from sklearn.linear_model import Ridge
@@ -162,27 +160,6 @@ def key_of(problem, model, seed, options):
     return f"{problem} | {model} | {seed} | {json.dumps(params, sort_keys=True)}"
 
 
-def read_cells(path):
-    """Results by key; a line that was cut off by an interruption counts as missing."""
-    cells = {}
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                cell = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            cells[cell.pop("key")] = cell
-    return cells
-
-
-def append_cell(path, key, cell):
-    """Append one line and flush it to disk."""
-    with open(path, "a", encoding="utf-8") as file:
-        file.write("\n" + json.dumps({"key": key} | cell))
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def format_table(problem, cells, options):
     """Table of one problem: mean and standard deviation over the seeds."""
     lines = [f"\n{problem}", " " * 18 + "".join(f"{t:>17}" for t in SCORES.values())]
@@ -204,22 +181,13 @@ def format_table(problem, cells, options):
 
 def parse_options(arguments=None):
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--n-jobs", type=int, help="ensemble members trained in parallel")
     parser.add_argument("--results", type=Path, default=Path("accuracy.jsonl"), metavar="FILE")
-    parser.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        type=parameter,
-        metavar="NAME=VALUE",
-        help="constructor parameter of STNDTEstimator, repeatable",
-    )
+    add_param(parser)
     options = parser.parse_args(arguments)
     options.param = dict(options.param)
     return options
@@ -228,7 +196,7 @@ def parse_options(arguments=None):
 def main():
     """Measure what is missing, and print the tables."""
     options = parse_options()
-    cells = read_cells(options.results)
+    cells = Cells(options.results)
     for problem in options.problems:
         missing = missing_file(problem)
         if missing is not None:
@@ -239,10 +207,7 @@ def main():
             for model in options.models:
                 for seed in options.seeds:
                     key = key_of(problem, model, seed, options)
-                    if key not in cells:
-                        cells[key] = measure(problem, model, seed, options)
-                        append_cell(options.results, key, cells[key])
-                        print(key, cells[key], file=sys.stderr, flush=True)
+                    cells.measured(key, measure, problem, model, seed, options)
         print(format_table(problem, cells, options), flush=True)
     print("\nmeans ± standard deviations over seeds (splits, for recordings)")
 

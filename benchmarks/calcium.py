@@ -18,9 +18,6 @@ Each result is written to a line of the results file, and the same command resum
 interruption.
 """
 
-import argparse
-import json
-import sys
 import time
 import warnings
 from functools import cached_property
@@ -28,6 +25,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from cells import Cells
+from options import new_parser
 from scipy.ndimage import gaussian_filter1d
 from scipy.signal import lfilter
 from sklearn.metrics import r2_score
@@ -191,33 +190,29 @@ WAYS = {
 }
 
 
+def measure(way, recording):
+    """Rates by one way, their score, and the seconds that this takes."""
+    begin = time.perf_counter()
+    cell = WAYS[way](recording)
+    return cell | {"seconds": time.perf_counter() - begin}
+
+
 def main():
     """Measure what is missing, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), metavar="WAY")
     parser.add_argument("--results", type=Path, default=Path("calcium.jsonl"), metavar="FILE")
     options = parser.parse_args()
-    lines = options.results.read_text().splitlines() if options.results.is_file() else []
-    cells = {(cell["way"], cell["seed"]): cell for cell in map(json.loads, lines)}
+    cells = Cells(options.results)
     with threadpool_limits(1):
         for seed in options.seeds:
             recording = Recording(seed, options.results)
             for way in options.ways:
-                if (way, seed) in cells:
-                    continue
-                begin = time.perf_counter()
-                cell = {"way": way, "seed": seed, **WAYS[way](recording)}
-                cell["seconds"] = time.perf_counter() - begin
-                cells[way, seed] = cell
-                with options.results.open("a") as file:
-                    print(json.dumps(cell), file=file)
-                print(cell, file=sys.stderr, flush=True)
+                cells.measured(f"{way} | {seed}", measure, way, recording)
     print(f"{'R2 of rates':42}" + "".join(f"{f'seed {s}':>8}" for s in options.seeds) + "    mean")
     for way in options.ways:
-        scores = [cells[way, seed]["rates_r2"] for seed in options.seeds]
+        scores = [cells[f"{way} | {seed}"]["rates_r2"] for seed in options.seeds]
         print(f"{way:42}" + "".join(f"{r:8.3f}" for r in [*scores, np.mean(scores)]))
 
 

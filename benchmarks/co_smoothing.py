@@ -8,8 +8,6 @@ model is fitted and tuned on the other trials, with all neurons visible. In the 
 neurons are NaN, and their inferred rates are scored against their spikes.
 """
 
-import argparse
-import ast
 import csv
 import os
 import sys
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from baselines import PoissonCoSmoother, co_bps
+from options import add_param, new_parser
 from sklearn.decomposition import FactorAnalysis
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import FunctionTransformer
@@ -132,22 +131,9 @@ def write_csv(path, results):
         writer.writerows(results)
 
 
-def parameter(text):
-    """Parse `name=value`; a value that is not a Python literal is a string."""
-    name, equals, value = text.partition("=")
-    if not (name and equals):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form name=value")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
-
-
 def parse_options(arguments=None):
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--recordings", nargs="+", choices=RECORDINGS, default=list(RECORDINGS))
     parser.add_argument("--splits", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["glm", "glm-sqrt", "stndt"])
@@ -155,14 +141,7 @@ def parse_options(arguments=None):
         "--ensemble", type=int, metavar="N", help="add an ensemble of N (default: 5)"
     )
     parser.add_argument("--n-jobs", type=int, help="ensemble members trained in parallel")
-    parser.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        type=parameter,
-        metavar="NAME=VALUE",
-        help="constructor parameter of STNDTEstimator, repeatable",
-    )
+    add_param(parser)
     parser.add_argument("--out", type=Path, metavar="FILE.csv", help="write all results to a file")
     options = parser.parse_args(arguments)
     options.param = dict(options.param)

@@ -9,12 +9,12 @@ over seeds, with different neurons for each seed. Each result is written to a li
 file, and the same command resumes after an interruption.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
-from accuracy import append_cell, key_of, measure, read_cells
+from accuracy import key_of, measure
+from cells import Cells
+from options import new_parser
 from problems import PROBLEMS, Problem
 from threadpoolctl import threadpool_limits
 
@@ -67,15 +67,13 @@ def draw(table, path):
 
 def main():
     """Measure what is missing, print the table and plot the figure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=Path("curve.jsonl"), metavar="FILE")
     parser.add_argument("--figure", type=Path, metavar="PNG")
     options = parser.parse_args()
     options.param, options.n_jobs = {}, None
-    cells, table = read_cells(options.results), {}
+    cells, table = Cells(options.results), {}
     with threadpool_limits(1):
         for n_train in SIZES:
             name = f"{n_train} trials"
@@ -83,10 +81,7 @@ def main():
             for model in MODELS:
                 for seed in options.seeds:
                     key = key_of(name, model, seed, options)
-                    if key not in cells:
-                        cells[key] = measure(name, model, seed, options)
-                        append_cell(options.results, key, cells[key])
-                        print(key, cells[key], file=sys.stderr, flush=True)
+                    cells.measured(key, measure, name, model, seed, options)
     for score, label in SCORES.items():
         print(f"\n{label:28}" + "".join(f"{size:>15}" for size in SIZES))
         for model in MODELS:

@@ -15,14 +15,14 @@ Differences between scores of one network are differences of log-likelihoods. Ea
 written to a line of the results file, and the same command resumes after an interruption.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from accuracy import append_cell, key_of, read_cells
-from co_smoothing import parameter
+from accuracy import key_of
+from cells import Cells
+from options import add_param, new_parser
 from problems import PROBLEMS, missing_file
 from scipy.optimize import minimize_scalar
 from scipy.stats import nbinom
@@ -113,20 +113,11 @@ def format_table(cells, options):
 
 def parse_options(arguments=None):
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=NAMES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=Path("likelihoods.jsonl"), metavar="FILE")
-    parser.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        type=parameter,
-        metavar="NAME=VALUE",
-        help="constructor parameter of STNDTEstimator, repeatable",
-    )
+    add_param(parser)
     options = parser.parse_args(arguments)
     options.param = dict(options.param)
     return options
@@ -135,7 +126,7 @@ def parse_options(arguments=None):
 def main():
     """Measure what is missing, and print the table."""
     options = parse_options()
-    cells = read_cells(options.results)
+    cells = Cells(options.results)
     # a result of every problem comes first
     for seed in options.seeds:
         for problem in options.problems:
@@ -145,11 +136,8 @@ def main():
                 continue
             for likelihood in LIKELIHOODS:
                 key = key_of(problem, likelihood, seed, options)
-                if key not in cells:
-                    with threadpool_limits(1):
-                        cells[key] = measure(problem, likelihood, seed, options)
-                    append_cell(options.results, key, cells[key])
-                    print(key, cells[key], file=sys.stderr, flush=True)
+                with threadpool_limits(1):
+                    cells.measured(key, measure, problem, likelihood, seed, options)
     print(format_table(cells, options))
     print("\nmeans ± standard deviations over seeds, which are splits of recordings")
 

@@ -15,15 +15,15 @@ Each result is written to a line of the results file, and the same command resum
 interruption. Start a new file after changing the code.
 """
 
-import argparse
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from accuracy import append_cell, rates_r2, read_cells
+from accuracy import rates_r2
 from baselines import GaussianSmoother, PoissonCoSmoother, co_bps, tune_smoother
 from causal_baselines import AutoregressiveGLM, HeldRates, KalmanRates, MeanCourse
+from cells import Cells
+from options import new_parser
 from problems import PROBLEMS, missing_file
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
@@ -184,15 +184,13 @@ def key_of(task, model, seed):
 
 def main():
     """Measure what is missing, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--models", nargs="+", help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=Path("live_accuracy.jsonl"))
     options = parser.parse_args()
-    cells = read_cells(options.results)
+    cells = Cells(options.results)
     for task in options.tasks:
         name, models = TASKS[task]
         if (missing := missing_file(name)) is not None:
@@ -201,11 +199,8 @@ def main():
         with threadpool_limits(1):
             for seed in options.seeds:
                 for model in models:
-                    key = key_of(task, model, seed)
-                    if key not in cells and model in (options.models or models):
-                        cells[key] = measure(task, model, seed)
-                        append_cell(options.results, key, cells[key])
-                        print(key, cells[key], file=sys.stderr, flush=True)
+                    if model in (options.models or models):
+                        cells.measured(key_of(task, model, seed), measure, task, model, seed)
     print(format_table(cells, options.seeds))
     print(
         "\nmean over seeds (splits, for recordings), each of them, share of the two-sided network"

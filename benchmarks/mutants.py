@@ -8,7 +8,7 @@ module is drawn, always the same.
 
     python benchmarks/mutants.py masking losses [--most 50]
 
-A change takes about half a second of processor time, all 1,800 of them some twenty minutes. Needs
+A change takes about half a second of processor time, all 2,000 of them some twenty minutes. Needs
 a system with forks.
 """
 
@@ -44,6 +44,7 @@ MODULES = {
     "cutting": ("windows/cutting.py", ["test_windows.py"]),
     "segments": ("windows/segments.py", ["test_windows.py"]),
     "bits": ("metrics/bits.py", ["test_metrics.py", "test_metrics_hidden.py"]),
+    "likelihoods": ("metrics/likelihoods.py", ["test_metrics_likelihoods.py"]),
     "structure": ("metrics/structure.py", ["test_metrics_structure.py"]),
     "decoding": ("metrics/decoding.py", ["test_metrics_decoding.py"]),
 }

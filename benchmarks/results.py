@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from accuracy import append_cell, key_of, measure, parse_options, read_cells
+from accuracy import key_of, measure, parse_options
+from cells import Cells
 from problems import missing_file
 from threadpoolctl import threadpool_limits
 
@@ -148,18 +149,15 @@ def main():
                 "benchmarks/problems.py describes. Nothing was written."
             )
     options = parse_options([])
-    cells = read_cells(given.results)
+    cells = Cells(given.results)
     results = {}
     with threadpool_limits(1):  # several threads make the small systems of the GLMs slower
         for problem, models in plan():
             for model in models:
                 for seed in options.seeds:
                     key = key_of(problem, model, seed, options)
-                    if key not in cells:
-                        cells[key] = measure(problem, model, seed, options)
-                        append_cell(given.results, key, cells[key])
-                        print(key, cells[key], file=sys.stderr, flush=True)
-                    results.setdefault((problem, model), []).append(cells[key])
+                    cell = cells.measured(key, measure, problem, model, seed, options)
+                    results.setdefault((problem, model), []).append(cell)
     PAGE.write_text(page(results), encoding="utf-8")
     README.write_text(
         replace_rows(README.read_text(encoding="utf-8"), rows(results)), encoding="utf-8"

@@ -26,15 +26,15 @@ fits. Each result is written to a line of the results file, and the same command
 interruption. Start a new file after changing the code.
 """
 
-import argparse
 import os
 import time
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
-from accuracy import ALPHAS, append_cell, read_cells
-from co_smoothing import parameter
+from accuracy import ALPHAS
+from cells import Cells
+from options import add_param, new_parser
 from problems import PROBLEMS, Problem, draw_heldout, load
 from sklearn.base import clone
 from sklearn.cross_decomposition import CCA
@@ -543,20 +543,11 @@ def format_table(part, rows):
 
 def parse_options():
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="of splits")
     parser.add_argument("--results", type=Path, default=Path("sessions.jsonl"), metavar="FILE")
-    parser.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        type=parameter,
-        metavar="NAME=VALUE",
-        help="constructor parameter of STNDTEstimator, repeatable",
-    )
+    add_param(parser)
     return parser.parse_args()
 
 
@@ -564,7 +555,7 @@ def main():
     """Measure what is missing, and print the tables."""
     options = parse_options()
     params = dict(options.param)
-    cells = read_cells(options.results)
+    cells = Cells(options.results)
     for part in options.parts:
         if part in NEEDS_DATA and not os.environ.get("STNDT_DATA"):
             print(f"\n{part}: skipped, because STNDT_DATA is not set")
@@ -573,10 +564,7 @@ def main():
         with threadpool_limits(1):
             for name, model, seed, measure in PARTS[part](STNDTEstimator(**params), options.seeds):
                 key = f"{part} | {name} | {model} | {seed} | {sorted(params.items())}"
-                if key not in cells:
-                    cells[key] = measure()
-                    append_cell(options.results, key, cells[key])
-                rows.setdefault((name, model), []).append(cells[key])
+                rows.setdefault((name, model), []).append(cells.measured(key, measure))
         print(format_table(part, rows), flush=True)
 
 

@@ -22,7 +22,6 @@ Widths, penalties and numbers of factors are chosen by cross-validation within t
 The models of this package run with their defaults. The same command resumes after an interruption.
 """
 
-import argparse
 import contextlib
 import importlib.util
 import io
@@ -32,8 +31,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from accuracy import append_cell, parameter, read_cells
 from baselines import PoissonCoSmoother, co_bps
+from cells import Cells
+from options import add_param, new_parser
 from problems import Problem, draw_heldout, load
 from scipy.ndimage import gaussian_filter1d
 from sklearn.base import BaseEstimator, TransformerMixin
@@ -273,22 +273,13 @@ def format_table(cells, problems, options):
 
 def parse_options(arguments=None):
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     parser.add_argument("--sessions", nargs="+", choices=SESSIONS, default=list(SESSIONS))
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--results", type=Path, default=Path("sparse.jsonl"), metavar="FILE")
-    parser.add_argument(
-        "--param",
-        action="append",
-        default=[],
-        type=parameter,
-        metavar="NAME=VALUE",
-        help="constructor parameter of STNDTEstimator, repeatable",
-    )
+    add_param(parser)
     options = parser.parse_args(arguments)
     options.param = dict(options.param)
     if "GPFA" in options.models and importlib.util.find_spec("elephant") is None:
@@ -309,15 +300,13 @@ def main():
         for session in options.sessions
         if counts_of(session, group).shape[-1] >= FEWEST_NEURONS
     ]
-    cells = read_cells(options.results)
+    cells = Cells(options.results)
     with threadpool_limits(1):
         for seed in options.seeds:
             for session, group in problems:
                 for name in options.models:
                     key = key_of(session, group, name, seed, options)
-                    if key not in cells:
-                        cells[key] = measure(session, group, name, seed, options)
-                        append_cell(options.results, key, cells[key])
+                    cells.measured(key, measure, session, group, name, seed, options)
     print(format_table(cells, problems, options))
 
 

@@ -12,14 +12,13 @@ Each result is written to a line of the results file, and the same command resum
 interruption. Nothing else should run on the CPU.
 """
 
-import argparse
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
-from accuracy import append_cell, read_cells
 from baselines import co_bps
+from cells import Cells
+from options import new_parser
 from problems import PROBLEMS, missing_file
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
@@ -84,16 +83,14 @@ def format_line(name, cells):
 
 def main():
     """Measure what is missing, and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser(__doc__)
     default = ["ex1", "ex2", "track", "w-maze", "retina", "reaches", "weak reaches"]
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=default)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=60, help="longest training of one network")
     parser.add_argument("--results", type=Path, default=Path("spatial.jsonl"), metavar="FILE")
     options = parser.parse_args()
-    cells = read_cells(options.results)
+    cells = Cells(options.results)
     names = "".join(f"{network:>10}" for network in NETWORKS)
     print(f"{'':14}{'bits per spike':>20}{'seconds':>20}{'STNDT - temporal':>20}")
     print(f"{'':14}{names * 2}")
@@ -102,14 +99,11 @@ def main():
         if missing_file(name) is not None:
             print(f"{name}: skipped, because {missing_file(name)} does not exist")
             continue
+        of_problem = []
         for seed in options.seeds:
             key = f"{name} | {seed} | {options.seconds}"
-            if key not in cells:
-                with threadpool_limits(1):
-                    cells[key] = compare(name, seed, options.seconds)
-                append_cell(options.results, key, cells[key])
-                print(key, cells[key], file=sys.stderr, flush=True)
-        of_problem = [cells[f"{name} | {seed} | {options.seconds}"] for seed in options.seeds]
+            with threadpool_limits(1):
+                of_problem.append(cells.measured(key, compare, name, seed, options.seconds))
         print(format_line(name, of_problem), flush=True)
         gains += [cell["STNDT"]["score"] - cell["temporal"]["score"] for cell in of_problem]
     error = np.std(gains, ddof=1) / np.sqrt(len(gains))

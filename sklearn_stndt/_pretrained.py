@@ -1,7 +1,9 @@
 """Find the fitted estimator whose core a fit starts from, and check that it can be used."""
 
+import copy
 import importlib
 import os
+from dataclasses import replace
 from typing import Any
 
 from sklearn.exceptions import NotFittedError
@@ -67,6 +69,17 @@ def _sessions(estimator: Any) -> list[Any]:
     if not hasattr(estimator, "estimators_"):
         raise NotFittedError
     return estimator.estimators_
+
+
+def as_pretrained(fitted: Any) -> FrozenEstimator:
+    """Freeze a fitted STNDTEstimator, to start from its core.
+
+    It comes without what it started from itself, which would otherwise pile up.
+    """
+    start = copy.copy(fitted).set_params(pretrained=None)
+    training = replace(fitted.settings_.training, pretrained=None)
+    start.settings_ = replace(fitted.settings_, training=training)
+    return FrozenEstimator(start)
 
 
 def check_same_core(estimator: Any, source: Any) -> None:

@@ -2,64 +2,38 @@
 
 import copy
 import os
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import _fit_context, clone
-from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import HasMethods, Interval, RealNotInt, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._base import RateTransformer
-from sklearn_stndt._containers import continued, n_epochs, relabelled, runs
+from sklearn_stndt._containers import continued, relabelled, runs
 from sklearn_stndt._failures import unchanged_if_failed
-from sklearn_stndt._mistakes import warn_of_mistakes
 from sklearn_stndt._parameters import suggests_names
-from sklearn_stndt._pretrained import check_same_core, find_pretrained
+from sklearn_stndt._pretrained import as_pretrained
 from sklearn_stndt._scoring import Scoring, score_hidden
 from sklearn_stndt._validation import (
-    FIXED_BY_FIT,
     check_added_neurons,
-    check_callbacks,
     check_counts,
     check_forecast,
     check_groups,
-    check_heldout_neurons,
-    check_unchanged,
-    warn_of_divergence,
-    warn_of_interruption,
 )
 from sklearn_stndt.inference.causal import infer_causal
 from sklearn_stndt.inference.rates import infer
-from sklearn_stndt.network.likelihood import (
-    LIKELIHOODS,
-    Likelihood,
-    as_likelihood,
-    check_likelihood,
-)
-from sklearn_stndt.training.checkpointing import open_checkpoint
-from sklearn_stndt.training.distillation import Lesson, TaughtWindows
-from sklearn_stndt.training.fitting import TrainingData, prepare, refit, train
-from sklearn_stndt.training.net import MaskedModellingNet
+from sklearn_stndt.network.likelihood import LIKELIHOODS, Likelihood
+from sklearn_stndt.training.distillation import Lesson
 from sklearn_stndt.training.readout import add_to_readout, check_can_grow
-from sklearn_stndt.training.settings import (
-    DataSize,
-    Settings,
-    choose_device,
-    choose_window,
-    keep_device,
-    resolve,
-)
-from sklearn_stndt.training.summary import FitSummary, automatic, summarize
-from sklearn_stndt.training.transfer import enough_to_set_aside
-from sklearn_stndt.training.verdict import warn_if_nothing_learnt
+from sklearn_stndt.training.settings import Settings
+from sklearn_stndt.training.steps import check_data, fit_network
+from sklearn_stndt.training.summary import FitSummary, summarize
 from sklearn_stndt.windows.out_of_core import empty_rates
-from sklearn_stndt.windows.segments import Segments, as_segments, before_forecast, before_hidden
+from sklearn_stndt.windows.segments import as_segments, before_forecast, before_hidden
 
 MOST = 1_000_000  # largest whole number as a parameter
 
@@ -155,13 +129,13 @@ class STNDTEstimator(RateTransformer):
         or a fraction to be drawn at random, indices, or a boolean mask.
     forecast_bins : int, default=0
         Bins at the end of each window that are always hidden and always predicted. With `causal`,
-        this holds in training only, and, in half of the windows, for as many bins that begin
-        anywhere, so that the network forecasts from any bin.
+        they are hidden in training only, and in half of the windows they begin anywhere, so that
+        the network can forecast from any bin.
     contrastive_weight : float, default=0.0
         Weight of a contrastive loss between two additional corrupted views of each window.
     contrastive_at : {"encoder", "embedding"}, default="encoder"
         What this loss compares: the output of the encoder, averaged over bins, or, as published,
-        the embedded input; it then trains only the embedding.
+        the embedded input, so that it trains only the embedding.
     contrastive_mask_ratio, contrastive_token_ratio, contrastive_random_ratio : default=None
         `mask_ratio`, `token_ratio` and `random_ratio` of the two views. None: the same values.
     temperature : float, default=0.07
@@ -181,8 +155,8 @@ class STNDTEstimator(RateTransformer):
         published, AdamW for all. Muon needs about a third of the updates.
     lr : float or "auto", default="auto"
         Maximum learning rate of AdamW, reached after the warm-up; it then decays to 0 as a cosine.
-        That of Muon is 10/3 of it. "auto": .008 with Muon, .003 without; .6 of that with
-        `pretrained`.
+        The learning rate of Muon is 10/3 of it. "auto": .008 with Muon, .003 without; .6 of that
+        with `pretrained`.
     warmup : float, default=0.05
         Fraction of the training during which the learning rate rises.
     weight_decay : float, default=0.01
@@ -243,10 +217,10 @@ class STNDTEstimator(RateTransformer):
         `cross_val_score` and searches, freeze it: ``pretrained=FrozenEstimator(day1)``. It
         determines the parameters of the network and the window. If
         `validation_fraction` gives fewer than 30 windows, none are set aside: all are used for
-        training, and the calibration is that of the start. See :meth:`adapt`.
+        training, and the calibration of `pretrained` is kept. See :meth:`adapt`.
     output : {"rates", "latents"}, default="rates"
         What `transform` returns: rates, or the `d_model` latent variables from which the network
-        computes log-rates. Those of two fits are not aligned.
+        computes log-rates. Latent variables of two fits are not aligned.
 
     Attributes
     ----------
@@ -525,8 +499,8 @@ class STNDTEstimator(RateTransformer):
             mean rate. With fewer than 1,000 spikes in these windows, the score must be below 0 by
             more than chance. The warning says what to check.
         """
-        with unchanged_if_failed(self), ExitStack() as stack:
-            self._fit(X, groups, stack)
+        with unchanged_if_failed(self):
+            fit_network(self, X, groups)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -538,168 +512,9 @@ class STNDTEstimator(RateTransformer):
         known_likelihood: Likelihood | None = None,
     ) -> Self:
         """Train the network on rates instead of counts; see `BaggingEnsemble.distill`."""
-        with unchanged_if_failed(self), ExitStack() as stack:
-            self._fit(X, groups, stack, lessons, known_likelihood)
+        with unchanged_if_failed(self):
+            fit_network(self, X, groups, lessons, known_likelihood)
         return self
-
-    def _fit(
-        self,
-        X: ArrayLike,
-        groups: ArrayLike | None,
-        stack: ExitStack,
-        lessons: list[Lesson] | None = None,
-        known_likelihood: Likelihood | None = None,
-    ) -> None:
-        check_callbacks(self.callbacks)
-        previous = getattr(self, "net_", None) if self.warm_start else None
-        core = core_settings = None
-        if self.pretrained is not None and previous is None:
-            core = find_pretrained(self.pretrained)
-            check_same_core(self, core)
-            core_settings = core.settings_.network
-        elif self.pretrained is not None:
-            core_settings = self.settings_.network
-        likelihood = self.likelihood if core_settings is None else core_settings.likelihood
-        counts, trials, kind = self._check(X, groups, reset=previous is None, likelihood=likelihood)
-        segments = as_segments(counts, trials)
-        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
-        if previous is None:
-            self._begin()
-        else:
-            check_unchanged(self, self._fitted_with)
-            self.device_ = keep_device(self.device_, self.settings_.training.device)
-        rates = None if lessons is None else lessons[0].rates
-        checkpoint = open_checkpoint(
-            self, counts, trials, self.device_, seed, previous, core=core, rates=rates
-        )
-        if checkpoint is not None:
-            seed = stack.enter_context(checkpoint.opened()).seed
-        if previous is None:
-            self._draw_heldout(seed)
-            self.window_ = core.window_ if core is not None else self._window_of(segments, kind)
-        set_aside = core is None or enough_to_set_aside(
-            segments, self.window_, self.validation_fraction
-        )
-        causal = self.causal if core_settings is None else core_settings.causal
-
-        def prepared(set_aside: bool) -> TrainingData:
-            data = self._prepare(
-                segments, seed, causal=causal, set_aside=set_aside, likelihood=likelihood
-            )
-            if lessons is None:
-                return data
-            return replace(data, windows=TaughtWindows(data.windows, lessons))
-
-        data = prepared(set_aside)
-        self.settings_ = self._resolve(
-            data.size,
-            seed,
-            previous=None if previous is None else self.settings_,
-            core=core_settings,
-            taught=lessons is not None,
-        )
-        network = None if core is None else core.net_.module_
-        start: dict[str, Any] = {
-            "previous": previous,
-            "core": network,
-            "likelihood": known_likelihood,
-        }
-        net = train(data, self.settings_, checkpoint=checkpoint, **start)
-        if self.refit and data.validation is not None and not net.interrupted_:
-            if checkpoint is not None:
-                checkpoint = stack.enter_context(checkpoint.next().opened())
-            net = refit(
-                net,
-                prepared(set_aside=False),
-                self.settings_,
-                data.validation,
-                checkpoint=checkpoint,
-                **start,
-            )
-        self._finish(net)
-        warn_of_divergence(self.net_)
-        if self.net_.interrupted_:
-            warn_of_interruption(self.net_, previous)
-        else:
-            warn_if_nothing_learnt(
-                self.history_,
-                data.validation,
-                self.heldout_neurons_,
-                self._trained_on,
-                data.likelihood,
-                has_core=core_settings is not None,
-            )
-
-    # the steps of a fit, which MultiSessionEstimator takes for every session
-
-    def _check(
-        self,
-        X: ArrayLike,
-        groups: ArrayLike | None,
-        *,
-        reset: bool = True,
-        likelihood: str | Likelihood | None = None,
-    ) -> tuple[NDArray, NDArray | None, str]:
-        """Check X; return counts, their trials, and what they are, as for `choose_window`."""
-        check_likelihood(self.likelihood)
-        counts = check_counts(self, X, reset=reset, likelihood=likelihood)
-        if reset:
-            of_counts = as_likelihood(self.likelihood if likelihood is None else likelihood).counts
-            names = getattr(self, "feature_names_in_", None)
-            warn_of_mistakes(counts, names, counts=of_counts, stacklevel=5)
-        trials = check_groups(counts, groups, X)
-        self._trained_on: dict[str, Any] = {"shape": counts.shape}  # for the model card
-        grouped = groups is not None or n_epochs(X) > 1
-        kind = "trials" if counts.ndim == 3 else "groups" if grouped else "recording"
-        return counts, trials, kind
-
-    def _begin(self) -> None:
-        """Set what a fit determines before it sees more than the number of neurons."""
-        self._fitted_with = {name: getattr(self, name) for name in FIXED_BY_FIT}
-        self.device_ = choose_device(self.device)
-
-    def _draw_heldout(self, seed: int) -> None:
-        self.heldout_neurons_ = check_heldout_neurons(
-            self.heldout_neurons, self.n_features_in_, np.random.RandomState(seed)
-        )
-
-    def _window_of(self, segments: Segments, kind: str) -> int:
-        """Bins that the network sees at once, if these are its data."""
-        return choose_window(self.window, segments.longest, kind, self.forecast_bins)
-
-    def _prepare(
-        self,
-        segments: Segments,
-        seed: int,
-        *,
-        causal: bool,
-        set_aside: bool = True,
-        likelihood: str | Likelihood | None = None,
-    ) -> TrainingData:
-        data = prepare(
-            segments,
-            window=self.window_,
-            forecast_bins=0 if causal else self.forecast_bins,
-            validation_fraction=self.validation_fraction
-            if self.early_stopping and set_aside
-            else None,
-            seed=seed,
-            likelihood=self.likelihood if likelihood is None else likelihood,
-        )
-        self._trained_on |= asdict(data.size)
-        return data
-
-    def _resolve(self, size: DataSize, seed: int, **start: Any) -> Settings:
-        heldout = tuple(self.heldout_neurons_.tolist())
-        self._trained_on["auto"] = automatic(self.get_params(deep=False))
-        return resolve(self, size, heldout_neurons=heldout, device=self.device_, seed=seed, **start)
-
-    def _finish(self, net: MaskedModellingNet) -> None:
-        """Set the attributes of a trained net."""
-        self.net_ = net
-        self.likelihood_params_ = self._scoring.params
-        self.history_ = net.history
-        self.n_iter_ = len(self.history_)
 
     @property
     def summary_(self) -> FitSummary:
@@ -729,7 +544,7 @@ class STNDTEstimator(RateTransformer):
         The neurons may be more, fewer or others: another day, another electrode, another animal.
         What this network has learned that is not tied to its neurons, its *core*, is the start.
         Embedding, tokens and readout are trained anew, so a few trials suffice where a fit from
-        nothing needs many. No label is needed.
+        scratch needs many. No labels are needed.
 
         Parameters
         ----------
@@ -769,11 +584,7 @@ class STNDTEstimator(RateTransformer):
                 "heldout_neurons names neurons of the fitted population, but X may hold others. "
                 "Pass it to adapt: heldout_neurons=None, or indices of the neurons of X."
             )
-        # needed for its core alone: without what it started from itself, which would pile up
-        start = copy.copy(self).set_params(pretrained=None)
-        training = replace(self.settings_.training, pretrained=None)
-        start.settings_ = replace(self.settings_, training=training)
-        adapted = clone(self).set_params(**{"pretrained": FrozenEstimator(start)} | params)
+        adapted = clone(self).set_params(**{"pretrained": as_pretrained(self)} | params)
         return adapted.fit(X, groups=groups)
 
     def add_neurons(self, X: ArrayLike, *, groups: ArrayLike | None = None) -> Self:
@@ -818,7 +629,7 @@ class STNDTEstimator(RateTransformer):
         module, n_known = self.net_.module_, self.n_features_in_
         check_can_grow(module)
         extended = copy.copy(self)
-        counts, trials, _ = extended._check(X, groups, likelihood=module.likelihood)
+        counts, trials, _ = check_data(extended, X, groups, likelihood=module.likelihood)
         check_added_neurons(self, extended, counts)
         extended._trained_on = self._trained_on
         latents = self._infer(counts[..., :n_known], trials, "latents")

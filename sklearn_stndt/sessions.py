@@ -10,7 +10,6 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import ArrayLike
 from sklearn.base import _fit_context, clone
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._containers import bin_width
@@ -23,6 +22,16 @@ from sklearn_stndt._validation import (
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.network.core import share_core
 from sklearn_stndt.training.joint import enough_to_validate, mean_size, train_together
+from sklearn_stndt.training.steps import (
+    begin,
+    check_data,
+    draw_heldout,
+    draw_seed,
+    finish,
+    prepare_session,
+    resolve_session,
+    window_of,
+)
 from sklearn_stndt.training.summary import SessionsSummary, ShowsSummary
 from sklearn_stndt.training.verdict import warn_if_nothing_learnt
 from sklearn_stndt.windows.segments import as_segments
@@ -33,7 +42,7 @@ _SAME_WIDTH = 0.01  # relative difference of bin widths that is due to rounding 
 class MultiSessionEstimator(ShowsSummary, NamedParameters):
     """Infer rates of several sessions, each with its own neurons, with one shared core.
 
-    Sessions of the same task, brain area and bin width have dynamics in common, also if no neuron
+    Sessions of the same task, brain area and bin width have dynamics in common, even if no neuron
     was recorded in two of them. Here each session has a network with its own embedding, tokens and
     readout, and all share everything else, the *core*, which is trained on the data of all.
     Sessions with few trials gain the most.
@@ -43,8 +52,8 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
     estimator : STNDTEstimator or None, default=None
         Its parameters hold for all sessions; they can be set as ``estimator__lr`` and so on.
         Everything that is "auto" follows from the mean size of the sessions;
-        ``max_epochs="auto"`` is half of what it is for one session of that size, but at least 250
-        updates. None: an STNDTEstimator with its defaults.
+        ``max_epochs="auto"`` is half of what it is for one session of that size, but enough for at
+        least 250 updates. None: an STNDTEstimator with its defaults.
     n_jobs : int or None, default=None
         Sessions whose rates or scores are inferred in parallel, as in joblib. Training is a single
         process, because there is a single core.
@@ -73,10 +82,10 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
     -----
     A training step takes windows of all sessions: `batch_size` of the largest one, and of the
     others in proportion. In an epoch, each window is used once, or twice if a step would have less
-    than five of its session. A session that would set fewer than
-    five windows aside for validation is trained on all of them, if another session has more, and
-    takes over its calibration. Memory and time grow with the sum of the sessions, not with the
-    product of sessions and neurons as in one array padded with NaN.
+    than five of its session. A session that would set fewer than five windows aside for validation
+    is trained on all of them, if another session has more, and takes over its calibration. Memory
+    and time grow with the sum of the sessions, not with the product of sessions and neurons as in
+    one array padded with NaN.
 
     The rates of one session do not depend on the spikes of another. Nothing in the fit requires
     that latents of different sessions agree, so a decoder is fitted to each session.
@@ -156,18 +165,18 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
                 f"checkpoint_dir=None, got {str(base.checkpoint_dir)!r}."
             )
         _check_bin_widths(X)
-        seed = int(check_random_state(base.random_state).randint(np.iinfo(np.int32).max))
+        seed = draw_seed(base)
         members = [clone(base) for _ in X]
         parts, windows = [], []
         for i, (member, x, of_rows) in enumerate(
             zip(members, X, _groups_of(X, groups), strict=True)
         ):
             with _naming(i):
-                counts, trials, kind = member._check(x, of_rows)
+                counts, trials, kind = check_data(member, x, of_rows)
                 segments = as_segments(counts, trials)
-                member._begin()
-                member._draw_heldout(seed)
-                windows.append(member._window_of(segments, kind))
+                begin(member)
+                draw_heldout(member, seed)
+                windows.append(window_of(member, segments, kind))
                 parts.append(segments)
         fraction, window = base.validation_fraction, max(windows)
         validated = [enough_to_validate(segments, window, fraction) for segments in parts]
@@ -177,15 +186,15 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
                 member.window_ = window
                 set_aside = validated[i] or not any(validated)
                 data.append(
-                    member._prepare(segments, seed, causal=base.causal, set_aside=set_aside)
+                    prepare_session(member, segments, seed, causal=base.causal, set_aside=set_aside)
                 )
         mean = mean_size([one.size for one in data])
         for member, one in zip(members, data, strict=True):
             size = replace(mean, n_neurons=one.size.n_neurons)
-            member.settings_ = member._resolve(size, seed, together=len(X) > 1)
+            member.settings_ = resolve_session(member, size, seed, together=len(X) > 1)
         nets, self.history_ = train_together(data, [member.settings_ for member in members])
         for member, net in zip(members, nets, strict=True):
-            member._finish(net)
+            finish(member, net)
         self.estimators_ = members
         self.n_iter_ = len(self.history_)
         self.window_ = window

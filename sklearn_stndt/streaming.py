@@ -40,7 +40,7 @@ class RateStream:
     estimator : STNDTEstimator, BaggingEnsemble, Pipeline or search
         Fitted, with ``causal=True``. Of a pipeline, :meth:`step` returns the output of its last
         step: behaviour, if that is a decoder. Its other steps receive one row per bin, so they must
-        treat rows separately, which is tried with 64 bins; `lag` and `history` of
+        treat rows separately, which is checked on 64 bins; `lag` and `history` of
         :class:`~sklearn_stndt.BinwiseRegressor` are taken into account.
     n_streams : int or None, default=None
         Number of streams that are inferred together, all of the same neurons. None: one stream,
@@ -158,7 +158,7 @@ class RateStream:
         Parameters
         ----------
         counts : array-like of shape (n_neurons,) or (n_streams, n_neurons)
-            Spikes in the bin, NaN where a channel is lost; all NaN if the bin is.
+            Spikes in the bin, NaN where a channel is lost; all NaN if the whole bin is lost.
 
         Returns
         -------
@@ -177,7 +177,7 @@ class RateStream:
         return result[0] if self.n_streams is None else result
 
     def reset(self, streams: ArrayLike | None = None) -> Self:
-        """Begin anew, as before the first bin.
+        """Forget all bins so far.
 
         Parameters
         ----------

@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
-from small_nets import draw_counts, small_net, windows_of
+from small_nets import N_BINS, draw_counts, small_net, windows_of
 
 from sklearn_stndt import BaggingEnsemble, BinwiseRegressor, MultiSessionEstimator, STNDTEstimator
 from sklearn_stndt._fingerprints import describe
@@ -123,13 +123,21 @@ def test_ends_are_found_before_training(two_days, day1, attention):
     assert error(untrained, second) < 0.85 * np.mean((mean_rates - second.rates[8:]) ** 2)
 
 
-def test_hidden_bins_of_padding_do_not_influence_the_start(two_days, day1):
-    few = two_days[1].spikes[:8].astype(float)
-    padded = np.concatenate([few[:, :20], np.full((8, 5, 30), np.nan)], axis=1)
-    untrained = {"max_epochs": 1, "lr": 1e-12, "weight_decay": 0.0}
-    rates = day1.adapt(padded, **untrained).transform(few)
-    assert np.isfinite(rates).all()
-    assert np.mean((rates[:, :20].mean((0, 1)) - few[:, :20].mean((0, 1))) ** 2) < 1e-3
+def test_padding_has_no_part_in_the_regression(torch_seed):
+    net = small_net().initialize()
+    module = net.module_
+    module.likelihood.start_mean.fill_(1.0)
+    latents, spread = torch.randn(4, N_BINS, module.width), np.eye(module.width)
+    counts = draw_counts(4)
+    padding = torch.full((4, 3, counts.shape[2]), torch.nan)
+    longer = torch.cat([latents, 10 + torch.randn(4, 3, module.width)], 1)
+    fits = [
+        transfer.regress(module, z, net.objective.split(x), np.zeros(module.width), spread)
+        for z, x in ((latents, counts), (longer, torch.cat([counts, padding], 1)))
+    ]
+    for expected, found in zip(*fits, strict=True):
+        assert np.allclose(expected, found, rtol=1e-5, atol=1e-6)
+    assert np.abs(fits[0][0]).max() > 0.01
 
 
 def test_few_known_neurons_leave_ends_as_drawn(small, other):

@@ -5,18 +5,13 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from sklearn.base import clone
 from test_likelihood import made
 
 from sklearn_stndt import BaggingEnsemble, MultiSessionEstimator, STNDTEstimator, load, save
 from sklearn_stndt._scoring import scoring_of
 from sklearn_stndt.metrics import (
-    bits_per_spike,
     co_smoothing_scorer,
-    gaussian_bits,
-    negative_binomial_bits,
-    zero_inflated_gamma_bits,
 )
 from sklearn_stndt.network.likelihood import (
     LIKELIHOODS,
@@ -89,56 +84,6 @@ def fitted(entries):
 
 
 # ---- scores
-
-
-def test_scores_of_counts_differ_by_the_difference_of_log_likelihoods():
-    random = np.random.RandomState(0)
-    rates, alpha = random.gamma(1.0, size=(5, 40, 3)), np.array([0.2, 1.0, 5.0])
-    spikes = random.poisson(rates * random.gamma(1 / alpha, alpha, size=rates.shape)).astype(float)
-    spikes[0, :9] = np.nan
-    known = ~np.isnan(spikes)
-    size = np.broadcast_to(1 / alpha, spikes.shape)[known]
-    gain = stats.nbinom.logpmf(spikes[known], size, size / (size + rates[known])).sum()
-    gain -= stats.poisson.logpmf(spikes[known], rates[known]).sum()
-    found = negative_binomial_bits(spikes, rates, alpha) - bits_per_spike(spikes, rates)
-    assert found == pytest.approx(gain / spikes[known].sum() / np.log(2))
-    assert negative_binomial_bits(spikes, rates, 1e-9) == pytest.approx(
-        bits_per_spike(spikes, rates), abs=1e-5
-    )
-
-
-def test_the_gaussian_score_is_that_of_the_explained_variance():
-    random = np.random.RandomState(0)
-    means = random.normal(size=(3000, 2)) * [1, 50]
-    values = means + random.normal(size=means.shape) * [1, 100]
-    values[:100, 0] = np.nan
-    residual = np.nanstd(values - means, axis=0)
-    share = 1 - residual**2 / np.nanvar(values, axis=0)
-    n = np.array([2900, 3000])
-    expected = (-0.5 * np.log2(1 - share) * n).sum() / n.sum()
-    assert gaussian_bits(values, means, residual) == pytest.approx(expected, abs=2e-3)
-    constant = np.broadcast_to(np.nanmean(values, 0), values.shape)
-    assert gaussian_bits(values, constant, np.nanstd(values, 0)) == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("score", "args", "message"),
-    [
-        (negative_binomial_bits, ([[0.5, 1]], [[0.3, 1.2]], 1.0), "holds fractions"),
-        (negative_binomial_bits, ([[1, 1]], [[0.3, 1.2]], 0.0), "dispersion must be .* above 0"),
-        (negative_binomial_bits, ([[1, 1]], [[0.3, 1.2]], [1.0] * 3), "one for each of the 2"),
-        (gaussian_bits, ([[1, -1]], [[np.nan, 1.2]], 1.0), "means is NaN or infinite"),
-        (gaussian_bits, ([[1, -1]], [[1.2]], 1.0), "one shape"),
-        (gaussian_bits, ([1, -1], [1, 1.2], 1.0), "1D"),
-        (gaussian_bits, ([[np.nan]], [[1.2]], 1.0), "no entry"),
-        (zero_inflated_gamma_bits, ([[-1.0]], [[1.2]], 1.0, 1.0, 1.0), "of at least 0"),
-        (zero_inflated_gamma_bits, ([[1.0]], [[0.0]], 1.0, 1.0, 1.0), "above 0"),
-        (zero_inflated_gamma_bits, ([[1.0]], [[1.2]], -1.0, 1.0, 1.0), "shape must be"),
-    ],
-)
-def test_scores_refuse_what_they_cannot_score(score, args, message):
-    with pytest.raises(ValueError, match=message):
-        score(*args)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

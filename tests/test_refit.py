@@ -84,6 +84,15 @@ def test_the_second_training_takes_as_many_epochs_as_were_best(spikes):
     assert kept == [len(rows) - len(first)]
 
 
+def test_epochs_of_net_params_do_not_lengthen_the_second_training(spikes):
+    stopped = {"n_iter_no_change": 1, "lr": 0.1, "optimizer": "adamw", "refit": True}
+    by_parameter = STNDTEstimator(**SMALL | stopped | {"max_epochs": 40}).fit(spikes)
+    by_net = STNDTEstimator(**SMALL | stopped, net_params={"max_epochs": 40}).fit(spikes)
+    assert by_net.n_iter_ == by_parameter.n_iter_ < 40
+    for name, value in weights(by_parameter).items():
+        assert torch.equal(value, weights(by_net)[name])
+
+
 @pytest.mark.parametrize("params", [{"early_stopping": False}, {"validation_fraction": 1e-9}])
 def test_without_validation_there_is_one_training(spikes, params):
     X = spikes if "early_stopping" in params else spikes[:1]

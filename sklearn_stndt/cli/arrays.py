@@ -3,7 +3,8 @@
 import argparse
 import csv
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def read_arrays(path: Path, options: argparse.Namespace, targets: Sequence[str])
                 "NWB file, or count the spikes in the bins of the behaviour first."
             )
         trains, neurons = _trains_of(path, content, name, options, scale)
-        return _binned(path, content, trains, neurons, options, scale)
+        with _clock_checked(path, options.time_unit):
+            return _binned(path, content, trains, neurons, options, scale)
     counts = _numbers(path, name, value)
     counts, order = _ordered(path, name, counts, options.axes)
     behavior = {
@@ -308,24 +310,16 @@ def _by_neuron(times: NDArray, labels: NDArray, where: str) -> tuple[list[NDArra
     return [np.sort(times[labels == neuron]) for neuron in neurons], neurons
 
 
-def _binned(
-    path: Path,
-    content: Mapping[str, Any],
-    trains: list[NDArray],
-    neurons: NDArray,
-    options: argparse.Namespace,
-    scale: float,
-) -> Arrays:
-    """Count spikes in bins around events, in trials, or in the whole recording.
-
-    Times that do not look like seconds are an error unless the user has said that they are.
-    """
-    if options.time_unit is not None:
-        return _counted(path, content, trains, neurons, options, scale)
+@contextmanager
+def _clock_checked(path: Path, time_unit: str | None) -> Iterator[None]:
+    """Refuse times that do not look like seconds, unless the user has said what they are."""
+    if time_unit is not None:
+        yield
+        return
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", ClockWarning)
-            return _counted(path, content, trains, neurons, options, scale)
+            yield
     except ClockWarning as warning:
         found = str(warning).partition(" Convert")[0]
         raise CommandError(
@@ -334,7 +328,7 @@ def _binned(
         ) from warning
 
 
-def _counted(
+def _binned(
     path: Path,
     content: Mapping[str, Any],
     trains: list[NDArray],
@@ -342,6 +336,7 @@ def _counted(
     options: argparse.Namespace,
     scale: float,
 ) -> Arrays:
+    """Count spikes in bins around events, in trials, or in the whole recording."""
     width = options.bin_width or DEFAULT_BIN_WIDTH
     if options.align is not None:
         if options.trials is not None:
@@ -385,7 +380,8 @@ def _read_table(path: Path, options: argparse.Namespace, targets: Sequence[str])
         trains, neurons = _by_neuron(
             times * scale, np.array(_column(columns, label, path)), str(path)
         )
-        return _binned(path, {}, trains, neurons, options, scale)
+        with _clock_checked(path, options.time_unit):
+            return _binned(path, {}, trains, neurons, options, scale)
     if options.spike_times or options.neuron:
         raise CommandError(
             f"{path}: a table of spikes needs a column of times, --spike-times, and one with the "

@@ -108,7 +108,7 @@ def bin_spikes(
     dtype = _as_dtype(dtype)
     recorded = as_trains(spike_times)
     trains = recorded.times
-    bin_width = _check_bin_width(bin_width)
+    bin_width = check_bin_width(bin_width)
     start, stop = scalar_in_seconds(start, "start"), scalar_in_seconds(stop, "stop")
     is_start_known = start is not None or recorded.start is not None
     is_stop_given = stop is not None
@@ -233,7 +233,7 @@ def align_to_events(
     """
     dtype = _as_dtype(dtype)
     recorded = as_trains(spike_times)
-    bin_width = _check_bin_width(bin_width)
+    bin_width = check_bin_width(bin_width)
     events = check_times(events, "events")
     window = window_in_seconds(window)
     warn_of_window(events, window)
@@ -291,20 +291,10 @@ def bin_trials(
            [ 0.,  0.,  0.,  1.]], dtype=float32)
     """
     recorded = as_trains(spike_times)
-    if stops is None:
-        intervals = intervals_in_seconds(starts, "starts")
-        if intervals is None:
-            raise TypeError(
-                "stops is missing: pass the end of each trial, or intervals as starts, such as an "
-                "IntervalSet or an array of shape (n_trials, 2)."
-            )
-        starts, stops = intervals
-    elif bin_width is None:
+    if stops is not None and bin_width is None:
         raise TypeError("bin_width is missing; after intervals, pass it by name: bin_width=...")
-    bin_width = _check_bin_width(bin_width)
-    starts, stops = check_times(starts, "starts"), check_times(stops, "stops")
-    if starts.shape != stops.shape:
-        raise ValueError(f"There are {len(starts)} starts and {len(stops)} stops; pass pairs.")
+    starts, stops = check_trials(starts, stops)
+    bin_width = check_bin_width(bin_width)
     tolerance = _tolerance(np.abs(starts).max(), np.abs(stops).max(), bin_width)
     n_bins = np.floor((stops - starts) / bin_width + tolerance).astype(np.intp)
     if n_bins.min() < 1:
@@ -370,7 +360,27 @@ def check_times(times: Any, name: str) -> NDArray[np.float64]:
     return array
 
 
-def _check_bin_width(bin_width: Any) -> float:
+def check_trials(starts: Any, stops: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return starts and stops of trials in seconds, (n_trials,) each, after checking them.
+
+    If `stops` is None, `starts` holds intervals.
+    """
+    if stops is None:
+        intervals = intervals_in_seconds(starts, "starts")
+        if intervals is None:
+            raise TypeError(
+                "stops is missing: pass the end of each trial, or intervals as starts, such as an "
+                "IntervalSet or an array of shape (n_trials, 2)."
+            )
+        starts, stops = intervals
+    starts, stops = check_times(starts, "starts"), check_times(stops, "stops")
+    if starts.shape != stops.shape:
+        raise ValueError(f"There are {len(starts)} starts and {len(stops)} stops; pass pairs.")
+    return starts, stops
+
+
+def check_bin_width(bin_width: Any) -> float:
+    """Return the width of a bin in seconds after checking it."""
     bin_width = scalar_in_seconds(bin_width, "bin_width")
     check_number(bin_width, "bin_width", above=0)
     return float(bin_width)

@@ -11,11 +11,16 @@ from sklearn_stndt.datasets._intervals import CLOCK
 from sklearn_stndt.datasets._resampling import Signal
 from sklearn_stndt.datasets._times import (
     in_seconds,
-    intervals_in_seconds,
     scalar_in_seconds,
     warn_of_window,
 )
-from sklearn_stndt.datasets.binning import bins_of_window, check_times, window_in_seconds
+from sklearn_stndt.datasets.binning import (
+    bins_of_window,
+    check_bin_width,
+    check_times,
+    check_trials,
+    window_in_seconds,
+)
 
 __all__ = ["align_signals", "bin_signal_trials", "bin_signals"]
 
@@ -97,7 +102,7 @@ def bin_signals(
            [3.]])
     """
     samples = _Samples(signals, times, how, max_gap)
-    bin_width = _check_bin_width(bin_width)
+    bin_width = check_bin_width(bin_width)
     start, stop = scalar_in_seconds(start, "start"), scalar_in_seconds(stop, "stop")
     start = float(samples.times[0]) if start is None else start
     stop = float(samples.times[-1] + samples.interval) if stop is None else stop
@@ -168,7 +173,7 @@ def align_signals(
            [49., 51.]])
     """
     samples = _Samples(signals, times, how, max_gap)
-    bin_width = _check_bin_width(bin_width)
+    bin_width = check_bin_width(bin_width)
     events = check_times(events, "events")
     window = window_in_seconds(window)
     warn_of_window(events, window)
@@ -225,20 +230,10 @@ def bin_signal_trials(
            [51., nan]])
     """
     samples = _Samples(signals, times, how, max_gap)
-    if stops is None:
-        intervals = intervals_in_seconds(starts, "starts")
-        if intervals is None:
-            raise TypeError(
-                "stops is missing: pass the end of each trial, or intervals as starts, such as an "
-                "IntervalSet or an array of shape (n_trials, 2)."
-            )
-        starts, stops = intervals
+    starts, stops = check_trials(starts, stops)
     if bin_width is None:
         raise TypeError("bin_width is missing; pass it by name: bin_width=...")
-    bin_width = _check_bin_width(bin_width)
-    starts, stops = check_times(starts, "starts"), check_times(stops, "stops")
-    if starts.shape != stops.shape:
-        raise ValueError(f"There are {len(starts)} starts and {len(stops)} stops; pass pairs.")
+    bin_width = check_bin_width(bin_width)
     n_bins = _whole_bins(starts, stops, bin_width)
     if n_bins.min() < 1:
         trial = int(n_bins.argmin())
@@ -386,9 +381,3 @@ def _whole_bins(start: Any, stop: Any, bin_width: float) -> Any:
             "times and bin_width are in seconds."
         )
     return np.floor(n_bins).astype(np.intp)
-
-
-def _check_bin_width(bin_width: Any) -> float:
-    bin_width = scalar_in_seconds(bin_width, "bin_width")
-    check_number(bin_width, "bin_width", above=0)
-    return float(bin_width)

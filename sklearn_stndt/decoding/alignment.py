@@ -35,10 +35,10 @@ CLEAR = 0.02  # relative difference in distance from the next map, below which i
 class LatentAligner(TransformerMixin, BaseEstimator):
     """Map latents of a session onto those of another one, without labels.
 
-    Latents of two sessions with other neurons have no axes in common, so that a decoder of one
-    session does not read those of the other, also after
-    :meth:`~sklearn_stndt.STNDTEstimator.adapt`. If the same task was done in both, the set of
-    trajectories is about the same, up to a linear map. It is found by matching whole trials.
+    Latents of two sessions with different neurons have no axes in common, so a decoder fitted to
+    one session fails on the other, even after :meth:`~sklearn_stndt.STNDTEstimator.adapt`. If the
+    task was the same in both, the two sets of trajectories are about the same up to a linear map.
+    This map is found by matching whole trials.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class LatentAligner(TransformerMixin, BaseEstimator):
     coef_ : ndarray of shape (n_latents, n_reference_latents)
         The map: aligned latents are ``X @ coef_ + intercept_``.
     intercept_ : ndarray of shape (n_reference_latents,)
-        The same.
+        Intercept of the map.
     distance_ : float
         Mean squared distance between matched trials, per bin, after alignment.
     next_distance_ : float
@@ -74,16 +74,16 @@ class LatentAligner(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    From each start, two steps take turns: a plan of optimal transport between the trials of both
+    From each start, two steps alternate: a plan of optimal transport between the trials of both
     sessions, regularised by an entropy that decreases [1]_; and the rotation of the first six
     principal components that brings the trials closest to those they are matched with. The best
     rotations are refined by linear maps. The one with the smallest distance between trials, matched
     one to one, is kept and extended to all components.
 
-    Fewer than 100 trials of either session, or a next best map within 2 % of the distance, are
-    warned of. A task that looks the same from several directions, such as reaches to targets on a
-    circle without other differences, can be matched in as many ways, and no spikes tell them apart.
-    Then label some trials.
+    A warning is issued if either session has fewer than 100 trials, or if the distance of the next
+    best map is within 2 % of the smallest. A task that looks the same from several directions, such
+    as reaches to targets on a circle without other differences, can be matched in as many ways, and
+    spikes alone cannot tell which is right. Then label some trials.
 
     References
     ----------

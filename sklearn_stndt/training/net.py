@@ -45,7 +45,7 @@ from sklearn_stndt.training.checkpointing import Checkpointing, TrainingCheckpoi
 from sklearn_stndt.training.divergence import Diverged, DivergenceGuard
 from sklearn_stndt.training.objective import Batch, ObjectiveSettings
 from sklearn_stndt.training.optimizer import Muon
-from sklearn_stndt.training.settings import LONGEST_EPOCH, Settings
+from sklearn_stndt.training.settings import LONGEST_EPOCH, SKORCH_NAMES, Settings
 from sklearn_stndt.training.summary import plan_text
 from sklearn_stndt.windows.cutting import Windows
 
@@ -345,7 +345,8 @@ def build_net(
     callbacks : sequence of (str, Callback)
         Further callbacks, placed after those that are always there.
     **changes
-        Parameters of the net that override those made here, but not `net_params`.
+        Parameters of the net that override those made here, but not `net_params`. Of these, what
+        `resolve` has put into the settings is taken from there.
     """
     training, objective = settings.training, settings.objective
     # training modifies callbacks and lists of them
@@ -407,7 +408,7 @@ def build_net(
         if training.optimizer == "muon":
             matrices = {"lr": MUON_LR * training.lr, "orthogonal": True}
             params["optimizer__param_groups"] = [(name, matrices) for name in HIDDEN_MATRICES]
-    # settings of the objective in net_params have been resolved already
-    of_objective = {field.name for field in fields(objective)}
-    given = {k: v for k, v in net_params.items() if k not in of_objective}
+    # these are in the settings already, and a second, shorter training changes them there
+    resolved = {*SKORCH_NAMES, *(field.name for field in fields(objective))}
+    given = {k: v for k, v in net_params.items() if k not in resolved}
     return kind(**(params | changes | given))

@@ -155,6 +155,23 @@ def resolve(
     Settings
     """
     given = estimator.net_params or {}
+    network = _network(estimator, size, previous)
+    objective = _objective(estimator, heldout_neurons)
+    kind = {"has_core": core is not None, "taught": taught, "together": together}
+    training = _training(estimator, size, device, seed, **kind)
+    of_module = {
+        name.removeprefix("module__"): value
+        for name, value in given.items()
+        if str(name).startswith("module__")
+    }
+    of_skorch = {name: given[name] for name in SKORCH_NAMES if name in given}
+    network = _override(network, of_module)
+    if core is not None:
+        network = replace(network, **{name: getattr(core, name) for name in CORE_SETTINGS})
+    return Settings(network, _override(objective, given), _override(training, of_skorch))
+
+
+def _network(estimator: Any, size: DataSize, previous: Settings | None) -> NetworkSettings:
     n_layers = estimator.n_layers
     if n_layers == "auto":
         n_layers = auto_n_layers(size.n_bins)
@@ -182,6 +199,10 @@ def resolve(
             "input_scaling='counts' is for spike counts, but likelihood="
             f"{estimator.likelihood!r}. Leave input_scaling at its default."
         )
+    return network
+
+
+def _objective(estimator: Any, heldout_neurons: tuple[int, ...]) -> ObjectiveSettings:
     mask_ratio = check_mask_ratio(estimator.mask_ratio, "mask_ratio")
     neuron_mask_ratio = estimator.neuron_mask_ratio
     if not isinstance(neuron_mask_ratio, Real) or neuron_mask_ratio:
@@ -191,7 +212,7 @@ def resolve(
         contrastive_mask_ratio = check_mask_ratio(
             estimator.contrastive_mask_ratio, "contrastive_mask_ratio"
         )
-    objective = _settings(
+    return _settings(
         ObjectiveSettings,
         estimator,
         mask_ratio=mask_ratio,
@@ -202,6 +223,18 @@ def resolve(
         contrastive_weight=float(estimator.contrastive_weight),
         contrastive_random_ratio=_or(estimator.contrastive_random_ratio, estimator.random_ratio),
     )
+
+
+def _training(
+    estimator: Any,
+    size: DataSize,
+    device: str,
+    seed: int,
+    *,
+    has_core: bool,
+    taught: bool,
+    together: bool,
+) -> TrainingSettings:
     batch_size = estimator.batch_size
     if batch_size == "auto":
         batch_size = auto_batch_size(size.n_windows)
@@ -214,16 +247,17 @@ def resolve(
             size.epoch_windows(batch_size),
             batch_size,
             size.spikes_per_bin,
-            has_core=core is not None,
+            has_core=has_core,
             together=together,
         )
         max_epochs = math.ceil(factor * max_epochs)
     lr = estimator.lr
     if lr == "auto":
-        lr = LEARNING_RATES["adamw" if "optimizer" in given else estimator.optimizer]
-        lr *= CORE_LR if core is not None else 1
+        own = "optimizer" in (estimator.net_params or {})
+        lr = LEARNING_RATES["adamw" if own else estimator.optimizer]
+        lr *= CORE_LR if has_core else 1
     patience = estimator.n_iter_no_change
-    training = _settings(
+    return _settings(
         TrainingSettings,
         estimator,
         window=size.window,
@@ -236,16 +270,6 @@ def resolve(
         verbose=int(estimator.verbose),
         checkpoint_dir=None if estimator.checkpoint_dir is None else str(estimator.checkpoint_dir),
     )
-    of_module = {
-        name.removeprefix("module__"): value
-        for name, value in given.items()
-        if str(name).startswith("module__")
-    }
-    of_skorch = {name: given[name] for name in SKORCH_NAMES if name in given}
-    network = _override(network, of_module)
-    if core is not None:
-        network = replace(network, **{name: getattr(core, name) for name in CORE_SETTINGS})
-    return Settings(network, _override(objective, given), _override(training, of_skorch))
 
 
 def _settings(kind: Any, estimator: Any, **resolved: Any) -> Any:

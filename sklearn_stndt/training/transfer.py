@@ -22,8 +22,8 @@ from sklearn_stndt.windows.segments import Segments
 FROZEN_SHARE = 0.2  # share of the updates during which the core does not change
 CORE_RATE = 0.3  # steps of the core, relative to those of training from nothing
 N_STARTS = 3  # ends that are tried
-N_ROUNDS = 8  # regressions for each of them
-N_SCORED = 3  # masks by which they are compared
+N_ROUNDS = 6  # regressions for each of them
+N_SCORED = 2  # masks by which they are compared
 MOST_WINDOWS = 64  # windows for the regressions
 FEWEST_KNOWN = 5  # neurons of the start; with fewer, ends are drawn
 SCALES = np.linspace(0.2, 1.0, 9)
@@ -140,7 +140,7 @@ def take_core(net: MaskedModellingNet, core: STNDT, windows: Windows) -> None:
             nll = module.likelihood.nll(output.log_rates, batch.spikes)
             losses.append(float(nll[batch.known & ~shown].mean()))
             if i < N_ROUNDS:
-                _set_ends(module, embedding, *_regress(module, output.latents, batch, mean, spread))
+                _set_ends(module, embedding, *regress(module, output.latents, batch, mean, spread))
         loss = float(np.mean(losses[N_ROUNDS:]))
         if loss < smallest:
             smallest = loss
@@ -157,12 +157,29 @@ def _set_ends(module: STNDT, embedding: RidgeCV, weights: NDArray, bias: Tensor)
     module.embed.weight.copy_(torch.as_tensor(embedding.predict(weights).T))
 
 
-def _regress(
+def regress(
     module: STNDT, latents: Tensor, batch: Batch, mean: NDArray, spread: NDArray
 ) -> tuple[NDArray, Tensor]:
     """Weights and bias of a readout of latents, by one step of Fisher scoring from mean rates.
 
     The step is scaled by the best of `SCALES`, since entries are no linear function of a readout.
+
+    Parameters
+    ----------
+    module : STNDT
+        Network whose likelihood is that of the entries.
+    latents : Tensor of shape (batch, n_bins, width)
+    batch : Batch
+        Entries, and which of them are known.
+    mean : ndarray of shape (width,)
+        Mean of the weights of a neuron before its entries are seen.
+    spread : ndarray of shape (width, width)
+        Map from standard normal numbers to their deviations.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_neurons, width)
+    bias : Tensor of shape (n_neurons,)
     """
     likelihood = module.likelihood.of(...).double()
     spikes, known = batch.spikes.cpu().double(), batch.known.cpu()
