@@ -144,8 +144,8 @@ class STNDTEstimator(RateTransformer):
         Bins that the network sees at once. None: the longest trial; 128 for a continuous
         recording, or if groups are longer than 512 bins.
     max_epochs : int, "auto" or "long", default="auto"
-        Maximum number of epochs. "auto": enough to see each bin 50 times, fewer (down to 25) where
-        all neurons together have less than two spikes per bin on average; at least 150 updates and
+        Maximum number of epochs. "auto": enough to see each bin 44 times, fewer (down to 25) where
+        all neurons together have less than two spikes per bin on average; at least 130 updates and
         at most 4,000. "long": half as many again. An epoch is all windows once, or at most 600
         batches of them.
     batch_size : int or "auto", default="auto"
@@ -494,7 +494,7 @@ class STNDTEstimator(RateTransformer):
         Warns
         -----
         ConvergenceWarning
-            If the network has learnt nothing: after at least 150 updates (60 with `pretrained`),
+            If the network has learnt nothing: after at least 130 updates (60 with `pretrained`),
             hidden counts in the windows set aside are predicted no better than by each neuron's
             mean rate. With fewer than 1,000 spikes in these windows, the score must be below 0 by
             more than chance. The warning says what to check.

@@ -52,7 +52,7 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
     estimator : STNDTEstimator or None, default=None
         Its parameters hold for all sessions; they can be set as ``estimator__lr`` and so on.
         Everything that is "auto" follows from the mean size of the sessions;
-        ``max_epochs="auto"`` is half of what it is for one session of that size, but enough for at
+        ``max_epochs="auto"`` is .55 of what it is for one session of that size, but enough for at
         least 250 updates. None: an STNDTEstimator with its defaults.
     n_jobs : int or None, default=None
         Sessions whose rates or scores are inferred in parallel, as in joblib. Training is a single

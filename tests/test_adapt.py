@@ -209,7 +209,7 @@ def test_without_validation_the_calibration_is_that_of_the_start(fitted, other, 
 
 
 @pytest.mark.parametrize(
-    ("n_trials", "rate", "n_updates"), [(8, 5.0, 60), (64, 0.1, 76), (64, 5.0, 152)]
+    ("n_trials", "rate", "n_updates"), [(8, 5.0, 60), (64, 0.1, 76), (64, 5.0, 132)]
 )
 def test_a_core_needs_fewer_updates_of_few_trials(n_trials, rate, n_updates):
     batch = min(n_trials, 16)

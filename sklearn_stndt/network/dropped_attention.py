@@ -47,12 +47,13 @@ def query_blocks(
 class DroppedAttention(torch.autograd.Function):
     r"""Scaled dot-product attention with dropout of the weights, computed block by block.
 
-    .. math:: (\mathrm{softmax}(Q K^T / \sqrt{w} + B) \odot N) V
+    .. math:: (\mathrm{softmax}(Q K^T / \sqrt{w} + B + H) \odot N) V
 
-    with the bias B and the dropout mask N. The weights are the largest tensors of the network. On a
-    CPU, torch's fused kernels have no dropout, and operations on the weights of a whole batch are
-    limited by memory bandwidth; those of a few trials, or of a part of a long one, stay in the
-    cache. Large weights are recomputed in the backward pass instead of stored, to save memory.
+    with the bias B, the constant H that excludes keys, and the dropout mask N. The weights are the
+    largest tensors of the network. On a CPU, torch's fused kernels have no dropout, and operations
+    on the weights of a whole batch are limited by memory bandwidth; those of a few trials, or of a
+    part of a long one, stay in the cache. Large weights are recomputed in the backward pass instead
+    of stored, to save memory.
     """
 
     @staticmethod
@@ -60,6 +61,7 @@ class DroppedAttention(torch.autograd.Function):
         ctx: Any,
         qkv: Tensor,
         bias: Tensor | None,
+        excluded: Tensor | None,
         band: tuple[int, int] | None,
         n_keys: int,
         n_heads: int,
@@ -75,8 +77,10 @@ class DroppedAttention(torch.autograd.Function):
             Queries, keys and values, concatenated.
         bias : Tensor, broadcastable to (batch, n_heads, n_bins, n_bins), or None
             Added to the scores.
+        excluded : Tensor, broadcastable to the same shape, or None
+            Added to the scores as well, without a gradient: -inf for keys that are excluded.
         band : (int, int) or None
-            Bins back and ahead beyond which the bias excludes every key; None: no limit.
+            Bins back and ahead beyond which every key is excluded; None: no limit.
         n_keys : int
             Number of keys, which are the first bins; all bins if there is a band.
         n_heads : int
@@ -97,7 +101,7 @@ class DroppedAttention(torch.autograd.Function):
         keeps = batch * n_heads * n_bins * n_keys <= KEPT_ENTRIES
         for trials, rows, columns, scores, weights in _blocks(query, band, n_keys, 2):
             _attend(query[trials, :, rows], key[trials, :, columns], scores)
-            _add_bias(scores, bias, trials, rows, columns)
+            _add_biases(scores, (bias, excluded), trials, rows, columns)
             if keeps:
                 kept.append(_softmax(scores))
                 weights = kept[-1][1].detach()
@@ -107,7 +111,7 @@ class DroppedAttention(torch.autograd.Function):
                 noises.append(draw_noise(threshold, weights.shape, weights.dtype))
                 weights = torch.mul(weights, noises[-1], out=scores)
             out[trials, :, rows] = weights @ value[trials, :, columns]
-        ctx.save_for_backward(query, key, value, bias)
+        ctx.save_for_backward(query, key, value, bias, excluded)
         ctx.noises, ctx.kept, ctx.band, ctx.n_keys = noises, kept, band, n_keys
         return out.transpose(1, 2).reshape(batch, n_bins, inner // 3)
 
@@ -115,7 +119,7 @@ class DroppedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of `qkv` and `bias`, in their shapes; `grad` has the shape of the output."""
-        query, key, value, bias = ctx.saved_tensors
+        query, key, value, bias, excluded = ctx.saved_tensors
         batch, n_heads, n_bins, width = query.shape
         # (batch, n_heads, n_bins, width)
         grad = grad.view(batch, n_bins, n_heads, width).transpose(1, 2).contiguous()
@@ -129,7 +133,7 @@ class DroppedAttention(torch.autograd.Function):
                 leaf, softmax = ctx.kept[i]
             else:
                 _attend(q, k, scores)
-                _add_bias(scores, bias, trials, rows, columns)
+                _add_biases(scores, (bias, excluded), trials, rows, columns)
                 leaf, softmax = _softmax(scores)
             _attend(g, v, grad_weights)
             used = softmax.detach()
@@ -146,7 +150,7 @@ class DroppedAttention(torch.autograd.Function):
             grads[1, trials, :, columns] += grad_scores.mT @ q
         grads[0] /= math.sqrt(width)
         grad_qkv = grads.permute(1, 3, 0, 2, 4).reshape(batch, n_bins, 3 * n_heads * width)
-        return grad_qkv, grad_bias, None, None, None, None
+        return grad_qkv, grad_bias, None, None, None, None, None
 
 
 def _blocks(
@@ -181,12 +185,17 @@ def _attend(query: Tensor, key: Tensor, scores: Tensor) -> None:
     torch.bmm(query.flatten(0, 1), key.flatten(0, 1).mT, out=scores.flatten(0, 1))
 
 
-def _add_bias(
-    scores: Tensor, bias: Tensor | None, trials: slice, rows: slice, columns: slice
+def _add_biases(
+    scores: Tensor,
+    biases: tuple[Tensor | None, ...],
+    trials: slice,
+    rows: slice,
+    columns: slice,
 ) -> None:
-    if bias is not None:
-        bias = bias[trials] if len(bias) > 1 else bias
-        scores += of_block(bias, rows, columns)
+    for bias in biases:
+        if bias is not None:
+            bias = bias[trials] if len(bias) > 1 else bias
+            scores += of_block(bias, rows, columns)
 
 
 def of_block(bias: Tensor, rows: slice, columns: slice) -> Tensor:

@@ -134,7 +134,7 @@ class TemporalAttention(nn.Module):
         weights : Tensor, shape (batch, n_heads, n_bins, n_bins), or None
         """
         n_bins = n_keys = x.shape[1]
-        has_key = bias = None
+        has_key = bias = excluded = None
         if not return_weights and allowed is not None and allowed.shape[:3] == (1, 1, 1):
             n_first = int(allowed.sum()) if at_hand(allowed) else 0
             if n_first and allowed[..., :n_first].all():
@@ -142,17 +142,20 @@ class TemporalAttention(nn.Module):
         if allowed is not None:
             has_key = allowed.any(-1, keepdim=True)  # (batch or 1, 1, n_bins or 1, 1)
             # no -inf for queries without keys: their softmax would be NaN
-            bias = torch.zeros(allowed.shape, dtype=x.dtype, device=x.device)
-            bias = bias.masked_fill(has_key & ~allowed, -torch.inf)
+            excluded = torch.zeros(allowed.shape, dtype=x.dtype, device=x.device)
+            excluded = excluded.masked_fill(has_key & ~allowed, -torch.inf)
         if self.log_length is not None:
-            distance = distance_penalty(n_bins, self.log_length)  # (1, n_heads, n_bins, n_bins)
-            bias = distance if bias is None else distance + bias
+            bias = distance_penalty(n_bins, self.log_length)  # (1, n_heads, n_bins, n_bins)
         qkv = self.query_key_value(x)  # (batch, n_bins, 3 * n_heads * head_width)
         if torch.is_grad_enabled() and x.device.type == "cpu" and not return_weights:
             threshold = self.drop.threshold if self.training else 0
-            attended = DroppedAttention.apply(qkv, bias, band, n_keys, self.n_heads, threshold)
+            attended = DroppedAttention.apply(
+                qkv, bias, excluded, band, n_keys, self.n_heads, threshold
+            )
             weights = None
         else:
+            if excluded is not None:
+                bias = excluded if bias is None else bias + excluded
             attended, weights = self._attend(qkv, bias, band, n_keys, return_weights)
         if has_key is not None and not certainly(has_key.all()):  # queries without keys get zeros
             attended = attended * has_key[:, 0].to(x.dtype)  # (batch, n_bins, inner)

@@ -1,5 +1,6 @@
 """Training objective: which entries are hidden in training, in validation and always."""
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -95,9 +96,7 @@ class ObjectiveSettings:
 
     def _is_heldout(self, like: Tensor) -> Tensor:
         """Whether a neuron is held out, (n_neurons,), on the device of (..., n_neurons)."""
-        heldout = torch.zeros(like.shape[-1], dtype=torch.bool)
-        heldout[list(self.heldout_neurons)] = True
-        return heldout.to(like.device)  # made on the CPU, because a list would be copied each time
+        return _chosen(self.heldout_neurons, like.shape[-1], like.device)
 
     def draw_mask(self, visible: Tensor) -> Tensor:
         """Visible entries to mask in a training step, (batch, n_bins, n_neurons)."""
@@ -174,3 +173,12 @@ class ObjectiveSettings:
         scored = batch.visible if forecast is None else batch.visible | forecast
         folds = speckled_folds(tuple(batch.spikes.shape), batch.spikes.device)
         return torch.stack([scored & (folds == fold) for fold in range(N_FOLDS)])
+
+
+@functools.lru_cache(maxsize=32)
+def _chosen(neurons: tuple[int, ...], n_neurons: int, device: torch.device) -> Tensor:
+    """True for these neurons, (n_neurons,); cached."""
+    with torch.inference_mode(False):  # training cannot use a tensor created in inference mode
+        chosen = torch.zeros(n_neurons, dtype=torch.bool)
+        chosen[list(neurons)] = True
+        return chosen.to(device)

@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.optim import AdamW
 
 # coefficients of the quintic iteration, whose slope at 0 is as steep as convergence to about 1
-# allows, and its number of steps (Jordan et al. 2024)
+# allows (Jordan et al. 2024), and its number of steps, there 5
 A, B, C = 3.4445, -4.7750, 2.0315
-N_STEPS = 5
+N_STEPS = 3
 
 
 class Muon(AdamW):
@@ -33,18 +33,27 @@ class Muon(AdamW):
         Parameter groups. Those with `orthogonal=True` contain matrices only.
     momentum : float, default=0.95
         Momentum of matrices.
+    betas : (float, float), default=(0.9, 0.98)
+        Of AdamW. The second is below that of torch, because a training of a few hundred updates is
+        no longer than the memory of .999.
     **kwargs
-        Parameters of :class:`torch.optim.AdamW`.
+        Further parameters of :class:`torch.optim.AdamW`.
 
     References
     ----------
     .. [1] K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
 
-    def __init__(self, params, momentum: float = 0.95, **kwargs: Any):
+    def __init__(
+        self,
+        params,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.98),
+        **kwargs: Any,
+    ):
         self.momentum = momentum
         # the first group is the one whose learning rate is recorded in the history
-        super().__init__(sorted(params, key=_is_orthogonal), **kwargs)
+        super().__init__(sorted(params, key=_is_orthogonal), betas=betas, **kwargs)
 
     def step(self, closure=None):
         """Update all parameters that have a gradient; return what the closure returned."""
@@ -88,7 +97,9 @@ def _is_orthogonal(group: dict[str, Any]) -> bool:
 
 
 def orthogonalize(matrices: Sequence[Tensor]) -> list[Tensor]:
-    r"""Nearest semi-orthogonal matrices, with singular values of about 0.7 to 1.2.
+    r"""Nearest semi-orthogonal matrices, approximately.
+
+    Singular values above about .02 of the Frobenius norm become 0.7 to 1.2, smaller ones less.
 
     The Newton-Schulz iteration :math:`X \leftarrow (a + b X X^T + c (X X^T)^2) X` is followed for
     :math:`X X^T`, which is smaller than X and has the same shape in many matrices.
@@ -111,11 +122,11 @@ def orthogonalize(matrices: Sequence[Tensor]) -> list[Tensor]:
         # divided by their trace, the squared Frobenius norm, so that singular values are below 1
         traces = grams.diagonal(dim1=1, dim2=2).sum(1)[:, None, None].clamp(min=1e-24)
         grams = grams / traces
-        product = traces.rsqrt() * torch.eye(side, dtype=grams.dtype, device=grams.device)
+        product = traces.rsqrt()
         for step in range(N_STEPS):
             factor = torch.baddbmm(grams, grams, grams, beta=B, alpha=C)
             factor.diagonal(dim1=1, dim2=2).add_(A)  # (n_chosen, side, side), symmetric
-            product = factor @ product
+            product = factor @ product if step else factor * product
             if step + 1 < N_STEPS:
                 grams = factor @ grams @ factor
         for i, map_ in zip(chosen, product, strict=True):

@@ -16,8 +16,8 @@ from sklearn_stndt.network.likelihood import as_likelihood
 from sklearn_stndt.training.objective import ObjectiveSettings
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
-PASSES = (25, 50)  # times each bin is seen: at one spike per bin or fewer, at two or more
-N_UPDATES = (150, 4_000)  # fewest and most
+PASSES = (25, 44)  # times each bin is seen: at one spike per bin or fewer, at two or more
+N_UPDATES = (130, 4_000)  # fewest and most
 LONG = 1.5  # times the usual number of epochs, with max_epochs="long"
 LEARNING_RATES = {"muon": 8e-3, "adamw": 3e-3}
 LONGEST_EPOCH = 600  # batches: if there are more, an epoch is a random part of them
@@ -27,7 +27,7 @@ LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a tri
 SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning in the skorch net
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
-TOGETHER_PASSES = 0.5  # passes over sessions that share a core, relative to those over one
+TOGETHER_PASSES = 0.55  # passes over sessions that share a core, relative to those over one
 TOGETHER_UPDATES = 250  # fewest of them, for a session of mean size
 CORE_PASSES = 0.75  # passes of a network with the core of another, relative to others
 LEAST_UPDATES = 60  # fewest of them
@@ -345,19 +345,19 @@ def auto_max_epochs(
     has_core: bool = False,
     together: bool = False,
 ) -> int:
-    """Enough epochs to see each bin 25 to 50 times, in 150 to 4,000 updates.
+    """Enough epochs to see each bin 25 to 44 times, in 130 to 4,000 updates.
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
     core of another needs three quarters of these passes, in at least 60 updates. Several sessions
-    `together` need half as many passes as one alone, in at least 250 updates.
+    `together` need .55 of the passes of one alone, in at least 250 updates.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
     n_passes *= CORE_PASSES if has_core else TOGETHER_PASSES if together else 1
-    n_updates = n_passes * n_bins / (batch_size * window)
+    n_epochs = n_passes * n_bins / (n_windows * window)
+    updates = math.ceil(n_windows / batch_size)  # of an epoch
     least = LEAST_UPDATES if has_core else TOGETHER_UPDATES if together else N_UPDATES[0]
-    n_updates = min(max(n_updates, least), N_UPDATES[1])
-    return max(math.ceil(n_updates / math.ceil(n_windows / batch_size)), 1)
+    return max(math.ceil(min(max(n_epochs, least / updates), N_UPDATES[1] / updates)), 1)
 
 
 def auto_n_layers(n_bins: int) -> int:
