@@ -155,7 +155,8 @@ class STNDTEstimator(RateTransformer):
         published, AdamW for all. Muon needs about a third of the updates.
     lr : float or "auto", default="auto"
         Maximum learning rate of AdamW, reached after the warm-up; it then decays to 0 as a cosine.
-        The learning rate of Muon is 10/3 of it. "auto": .008 with Muon, .003 without.
+        The learning rate of Muon is 10/3 of it. "auto": .008 with Muon, .003 without; .6 of that
+        with `pretrained`.
     warmup : float, default=0.05
         Fraction of the training during which the learning rate rises.
     weight_decay : float, default=0.01

@@ -21,7 +21,7 @@ from sklearn_stndt._validation import (
 )
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.network.core import share_core
-from sklearn_stndt.training.joint import enough_to_validate, total_size, train_together
+from sklearn_stndt.training.joint import enough_to_validate, mean_size, train_together
 from sklearn_stndt.training.steps import (
     begin,
     check_data,
@@ -51,8 +51,9 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
     ----------
     estimator : STNDTEstimator or None, default=None
         Its parameters hold for all sessions; they can be set as ``estimator__lr`` and so on.
-        Everything that is "auto" follows from the size of all data together. None: an
-        STNDTEstimator with its defaults.
+        Everything that is "auto" follows from the mean size of the sessions;
+        ``max_epochs="auto"`` is .55 of what it is for one session of that size, but enough for at
+        least 250 updates. None: an STNDTEstimator with its defaults.
     n_jobs : int or None, default=None
         Sessions whose rates or scores are inferred in parallel, as in joblib. Training is a single
         process, because there is a single core.
@@ -79,11 +80,12 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
 
     Notes
     -----
-    A training step takes a batch of windows of one session, to which a few of each much smaller
-    session are added; in an epoch, each window is used once. A session that would set fewer than
-    five windows aside for validation is trained on all of them, if another session has more, and
-    takes over its calibration. Memory and time grow with the sum of the sessions, not with the
-    product of sessions and neurons as in one array padded with NaN.
+    A training step takes windows of all sessions: `batch_size` of the largest one, and of the
+    others in proportion. In an epoch, each window is used once, or twice if a step would have less
+    than five of its session. A session that would set fewer than five windows aside for validation
+    is trained on all of them, if another session has more, and takes over its calibration. Memory
+    and time grow with the sum of the sessions, not with the product of sessions and neurons as in
+    one array padded with NaN.
 
     The rates of one session do not depend on the spikes of another. Nothing in the fit requires
     that latents of different sessions agree, so a decoder is fitted to each session.
@@ -186,10 +188,10 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
                 data.append(
                     prepare_session(member, segments, seed, causal=base.causal, set_aside=set_aside)
                 )
-        total = total_size([one.size for one in data])
+        mean = mean_size([one.size for one in data])
         for member, one in zip(members, data, strict=True):
-            size = replace(total, n_neurons=one.size.n_neurons)
-            member.settings_ = resolve_session(member, size, seed)
+            size = replace(mean, n_neurons=one.size.n_neurons)
+            member.settings_ = resolve_session(member, size, seed, together=len(X) > 1)
         nets, self.history_ = train_together(data, [member.settings_ for member in members])
         for member, net in zip(members, nets, strict=True):
             finish(member, net)

@@ -14,7 +14,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from skorch.callbacks import Callback
-from small_nets import draw_counts, small_net, windows_of
+from small_nets import N_BINS, draw_counts, small_net, windows_of
 
 from sklearn_stndt import BaggingEnsemble, BinwiseRegressor, MultiSessionEstimator, STNDTEstimator
 from sklearn_stndt._fingerprints import describe
@@ -88,17 +88,61 @@ def test_the_core_holds_every_weight_that_is_not_of_neurons(fitted):
     }
 
 
-def test_few_trials_gain_from_another_day():
-    first, second = make_reach_days(2, n_trials=[60, 40], n_bins=25, n_neurons=30, random_state=0)
-    params = {"d_model": 24, "n_layers": 1, "n_heads": 2, "attention": "temporal"}
-    day1 = STNDTEstimator(max_epochs=60, random_state=0, **params).fit(first.spikes)
+SMALL_DAYS = {"d_model": 24, "n_layers": 1, "n_heads": 2, "attention": "temporal"}
+
+
+@pytest.fixture(scope="module")
+def two_days():
+    return make_reach_days(2, n_trials=[60, 40], n_bins=25, n_neurons=30, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def day1(two_days):
+    return STNDTEstimator(max_epochs=60, random_state=0, **SMALL_DAYS).fit(two_days[0].spikes)
+
+
+def error(estimator, day):
+    return np.mean((estimator.transform(day.spikes[8:]) - day.rates[8:]) ** 2)
+
+
+def test_few_trials_gain_from_another_day(two_days, day1):
+    second = two_days[1]
     few = second.spikes[:8]
-    alone = STNDTEstimator(max_epochs=80, random_state=0, **params).fit(few)
+    alone = STNDTEstimator(max_epochs=80, random_state=0, **SMALL_DAYS).fit(few)
+    assert error(day1.adapt(few, max_epochs=80), second) < 0.8 * error(alone, second)
 
-    def error(estimator):
-        return np.mean((estimator.transform(second.spikes[8:]) - second.rates[8:]) ** 2)
 
-    assert error(day1.adapt(few, max_epochs=80)) < 0.8 * error(alone)
+@pytest.mark.parametrize("attention", ["temporal", "spatiotemporal"])
+def test_ends_are_found_before_training(two_days, day1, attention):
+    second = two_days[1]
+    start = day1 if attention == "temporal" else clone(day1).set_params(attention=attention)
+    if start is not day1:
+        start.fit(two_days[0].spikes)
+    untrained = start.adapt(second.spikes[:8], max_epochs=1, lr=1e-12, weight_decay=0.0)
+    mean_rates = second.spikes[:8].mean((0, 1))
+    assert error(untrained, second) < 0.85 * np.mean((mean_rates - second.rates[8:]) ** 2)
+
+
+def test_padding_has_no_part_in_the_regression(torch_seed):
+    net = small_net().initialize()
+    module = net.module_
+    module.likelihood.start_mean.fill_(1.0)
+    latents, spread = torch.randn(4, N_BINS, module.width), np.eye(module.width)
+    counts = draw_counts(4)
+    padding = torch.full((4, 3, counts.shape[2]), torch.nan)
+    longer = torch.cat([latents, 10 + torch.randn(4, 3, module.width)], 1)
+    fits = [
+        transfer.regress(module, z, net.objective.split(x), np.zeros(module.width), spread)
+        for z, x in ((latents, counts), (longer, torch.cat([counts, padding], 1)))
+    ]
+    for expected, found in zip(*fits, strict=True):
+        assert np.allclose(expected, found, rtol=1e-5, atol=1e-6)
+    assert np.abs(fits[0][0]).max() > 0.01
+
+
+def test_few_known_neurons_leave_ends_as_drawn(small, other):
+    start = small().fit(other[..., :3])
+    assert np.isfinite(start.adapt(other).transform(other)).all()
 
 
 MOVED: list[list[bool]] = []
@@ -165,7 +209,7 @@ def test_without_validation_the_calibration_is_that_of_the_start(fitted, other, 
 
 
 @pytest.mark.parametrize(
-    ("n_trials", "rate", "n_updates"), [(8, 5.0, 75), (8, 0.1, 60), (64, 5.0, 300)]
+    ("n_trials", "rate", "n_updates"), [(8, 5.0, 60), (64, 0.1, 76), (64, 5.0, 132)]
 )
 def test_a_core_needs_fewer_updates_of_few_trials(n_trials, rate, n_updates):
     batch = min(n_trials, 16)

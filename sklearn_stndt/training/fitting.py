@@ -207,7 +207,7 @@ def _train(
             checkpoint.restore_finished(net)
         else:
             if core is not None:
-                take_core(net, core, settings, size, data.windows, as_tensors(data.statistics))
+                take_core(net, core, data.windows)
             net.partial_fit(data.windows)
             if data.validation is not None and training.calibration:
                 calibrate(net, data.validation)

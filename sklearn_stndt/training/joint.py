@@ -1,6 +1,7 @@
 """Train one core on several sessions, each with its own neurons."""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -27,6 +28,7 @@ from sklearn_stndt.windows.cutting import Windows
 from sklearn_stndt.windows.segments import Segments
 
 FEWEST_IN_BATCH = 2  # windows of a session in a batch
+ENOUGH_IN_BATCH = 5  # with fewer, windows are used twice in an epoch
 FEWEST_VALIDATED = 5  # windows to be set aside; with fewer, a session leaves validation to others
 
 
@@ -73,34 +75,29 @@ class SessionWindows(Dataset):
 
 
 class SessionBatches(Sampler):
-    """Training batches of several sessions; every window once in an epoch.
+    """Training batches with windows of all sessions.
 
-    A session has a batch of its own, as long as its windows fill it. One with less than half the
-    windows of the largest session is spread over as many batches as that one has, at least two
-    windows in each, so that the weights that belong to its neurons are updated as often.
+    A step of the core follows the mean gradient over sessions, and the weights that belong to the
+    neurons of a session are updated in as many batches as those of the largest one, unless this
+    would leave less than two of its windows for a batch. Every window is used once in an epoch, or
+    twice if a batch would have less than five of its session.
 
     Parameters
     ----------
     sizes : sequence of int
         Number of windows of each session.
     batch_size : int
-        Windows per batch, on average at most.
+        Windows of the largest session in a batch, at most.
     most : int or None, default=None
         Most batches in an epoch; if there are more, it is a random part of them.
     """
 
     def __init__(self, sizes: Sequence[int], batch_size: int, most: int | None = None):
         self.sizes = sizes
-        n_parts = [-(-size // batch_size) for size in sizes]
-        large = [i for i, size in enumerate(sizes) if 2 * size >= max(sizes)]
-        self.n_batches = max(-(-sum(sizes) // batch_size), sum(n_parts[i] for i in large))
-        while sum(n_parts[i] for i in large) < self.n_batches:  # so that no batch is nearly empty
-            n_parts[max(large, key=lambda i: sizes[i] / n_parts[i])] += 1
-        for i, size in enumerate(sizes):
-            if i not in large:
-                n_parts[i] = max(min(max(n_parts), size // FEWEST_IN_BATCH), n_parts[i])
-        self.n_parts = n_parts
-        self.n_used = self.n_batches if most is None else min(self.n_batches, most)
+        self.n_batches = n_batches = -(-max(sizes) // batch_size)
+        self.n_drawn = [max(size, min(2 * size, ENOUGH_IN_BATCH * n_batches)) for size in sizes]
+        self.n_parts = [max(min(n_batches, n // FEWEST_IN_BATCH), 1) for n in self.n_drawn]
+        self.n_used = n_batches if most is None else min(n_batches, most)
 
     def __len__(self) -> int:
         return self.n_used
@@ -109,10 +106,11 @@ class SessionBatches(Sampler):
         batches: list[list[int]] = [[] for _ in range(self.n_batches)]
         edges = np.concatenate([[0], np.cumsum(self.sizes)]).tolist()
         for session in np.argsort(self.sizes)[::-1].tolist():
-            if not self.sizes[session]:
+            size, n_drawn = self.sizes[session], self.n_drawn[session]
+            if not size:
                 continue
-            windows = edges[session] + torch.randperm(self.sizes[session])
-            parts = windows.tensor_split(self.n_parts[session])
+            drawn = torch.cat([torch.randperm(size), torch.randperm(size)])[:n_drawn]
+            parts = (edges[session] + drawn).tensor_split(self.n_parts[session])
             # to those batches that have the fewest windows so far
             order = torch.randperm(self.n_batches).tolist()
             emptiest = sorted(order, key=lambda i: len(batches[i]))
@@ -307,13 +305,13 @@ class JointGuard(DivergenceGuard):
         return max(loss for loss, _ in limits), max(limit for _, limit in limits)
 
 
-def total_size(sizes: Sequence[DataSize]) -> DataSize:
-    """Size of all sessions together, from which "auto" settings of the core follow."""
-    n_bins = sum(size.n_bins for size in sizes)
+def mean_size(sizes: Sequence[DataSize]) -> DataSize:
+    """Mean size of the sessions, from which "auto" settings of the core follow."""
+    n_sessions, n_bins = len(sizes), sum(size.n_bins for size in sizes)
     return DataSize(
-        n_bins=n_bins,
+        n_bins=round(n_bins / n_sessions),
         n_neurons=max(size.n_neurons for size in sizes),
-        n_windows=sum(size.n_windows for size in sizes),
+        n_windows=math.ceil(sum(size.n_windows for size in sizes) / n_sessions),
         window=sizes[0].window,
         spikes_per_bin=sum(size.spikes_per_bin * size.n_bins for size in sizes) / n_bins,
     )

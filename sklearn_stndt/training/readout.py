@@ -65,6 +65,21 @@ def add_to_readout(
     return larger
 
 
+def known_weights(readout: ReadOut) -> NDArray:
+    """Weights of a trained readout, times its gain, (n_neurons, width)."""
+    gain = readout.gain.double().cpu().numpy()
+    return readout.weight.detach().double().cpu().numpy() * gain[:, None]
+
+
+def spread_of(weights: NDArray) -> NDArray:
+    """Map from standard normal numbers to deviations of a neuron's weights, (width, width)."""
+    covariance = np.zeros((weights.shape[1],) * 2)
+    if len(weights) > 1:
+        covariance, _ = ledoit_wolf(weights - weights.mean(0), assume_centered=True)
+    values, vectors = np.linalg.eigh(PRIOR_SHARE * covariance)
+    return vectors * np.sqrt(np.maximum(values, 0))
+
+
 def fit_readout(readout: ReadOut, latents: NDArray, counts: NDArray) -> tuple[NDArray, NDArray]:
     r"""Fit the rows of a readout for further neurons by Poisson regression with a learned prior.
 
@@ -92,17 +107,13 @@ def fit_readout(readout: ReadOut, latents: NDArray, counts: NDArray) -> tuple[ND
     bias : ndarray of shape (n_new,)
     """
     gain = readout.gain.double().cpu().numpy()
-    weights = readout.weight.detach().double().cpu().numpy() * gain[:, None]
+    weights = known_weights(readout)
     biases = readout.bias.detach().double().cpu().numpy() * gain
     biases += readout.shift.double().cpu().numpy()
     mean = np.concatenate([[biases.mean()], weights.mean(0)])  # (1 + width,)
-    covariance = np.zeros((weights.shape[1],) * 2)
-    if len(weights) > 1:
-        covariance, _ = ledoit_wolf(weights - weights.mean(0), assume_centered=True)
     scale = np.zeros((len(mean), len(mean)))  # rows = mean + scale @ standard normal
     scale[0, 0] = max(biases.std(), LEAST_SPREAD)
-    values, vectors = np.linalg.eigh(PRIOR_SHARE * covariance)
-    scale[1:, 1:] = vectors * np.sqrt(np.maximum(values, 0))
+    scale[1:, 1:] = spread_of(weights)
     features = np.column_stack([np.ones(len(latents)), latents.astype(np.float64)])
     rows = np.empty((counts.shape[1], len(mean)))
     for row, of_neuron in zip(rows, counts.T, strict=True):

@@ -27,8 +27,11 @@ LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a tri
 SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning in the skorch net
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
-LEAST_UPDATES = 60  # of a network with the core of another
-CORE_PASSES = 1.7  # its passes, relative to those of a network that learns its core
+TOGETHER_PASSES = 0.55  # passes over sessions that share a core, relative to those over one
+TOGETHER_UPDATES = 250  # fewest of them, for a session of mean size
+CORE_PASSES = 0.75  # passes of a network with the core of another, relative to others
+LEAST_UPDATES = 60  # fewest of them
+CORE_LR = 0.6  # its learning rate, relative to others
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ def resolve(
     previous: Settings | None = None,
     core: NetworkSettings | None = None,
     taught: bool = False,
+    together: bool = False,
 ) -> Settings:
     """Turn the parameters of an estimator into settings.
 
@@ -143,6 +147,8 @@ def resolve(
         Settings of the network whose core is the start: those in `CORE_SETTINGS` are its own.
     taught : bool, default=False
         Whether rates are learned instead of counts.
+    together : bool, default=False
+        Whether several sessions share a core; `size` is then their mean.
 
     Returns
     -------
@@ -151,7 +157,8 @@ def resolve(
     given = estimator.net_params or {}
     network = _network(estimator, size, previous)
     objective = _objective(estimator, heldout_neurons)
-    training = _training(estimator, size, device, seed, has_core=core is not None, taught=taught)
+    kind = {"has_core": core is not None, "taught": taught, "together": together}
+    training = _training(estimator, size, device, seed, **kind)
     of_module = {
         name.removeprefix("module__"): value
         for name, value in given.items()
@@ -219,7 +226,14 @@ def _objective(estimator: Any, heldout_neurons: tuple[int, ...]) -> ObjectiveSet
 
 
 def _training(
-    estimator: Any, size: DataSize, device: str, seed: int, *, has_core: bool, taught: bool
+    estimator: Any,
+    size: DataSize,
+    device: str,
+    seed: int,
+    *,
+    has_core: bool,
+    taught: bool,
+    together: bool,
 ) -> TrainingSettings:
     batch_size = estimator.batch_size
     if batch_size == "auto":
@@ -234,12 +248,14 @@ def _training(
             batch_size,
             size.spikes_per_bin,
             has_core=has_core,
+            together=together,
         )
         max_epochs = math.ceil(factor * max_epochs)
     lr = estimator.lr
     if lr == "auto":
         own = "optimizer" in (estimator.net_params or {})
         lr = LEARNING_RATES["adamw" if own else estimator.optimizer]
+        lr *= CORE_LR if has_core else 1
     patience = estimator.n_iter_no_change
     return _settings(
         TrainingSettings,
@@ -327,19 +343,21 @@ def auto_max_epochs(
     batch_size: int,
     spikes_per_bin: float,
     has_core: bool = False,
+    together: bool = False,
 ) -> int:
     """Enough epochs to see each bin 25 to 44 times, in 130 to 4,000 updates.
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
-    core of another sees each bin 1.7 times as often, in at least 60 updates.
+    core of another needs three quarters of these passes, in at least 60 updates. Several sessions
+    `together` need .55 of the passes of one alone, in at least 250 updates.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
-    n_passes *= CORE_PASSES if has_core else 1
+    n_passes *= CORE_PASSES if has_core else TOGETHER_PASSES if together else 1
     n_epochs = n_passes * n_bins / (n_windows * window)
     updates = math.ceil(n_windows / batch_size)  # of an epoch
-    least = (LEAST_UPDATES if has_core else N_UPDATES[0]) / updates
-    return max(math.ceil(min(max(n_epochs, least), N_UPDATES[1] / updates)), 1)
+    least = LEAST_UPDATES if has_core else TOGETHER_UPDATES if together else N_UPDATES[0]
+    return max(math.ceil(min(max(n_epochs, least / updates), N_UPDATES[1] / updates)), 1)
 
 
 def auto_n_layers(n_bins: int) -> int:

@@ -1,16 +1,20 @@
 """Train a network that starts with the core of another: how its ends find their place."""
 
+import copy
 import math
-from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import RidgeCV
 from skorch.callbacks import Callback
+from torch import Tensor
 
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.core import copy_core, core_parameters
-from sklearn_stndt.training.net import MaskedModellingNet, build_net
+from sklearn_stndt.training.net import MaskedModellingNet
+from sklearn_stndt.training.objective import Batch
+from sklearn_stndt.training.readout import known_weights, spread_of
 from sklearn_stndt.training.settings import DataSize, Settings
 from sklearn_stndt.windows.cutting import Windows
 from sklearn_stndt.windows.segments import Segments
@@ -18,8 +22,12 @@ from sklearn_stndt.windows.segments import Segments
 FROZEN_SHARE = 0.2  # share of the updates during which the core does not change
 CORE_RATE = 0.3  # steps of the core, relative to those of training from nothing
 N_STARTS = 3  # ends that are tried
-START_UPDATES = 40  # updates of each of them, at most
-START_SHARE = 0.6  # and at most this share of the updates that follow
+N_ROUNDS = 6  # regressions for each of them
+N_SCORED = 2  # masks by which they are compared
+MOST_WINDOWS = 64  # windows for the regressions
+FEWEST_KNOWN = 5  # neurons of the start; with fewer, ends are drawn
+SCALES = np.linspace(0.2, 1.0, 9)
+PENALTIES = np.logspace(-4, 3, 15)  # of the embedding, given the readout
 FEWEST_SET_ASIDE = 30  # windows; fewer are worth more as training data
 
 
@@ -84,56 +92,125 @@ def _n_batches(settings: Settings, size: DataSize) -> int:
     return -(-size.epoch_windows(batch_size) // batch_size)
 
 
-def take_core(
-    net: MaskedModellingNet,
-    core: STNDT,
-    settings: Settings,
-    size: DataSize,
-    windows: Windows,
-    statistics: Sequence[torch.Tensor | None],
-) -> None:
-    """Give a net the core of another network, and ends that suit it.
+@torch.no_grad()
+def take_core(net: MaskedModellingNet, core: STNDT, windows: Windows) -> None:
+    r"""Give a net the core of another network, and ends that suit it.
 
     With a fixed core, training of the ends often settles on a map of the neurons that is far from
-    the best. So several are begun, and the one with the smallest training loss is kept.
+    the best, and takes long. So it starts from ends that are found without gradients: a population
+    with readout weights :math:`W` has embedding weights that follow from them as in the other
+    network, by ridge regression of one on the other over its neurons. Starting from a :math:`W` as
+    if drawn from these neurons, half-hidden counts give latents, a regression of the counts on the
+    latents gives the next :math:`W`, and so on. Of several starts, the one with the smallest loss
+    of hidden entries is kept.
 
     Parameters
     ----------
     net : MaskedModellingNet
-        Initialised net, whose weights are replaced.
+        Initialised net with the statistics of its neurons, whose weights are replaced.
     core : STNDT
         Network whose core is the start.
-    settings : Settings
-        Settings of the net.
-    size : DataSize
-        Size of the training data.
     windows : Windows
         Training windows.
-    statistics : sequence of Tensor or None
-        Statistics of the neurons, as for :meth:`STNDT.set_statistics`.
     """
-    n_epochs = math.ceil(START_UPDATES / _n_batches(settings, size))
-    n_epochs = min(n_epochs, math.ceil(START_SHARE * settings.training.max_epochs))
-    training = replace(settings.training, max_epochs=n_epochs, verbose=0, callbacks=None)
+    module: STNDT = net.module_
+    copy_core(module, core)
+    n_known, n_new = core.readout.out_features, module.readout.out_features
+    if n_known < FEWEST_KNOWN:
+        return
+    if module.mix_last is not None:  # what mixing adds to the stream: as of an average neuron
+        back, of_core = module.mix_last.from_neurons, core.mix_last.from_neurons
+        back.weight.copy_(n_known / n_new * of_core.weight.mean(1, keepdim=True).expand(-1, n_new))
+        back.bias.copy_(of_core.bias)
+    weights = known_weights(core.readout)
+    embedding = RidgeCV(PENALTIES).fit(weights, core.embed.weight.double().cpu().numpy().T)
+    mean, spread = weights.mean(0), spread_of(weights)
+    module.eval()
+    chosen = np.linspace(0, len(windows) - 1, min(len(windows), MOST_WINDOWS)).astype(int)
+    batch = net.split_visible(windows.__getitems__(chosen)[0])
+    masks = [net.objective.draw_mask(batch.visible) for _ in range(N_ROUNDS + N_SCORED)]
     smallest, best = math.inf, None
     for _ in range(N_STARTS):
-        begun = build_net(
-            replace(settings, training=training),
-            size.n_neurons,
-            windows,
-            None,
-            n_positions=len(net.module_.positions.weight),
-            callbacks=[("slower_core", SlowerCore(CORE_RATE, math.inf))],
-        ).initialize()
-        begun.module_.set_statistics(*statistics)
-        copy_core(begun.module_, core)
-        begun.partial_fit(windows)
-        if begun.interrupted_:
-            raise KeyboardInterrupt
-        loss = float(np.mean(begun.history[-max(n_epochs // 4, 1) :, "train_loss"]))
-        if best is None or loss < smallest:
-            smallest, best = loss, begun.module_.state_dict()
-    net.module_.load_state_dict(best)
+        draws = torch.randn(n_new, len(mean), dtype=torch.float64).numpy()
+        _set_ends(module, embedding, mean + draws @ spread.T, module.readout.bias)
+        losses = []
+        for i, masked in enumerate(masks):
+            shown = batch.visible & ~masked
+            output = module(batch.spikes, shown)
+            nll = module.likelihood.nll(output.log_rates, batch.spikes)
+            losses.append(float(nll[batch.known & ~shown].mean()))
+            if i < N_ROUNDS:
+                _set_ends(module, embedding, *regress(module, output.latents, batch, mean, spread))
+        loss = float(np.mean(losses[N_ROUNDS:]))
+        if loss < smallest:
+            smallest = loss
+            best = copy.deepcopy(module.state_dict())
+    if best is not None:
+        module.load_state_dict(best)
+    module.train()
+
+
+def _set_ends(module: STNDT, embedding: RidgeCV, weights: NDArray, bias: Tensor) -> None:
+    """Set the readout, and the embedding that goes with it."""
+    module.readout.weight.copy_(torch.as_tensor(weights))
+    module.readout.bias.copy_(bias)
+    module.embed.weight.copy_(torch.as_tensor(embedding.predict(weights).T))
+
+
+def regress(
+    module: STNDT, latents: Tensor, batch: Batch, mean: NDArray, spread: NDArray
+) -> tuple[NDArray, Tensor]:
+    """Weights and bias of a readout of latents, by one step of Fisher scoring from mean rates.
+
+    The step is scaled by the best of `SCALES`, since entries are no linear function of a readout.
+
+    Parameters
+    ----------
+    module : STNDT
+        Network whose likelihood is that of the entries.
+    latents : Tensor of shape (batch, n_bins, width)
+    batch : Batch
+        Entries, and which of them are known.
+    mean : ndarray of shape (width,)
+        Mean of the weights of a neuron before its entries are seen.
+    spread : ndarray of shape (width, width)
+        Map from standard normal numbers to their deviations.
+
+    Returns
+    -------
+    weights : ndarray of shape (n_neurons, width)
+    bias : Tensor of shape (n_neurons,)
+    """
+    likelihood = module.likelihood.of(...).double()
+    spikes, known = batch.spikes.cpu().double(), batch.known.cpu()
+    at_mean = likelihood.link(likelihood.start_mean)  # (n_neurons,)
+    with torch.enable_grad():
+        readout = at_mean.expand(spikes.shape).clone().requires_grad_()
+        loss = torch.where(known, likelihood.nll(readout, spikes), 0.0).sum()
+        score = -torch.autograd.grad(loss, readout)[0]  # (batch, n_bins, n_neurons)
+    exists = known.any(2)  # bins that are no padding
+    information = likelihood.information(at_mean) * known[exists].double().mean(0)
+    latents = latents.cpu().double()  # (batch, n_bins, width)
+    center = latents[exists].mean(0)
+    latents = latents - center
+    rows, score = latents[exists], score[exists]  # (n_rows, ...)
+    mean, spread = torch.as_tensor(mean), torch.as_tensor(spread)
+    score = score - information * (rows @ mean)[:, None]  # what is left with mean weights
+    rows = rows @ spread
+    values, vectors = torch.linalg.eigh(rows.T @ rows)
+    step = (vectors.T @ rows.T @ score) / (values[:, None] * information + 1)
+    weights = mean + (spread @ vectors @ step).T  # (n_neurons, width)
+    deviations = latents @ weights.T  # (batch, n_bins, n_neurons)
+    smallest, best = math.inf, (torch.zeros_like(weights), at_mean)
+    for scale in SCALES:
+        scaled = at_mean + scale * deviations
+        shift = likelihood.shift(at_mean.expand(spikes.shape), scaled, known)
+        nll = likelihood.nll(likelihood.limit(scaled + shift), spikes)
+        loss = float(torch.where(known, nll, 0.0).sum())
+        if loss < smallest:
+            smallest = loss
+            best = scale * weights, at_mean + shift - scale * weights @ center
+    return best[0].numpy(), best[1]
 
 
 def enough_to_set_aside(segments: Segments, window: int, validation_fraction: float) -> bool:
