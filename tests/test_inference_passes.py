@@ -8,13 +8,6 @@ from sklearn_stndt import load, save
 from sklearn_stndt.network import inference_masks
 
 
-def test_each_entry_is_hidden_in_one_pass():
-    masks = inference_masks(20, 12, 3)
-    assert masks.shape == (3, 20, 12)
-    assert ((~masks).sum(0) == 1).all()
-    assert torch.equal(masks, inference_masks(20, 12, 3))
-
-
 @pytest.fixture(scope="module")
 def fitted(spikes, small):
     return small(net_params={"inference_passes": 3}).fit(spikes)

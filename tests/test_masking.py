@@ -10,6 +10,7 @@ from sklearn_stndt.network.masking import (
     corrupt,
     draw_levels,
     draw_mask,
+    inference_masks,
     mask_neurons,
     speckled_folds,
 )
@@ -187,3 +188,12 @@ def test_folds_depend_only_on_the_shape():
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(3)
     assert torch.equal(speckled_folds(SHAPE), folds)
+
+
+def test_each_entry_is_hidden_in_one_pass():
+    masks = inference_masks(50, 60, 3)
+    assert masks.shape == (3, 50, 60)
+    assert ((~masks).sum(0) == 1).all()
+    assert ((~masks).float().mean((1, 2)) - 1 / 3).abs().max() < 0.03
+    assert torch.equal(masks, inference_masks(50, 60, 3))
+    assert not torch.equal(masks[0], speckled_folds((1, 50, 60))[0] != 0)
