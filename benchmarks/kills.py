@@ -132,12 +132,15 @@ def session(leader):
     return found
 
 
-def in_shared_memory(pids):
-    """Names in shared memory that processes of these ids have left."""
-    if not SHARED_MEMORY.exists():
-        return []
+def in_shared_memory():
+    """Names in shared memory."""
+    return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.exists() else set()
+
+
+def left_in_shared_memory(pids, before):
+    """Names that processes of these ids have left; those from `before` are of others."""
     mine = re.compile(rf"[-_]({'|'.join(map(str, pids))})[-_]")
-    return [path.name for path in SHARED_MEMORY.iterdir() if mine.search(path.name)]
+    return sorted(name for name in in_shared_memory() - before if mine.search(name))
 
 
 class Trials:
@@ -150,6 +153,7 @@ class Trials:
         self.counts = dict.fromkeys(["kills", "after first", "continued", "same bits"], 0)
         self.left, self.orphans, self.killed, self.moments = [], [], [], []
         self.random = np.random.RandomState()
+        self.before = in_shared_memory()  # ids of processes return
         make(None, 1).fit(SPIKES)  # what is computed once is then known to all forks
         begun = time.monotonic()
         assert wait(start(make, self.directory("whole"), n_jobs)) == 0
@@ -199,7 +203,7 @@ class Trials:
         """Look for processes and shared memory of fits that were killed long enough ago."""
         while self.killed and time.monotonic() > self.killed[0][2] + ORPHANED:
             leader, again, _ = self.killed.pop(0)
-            shared = in_shared_memory([leader, again])
+            shared = left_in_shared_memory([leader, again], self.before)
             if shared:
                 self.left.append(shared)
             alive = session(leader)

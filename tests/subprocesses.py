@@ -1,15 +1,19 @@
 """Processes that tests start: each ends with its test, and waits allow for slow machines."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from joblib.externals.loky import get_reusable_executor
 
 LIMIT = 1800.0  # seconds; a longer wait counts as a hang even on a busy machine
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @contextmanager
@@ -31,12 +35,20 @@ def started(*arguments, **params):
 
 
 def kill(process):
-    """Kill a process and those that it has started."""
+    """Kill a process and those that it has started, with the one that cleans up after joblib."""
     with suppress(ProcessLookupError, PermissionError):  # all of them have ended
         if os.name == "posix":
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
+    process.wait()
+    if SHARED_MEMORY.is_dir():
+        for path in SHARED_MEMORY.iterdir():
+            if re.search(rf"[-_]{process.pid}[-_]", path.name):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def output_of(*arguments, **params):
