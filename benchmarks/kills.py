@@ -22,7 +22,6 @@ import faulthandler
 import hashlib
 import json
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -168,10 +167,11 @@ def in_shared_memory():
     return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.exists() else set()
 
 
-def left_in_shared_memory(pids, before):
-    """Names that processes of these ids have left; those from `before` are of others."""
-    mine = re.compile(rf"[-_]({'|'.join(map(str, pids))})[-_]")
-    return sorted(name for name in in_shared_memory() - before if mine.search(name))
+def left_in_shared_memory(pid, before):
+    """Names that a process of this id has left; those from `before` are of others."""
+    return sorted(
+        name for name in in_shared_memory() - before if f"-{pid}-" in name.replace("_", "-")
+    )
 
 
 class Trials:
@@ -182,7 +182,8 @@ class Trials:
         self.n_jobs = n_jobs
         self.folder = folder
         self.counts = dict.fromkeys(["kills", "after first", "continued", "same bits"], 0)
-        self.left, self.orphans, self.hung, self.killed, self.moments = [], [], [], [], []
+        self.left, self.orphans, self.hung, self.moments = [], [], [], []
+        self.killed, self.ended = [], []  # fits, with the time
         self.random = np.random.RandomState()
         self.before = in_shared_memory()  # ids of processes return
         make(None, 1).fit(SPIKES)  # what is computed once is then known to all forks
@@ -242,24 +243,26 @@ class Trials:
         left |= {name for name in temporary if not name.startswith("torchinductor_")}  # of torch
         if left:
             self.left.append(sorted(left))
-        self.killed.append((child, again, killed))
+        self.killed.append((child, killed))
+        self.ended += [(child, killed), (again, time.monotonic())]
         self.check_orphans()
 
     def check_orphans(self):
-        """Look for processes and shared memory of fits that were killed long enough ago."""
-        while self.killed and time.monotonic() > self.killed[0][2] + ORPHANED:
-            leader, again, _ = self.killed.pop(0)
-            shared = left_in_shared_memory([leader, again], self.before)
-            if shared:
-                self.left.append(shared)
+        """Look for processes and shared memory of fits that ended long enough ago."""
+        while self.killed and time.monotonic() > self.killed[0][1] + ORPHANED:
+            leader, _ = self.killed.pop(0)
             alive = session(leader)
             if alive:
                 self.orphans.append(leader)
                 for pid in alive:
                     os.kill(pid, signal.SIGKILL)
+        while self.ended and time.monotonic() > self.ended[0][1] + ORPHANED:
+            shared = left_in_shared_memory(self.ended.pop(0)[0], self.before)
+            if shared:
+                self.left.append(shared)
 
     def end(self):
-        while self.killed:
+        while self.ended:
             time.sleep(1)
             self.check_orphans()
 
