@@ -61,8 +61,9 @@ class STNDTEstimator(RateTransformer):
     - Windows: `window`.
     - Training: `max_epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `weight_decay`,
       `early_stopping`, `validation_fraction`, `n_iter_no_change`, `calibration`, `refit`.
+    - Inference: `inference_passes`, `output`.
     - Run time: `device`, `n_threads`, `precision`, `random_state`, `verbose`, `warm_start`,
-      `checkpoint_dir`, `callbacks`, `net_params`, `pretrained`, `output`.
+      `checkpoint_dir`, `callbacks`, `net_params`, `pretrained`.
 
     Parameters
     ----------
@@ -175,6 +176,11 @@ class STNDTEstimator(RateTransformer):
         After training, choose by the windows set aside: a Gaussian by which log-rates are smoothed
         in time, and a factor by which their deviations from each neuron's mean are scaled, because
         networks trained on few trials exaggerate them.
+    inference_passes : int or "auto", default="auto"
+        Passes through the network over which log-rates and latent variables are averaged. Each
+        hides another part of the visible entries, so that a part of each rate does not depend on
+        the noise of its own count. Training takes as long as with 1. "auto": 3, or 1 with `causal`,
+        which allows no more.
     refit : bool, default=False
         Train a second network, on all windows, those set aside included, for as many epochs and
         with the same calibration; it is the result. This doubles the time. Recordings of few
@@ -335,6 +341,7 @@ class STNDTEstimator(RateTransformer):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto"})],
         "calibration": ["boolean"],
+        "inference_passes": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto"})],
         "refit": ["boolean"],
         "device": [str],
         "n_threads": [Interval(Integral, 1, MOST, closed="both")],
@@ -393,6 +400,7 @@ class STNDTEstimator(RateTransformer):
         validation_fraction=0.1,
         n_iter_no_change="auto",
         calibration=True,
+        inference_passes="auto",
         refit=False,
         device="auto",
         n_threads=1,
@@ -446,6 +454,7 @@ class STNDTEstimator(RateTransformer):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.calibration = calibration
+        self.inference_passes = inference_passes
         self.refit = refit
         self.device = device
         self.n_threads = n_threads

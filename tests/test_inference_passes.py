@@ -10,7 +10,7 @@ from sklearn_stndt.network import inference_masks
 
 @pytest.fixture(scope="module")
 def fitted(spikes, small):
-    return small(net_params={"inference_passes": 3}).fit(spikes)
+    return small().fit(spikes)
 
 
 def test_log_rates_and_latents_are_means_over_passes(fitted, spikes):
@@ -42,15 +42,34 @@ def test_a_saved_model_averages_as_before(fitted, spikes, tmp_path):
     np.testing.assert_array_equal(loaded.transform(spikes), fitted.transform(spikes))
 
 
+def test_one_pass_is_the_network_itself(small, spikes, fitted):
+    alone = small(inference_passes=1).fit(spikes)
+    weights = (one.net_.module_.embed.weight for one in (alone, fitted))
+    torch.testing.assert_close(*weights, rtol=0, atol=0)  # training is the same
+    counts = torch.tensor(spikes, dtype=torch.float32)
+    with torch.no_grad():
+        log_rates = alone.net_.module_(counts, torch.ones_like(counts, dtype=torch.bool)).log_rates
+    np.testing.assert_allclose(alone.transform(spikes), log_rates.exp(), rtol=1e-5, atol=1e-7)
+    assert not np.allclose(alone.transform(spikes), fitted.transform(spikes), rtol=1e-3)
+
+
 @pytest.mark.parametrize("n_passes", [0, 2.5, "three"])
 def test_other_numbers_are_refused(small, spikes, n_passes):
+    with pytest.raises(ValueError, match="'inference_passes' parameter"):
+        small(inference_passes=n_passes).fit(spikes)
     with pytest.raises(ValueError, match="inference_passes must be a whole number from 1 on"):
         small(net_params={"inference_passes": n_passes}).fit(spikes)
 
 
-def test_a_causal_network_has_one_pass(small, spikes):
-    rates = [
-        small(causal=True, net_params=params).fit_transform(spikes)
-        for params in (None, {"inference_passes": 3})
-    ]
-    np.testing.assert_array_equal(*rates)
+@pytest.mark.parametrize(
+    "given", [{"inference_passes": 3}, {"net_params": {"inference_passes": 2}}]
+)
+def test_a_causal_network_has_one_pass(small, spikes, given):
+    assert small(causal=True).fit(spikes).settings_.training.inference_passes == 1
+    with pytest.raises(ValueError, match="a causal network infers each bin once"):
+        small(causal=True, **given).fit(spikes)
+
+
+def test_a_causal_core_has_one_pass(small, spikes):
+    day1 = small(causal=True).fit(spikes)
+    assert day1.adapt(spikes[:, :, 1:]).settings_.training.inference_passes == 1

@@ -143,7 +143,7 @@ def corrupt(
 
 
 def inference_masks(n_bins: int, n_neurons: int, n_passes: int) -> Tensor:
-    """Which entries of a window are shown in each pass; each is hidden in one.
+    """Which entries of a window are shown in each pass; each is hidden in one of several.
 
     The same for all windows, so that a window's rates do not depend on others.
 
@@ -158,6 +158,8 @@ def inference_masks(n_bins: int, n_neurons: int, n_passes: int) -> Tensor:
     -------
     Tensor of bool, shape (n_passes, n_bins, n_neurons)
     """
+    if n_passes == 1:
+        return torch.ones(1, n_bins, n_neurons, dtype=torch.bool)
     generator = torch.Generator().manual_seed(1)  # not the folds of scores
     hidden_in = torch.randint(n_passes, (n_bins, n_neurons), generator=generator)
     return hidden_in != torch.arange(n_passes)[:, None, None]
