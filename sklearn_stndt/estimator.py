@@ -61,9 +61,9 @@ class STNDTEstimator(RateTransformer):
     - Windows: `window`.
     - Training: `max_epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `weight_decay`,
       `early_stopping`, `validation_fraction`, `n_iter_no_change`, `calibration`, `refit`.
-    - Inference: `inference_passes`, `output`.
     - Run time: `device`, `n_threads`, `precision`, `random_state`, `verbose`, `warm_start`,
       `checkpoint_dir`, `callbacks`, `net_params`, `pretrained`.
+    - Inference: `inference_passes`, `output`.
 
     Parameters
     ----------
@@ -176,11 +176,6 @@ class STNDTEstimator(RateTransformer):
         After training, choose by the windows set aside: a Gaussian by which log-rates are smoothed
         in time, and a factor by which their deviations from each neuron's mean are scaled, because
         networks trained on few trials exaggerate them.
-    inference_passes : int or "auto", default="auto"
-        Passes through the network over which log-rates and latent variables are averaged. Each
-        hides another part of the visible entries, so that a part of each rate does not depend on
-        the noise of its own count. Training takes as long as with 1. "auto": 3, or 1 with `causal`,
-        which allows no more.
     refit : bool, default=False
         Train a second network, on all windows, those set aside included, for as many epochs and
         with the same calibration; it is the result. This doubles the time. Recordings of few
@@ -224,6 +219,11 @@ class STNDTEstimator(RateTransformer):
         determines the parameters of the network and the window. If
         `validation_fraction` gives fewer than 30 windows, none are set aside: all are used for
         training, and the calibration of `pretrained` is kept. See :meth:`adapt`.
+    inference_passes : int or "auto", default="auto"
+        Passes through the network over which `transform` averages log-rates and latent variables.
+        In the first everything is visible, and each of the others hides another part of the counts,
+        so that rates depend less on the noise of their own counts. Training takes as long as with
+        1. "auto": 4, or 1 with `causal`, which allows no more.
     output : {"rates", "latents"}, default="rates"
         What `transform` returns: rates, or the `d_model` latent variables from which the network
         computes log-rates. Latent variables of two fits are not aligned.
@@ -341,7 +341,6 @@ class STNDTEstimator(RateTransformer):
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto"})],
         "calibration": ["boolean"],
-        "inference_passes": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto"})],
         "refit": ["boolean"],
         "device": [str],
         "n_threads": [Interval(Integral, 1, MOST, closed="both")],
@@ -353,6 +352,7 @@ class STNDTEstimator(RateTransformer):
         "callbacks": [list, None],
         "net_params": [dict, None],
         "pretrained": [HasMethods(["transform"]), str, os.PathLike, None],
+        "inference_passes": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto"})],
         "output": [StrOptions({"rates", "latents"})],
     }
 
@@ -400,7 +400,6 @@ class STNDTEstimator(RateTransformer):
         validation_fraction=0.1,
         n_iter_no_change="auto",
         calibration=True,
-        inference_passes="auto",
         refit=False,
         device="auto",
         n_threads=1,
@@ -412,6 +411,7 @@ class STNDTEstimator(RateTransformer):
         callbacks=None,
         net_params=None,
         pretrained=None,
+        inference_passes="auto",
         output="rates",
     ):
         self.n_layers = n_layers
@@ -454,7 +454,6 @@ class STNDTEstimator(RateTransformer):
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.calibration = calibration
-        self.inference_passes = inference_passes
         self.refit = refit
         self.device = device
         self.n_threads = n_threads
@@ -466,6 +465,7 @@ class STNDTEstimator(RateTransformer):
         self.callbacks = callbacks
         self.net_params = net_params
         self.pretrained = pretrained
+        self.inference_passes = inference_passes
         self.output = output
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -24,7 +24,7 @@ LONGEST_EPOCH = 600  # batches: if there are more, an epoch is a random part of 
 MANY_BINS = 25_000  # bins of training data from which the network has a fourth layer
 MANY_NEURONS = 128  # neurons from which most training passes skip spatial attention
 LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
-INFERENCE_PASSES = 3  # of a network that is not causal
+INFERENCE_PASSES = 4  # of a network that is not causal
 # names with the same meaning in the skorch net
 SKORCH_NAMES = ("max_epochs", "batch_size", "lr", "inference_passes")
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
@@ -55,7 +55,6 @@ class TrainingSettings:
     validation_fraction: float
     n_iter_no_change: int | None
     calibration: bool
-    inference_passes: int
     refit: bool
     device: str
     n_threads: int
@@ -67,6 +66,7 @@ class TrainingSettings:
     callbacks: list | None
     net_params: dict | None
     pretrained: Any
+    inference_passes: int
     output: str
 
 
