@@ -14,10 +14,10 @@ For every problem, model and seed:
 - seconds of processor time of one fit, including the tuning of baselines, and the number of
   parameters. With `--n-jobs`, workers are not counted.
 
-The models of this package run with their defaults; nothing is tuned for a problem. "distilled" is one
-network that has learned the rates of the ensemble of five. Each result is
-written to a line of the results file, and the same command resumes after an interruption. Start a
-new file after changing the code.
+The models of this package run with their defaults; nothing is tuned for a problem. "distilled" is
+one network that has learned the rates of the ensemble of five. Each result is written to a line of
+the results file, and the same command resumes after an interruption. Start a new file after
+changing the code.
 """
 
 import json
