@@ -14,9 +14,10 @@ For every problem, model and seed:
 - seconds of processor time of one fit, including the tuning of baselines, and the number of
   parameters. With `--n-jobs`, workers are not counted.
 
-The models of this package run with their defaults; nothing is tuned for a problem. Each result is
-written to a line of the results file, and the same command resumes after an interruption. Start a
-new file after changing the code.
+The models of this package run with their defaults; nothing is tuned for a problem. "distilled" is
+one network that has learned the rates of the ensemble of five. Each result is written to a line of
+the results file, and the same command resumes after an interruption. Start a new file after
+changing the code.
 """
 
 import json
@@ -50,7 +51,8 @@ OURS = {
     "STNDT": {},
     "STNDT + contrast": {"contrastive_weight": 0.01},
 }
-MODELS = ["counts", "smoothing", "factor analysis", "Poisson GLM", *OURS, "ensemble of 5"]
+BASELINES = ["counts", "smoothing", "factor analysis", "Poisson GLM"]
+MODELS = [*BASELINES, *OURS, "ensemble of 5", "distilled"]
 SCORES = {"co_bps": "co-bps", "rates_r2": "R2 rates", "behaviour_r2": "behaviour"}
 
 
@@ -101,9 +103,24 @@ def build(name, problem, heldout, seed, options):
         return PoissonCoSmoother(heldout, random_state=seed)
     params = problem.params | options.param | OURS.get(name, {})
     model = STNDTEstimator(heldout_neurons=heldout, random_state=seed, **params)
-    if name == "ensemble of 5":
+    if name in ("ensemble of 5", "distilled"):
         model = BaggingEnsemble(model, 5, n_jobs=options.n_jobs, random_state=seed)
-    return model
+    return Distilled(model) if name == "distilled" else model
+
+
+class Distilled:
+    """One network that learns the rates of an ensemble."""
+
+    def __init__(self, ensemble):
+        self.ensemble = ensemble
+
+    def fit(self, X):
+        self.network = self.ensemble.fit(X).distill(X)
+        self.net_ = self.network.net_
+        return self
+
+    def transform(self, X):
+        return self.network.transform(X)
 
 
 def n_parameters(model):
@@ -156,7 +173,7 @@ def trials_of(X, n_bins=100):
 
 def key_of(problem, model, seed, options):
     """Key of a result in the results file."""
-    params = {} if model in MODELS[:4] else options.param
+    params = {} if model in BASELINES else options.param
     return f"{problem} | {model} | {seed} | {json.dumps(params, sort_keys=True)}"
 
 
@@ -183,7 +200,7 @@ def parse_options(arguments=None):
     """Read the command line."""
     parser = new_parser(__doc__)
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(PROBLEMS))
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS[:-1])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--n-jobs", type=int, help="ensemble members trained in parallel")
     parser.add_argument("--results", type=Path, default=Path("accuracy.jsonl"), metavar="FILE")

@@ -62,7 +62,8 @@ class STNDTEstimator(RateTransformer):
     - Training: `max_epochs`, `batch_size`, `optimizer`, `lr`, `warmup`, `weight_decay`,
       `early_stopping`, `validation_fraction`, `n_iter_no_change`, `calibration`, `refit`.
     - Run time: `device`, `n_threads`, `precision`, `random_state`, `verbose`, `warm_start`,
-      `checkpoint_dir`, `callbacks`, `net_params`, `pretrained`, `output`.
+      `checkpoint_dir`, `callbacks`, `net_params`, `pretrained`.
+    - Inference: `inference_passes`, `output`.
 
     Parameters
     ----------
@@ -218,6 +219,11 @@ class STNDTEstimator(RateTransformer):
         determines the parameters of the network and the window. If
         `validation_fraction` gives fewer than 30 windows, none are set aside: all are used for
         training, and the calibration of `pretrained` is kept. See :meth:`adapt`.
+    inference_passes : int or "auto", default="auto"
+        Passes through the network over which `transform` averages log-rates and latent variables.
+        In the first everything is visible, and each of the others hides another part of the counts,
+        so that rates depend less on the noise of their own counts. Training takes as long as with
+        1. "auto": 4, or 1 with `causal`, which allows no more.
     output : {"rates", "latents"}, default="rates"
         What `transform` returns: rates, or the `d_model` latent variables from which the network
         computes log-rates. Latent variables of two fits are not aligned.
@@ -346,6 +352,7 @@ class STNDTEstimator(RateTransformer):
         "callbacks": [list, None],
         "net_params": [dict, None],
         "pretrained": [HasMethods(["transform"]), str, os.PathLike, None],
+        "inference_passes": [Interval(Integral, 1, MOST, closed="both"), StrOptions({"auto"})],
         "output": [StrOptions({"rates", "latents"})],
     }
 
@@ -404,6 +411,7 @@ class STNDTEstimator(RateTransformer):
         callbacks=None,
         net_params=None,
         pretrained=None,
+        inference_passes="auto",
         output="rates",
     ):
         self.n_layers = n_layers
@@ -457,6 +465,7 @@ class STNDTEstimator(RateTransformer):
         self.callbacks = callbacks
         self.net_params = net_params
         self.pretrained = pretrained
+        self.inference_passes = inference_passes
         self.output = output
 
     @_fit_context(prefer_skip_nested_validation=True)

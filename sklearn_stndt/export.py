@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sklearn_stndt._rates import rate_steps
 from sklearn_stndt.estimator import STNDTEstimator
-from sklearn_stndt.network import STNDT, CausalSTNDT
+from sklearn_stndt.network import STNDT, CausalSTNDT, inference_masks, mean_output
 from sklearn_stndt.network.causal import decays
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.temporal import distances, look_back
@@ -179,16 +179,19 @@ class _Unsmoothed(nn.Module):
 class _Window(_Exported):
     """Counts of windows, NaN where hidden, to rates."""
 
-    def __init__(self, network: STNDT, heldout_neurons: NDArray, n_hidden: int):
+    masks: Tensor
+
+    def __init__(self, network: STNDT, heldout_neurons: NDArray, n_hidden: int, masks: Tensor):
         super().__init__(network, heldout_neurons)
         self.n_hidden = n_hidden  # forecast bins at the end
+        self.register_buffer("masks", masks)  # (n_passes, n_bins, n_neurons)
 
     def forward(self, counts: Tensor) -> Tensor:
         visible = self.visible(counts)
         if self.n_hidden:
             bins = torch.arange(counts.shape[1])
             visible = visible & (bins < counts.shape[1] - self.n_hidden)[:, None]
-        log_rates = self.network(counts, visible).log_rates
+        log_rates = mean_output(self.network, counts, visible, self.masks).log_rates
         return self.network.likelihood.mean(log_rates)
 
 
@@ -256,7 +259,8 @@ def _module_of(
     if not step:
         n_hidden = 0 if settings.network.causal else settings.objective.forecast_bins
         counts = torch.zeros(n_streams, source.window_, n_neurons)
-        return _Window(network, source.heldout_neurons_, n_hidden).eval(), (counts,), []
+        masks = inference_masks(source.window_, n_neurons, source.net_.inference_passes)
+        return _Window(network, source.heldout_neurons_, n_hidden, masks).eval(), (counts,), []
     if not isinstance(network, CausalSTNDT):
         raise ValueError(
             "One bin at a time can be exported of a causal network only. Fit "

@@ -207,6 +207,7 @@ def paper(name: str) -> dict[str, Any]:
         "weight_decay": 5e-5,
         "n_iter_no_change": published.patience,
         "calibration": False,
+        "inference_passes": 1,
         "net_params": {"callbacks__clipping__gradient_clip_value": 200.0},
     }
 

@@ -53,7 +53,7 @@ def log_rates_of(net, spikes):
     folds = speckled_folds(tuple(spikes.shape))
     net.module_.eval()
     with torch.no_grad():
-        each = [net.module_(counts, visible & (folds != k)).log_rates for k in range(5)]
+        each = [net.infer(counts, visible & (folds != k)).log_rates for k in range(5)]
     return torch.stack(each).gather(0, folds[None].long())[0].double().numpy()
 
 

@@ -27,6 +27,7 @@ SMALL = {
     "batch_size": 8,
     "validation_fraction": 0.25,
     "calibration": False,
+    "inference_passes": 1,  # as in validation
 }
 
 

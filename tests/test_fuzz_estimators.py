@@ -47,13 +47,18 @@ PARAMS = {
     "dropout_rates": st.none() | share,
     "attention": st.sampled_from(["spatiotemporal", "temporal"]),
     "context": st.none() | st.tuples(st.integers(-1, 30), st.integers(-1, 30)),
+    "causal": st.booleans(),
     "local_attention": st.booleans(),
     "spatial_layers": st.sampled_from(["last", "all"]),
     "stochastic_depth": share | st.just("auto"),
     "n_spatial_heads": st.integers(1, 3),
     "d_spatial": st.none() | st.integers(1, 6),
     "input_scaling": st.sampled_from(["sqrt", "standardized", "counts"]),
+    "likelihood": st.sampled_from(
+        ["poisson", "negative_binomial", "gaussian", "zero_inflated_gamma"]
+    ),
     "mask_ratio": st.floats(0, 1) | st.tuples(st.floats(0, 1), st.floats(0, 1)),
+    "neuron_mask_ratio": share | st.tuples(share, share),
     "token_ratio": st.floats(0, 1),
     "random_ratio": st.floats(0, 1),
     "heldout_neurons": st.none()
@@ -67,6 +72,7 @@ PARAMS = {
     "temperature": st.floats(0.01, 10),
     "window": st.none() | st.integers(1, 40),
     "batch_size": st.integers(1, 8) | st.just("auto"),
+    "optimizer": st.sampled_from(["muon", "adamw"]),
     "lr": st.floats(1e-6, 0.1),
     "warmup": share,
     "weight_decay": st.floats(0, 1),
@@ -74,6 +80,8 @@ PARAMS = {
     "validation_fraction": st.floats(0.01, 0.99),
     "n_iter_no_change": st.integers(1, 3) | st.just("auto"),
     "calibration": st.booleans(),
+    "refit": st.booleans(),
+    "inference_passes": st.integers(1, 5) | st.just("auto"),
     "precision": st.sampled_from(["float32", "bfloat16"]),
     "device": st.sampled_from(["cpu", "auto", "nowhere"]),
 }

@@ -223,6 +223,7 @@ OTHER = {
     "validation_fraction": 0.3,
     "n_iter_no_change": 4,
     "calibration": False,
+    "inference_passes": 2,
     "refit": True,
     "n_threads": 2,
     "precision": "bfloat16",

@@ -15,7 +15,7 @@ from sklearn_stndt.network.masking import (
     mask_neurons,
     speckled_folds,
 )
-from sklearn_stndt.network.model import STNDT, NetworkOutput, NetworkSettings
+from sklearn_stndt.network.model import STNDT, NetworkOutput, NetworkSettings, mean_output
 
 __all__ = [
     "N_FOLDS",
@@ -31,5 +31,6 @@ __all__ = [
     "loss_weights",
     "mask_neurons",
     "masked_modelling_loss",
+    "mean_output",
     "speckled_folds",
 ]

@@ -143,9 +143,11 @@ def corrupt(
 
 
 def inference_masks(n_bins: int, n_neurons: int, n_passes: int) -> Tensor:
-    """Which entries of a window are shown in each pass; each is hidden in one.
+    """Which entries of a window are shown in each pass: all in the first, then all but a part.
 
-    The same for all windows, so that a window's rates do not depend on others.
+    The others hide parts that are equal and do not overlap, or a half if there is only one. The
+    same for all windows, so that a window's rates do not depend on others, and for each neuron, so
+    that they do not depend on neurons that are added.
 
     Parameters
     ----------
@@ -159,8 +161,9 @@ def inference_masks(n_bins: int, n_neurons: int, n_passes: int) -> Tensor:
     Tensor of bool, shape (n_passes, n_bins, n_neurons)
     """
     generator = torch.Generator().manual_seed(1)  # not the folds of scores
-    hidden_in = torch.randint(n_passes, (n_bins, n_neurons), generator=generator)
-    return hidden_in != torch.arange(n_passes)[:, None, None]
+    n_parts = max(n_passes - 1, 2)
+    part = torch.randint(n_parts, (n_neurons, n_bins), generator=generator).T
+    return part + 1 != torch.arange(n_passes)[:, None, None]
 
 
 def speckled_folds(shape: tuple[int, ...], device: torch.device | str = "cpu") -> Tensor:

@@ -311,3 +311,25 @@ class STNDT(nn.Module):
         log_rates = self.readout(self.drop_rates(latents))  # (batch, n_bins, n_neurons)
         log_rates = self.likelihood.limit(log_rates)
         return NetworkOutput(log_rates, encoded, temporal, spatial, latents)
+
+
+def mean_output(network: STNDT, spikes: Tensor, visible: Tensor, masks: Tensor) -> NetworkOutput:
+    """Mean log-rates and latents over passes that show different parts of the visible entries.
+
+    Parameters
+    ----------
+    network : STNDT
+    spikes, visible : Tensor, shape (batch, n_bins, n_neurons)
+        As for the network.
+    masks : Tensor of bool, shape (n_passes, n_bins, n_neurons)
+        Which entries each pass shows, from `inference_masks`.
+
+    Returns
+    -------
+    NetworkOutput
+        All but log-rates and latents are those of the first pass.
+    """
+    outputs = [network(spikes, visible & shown) for shown in masks]
+    log_rates = torch.stack([output.log_rates for output in outputs]).mean(0)
+    latents = torch.stack([output.latents for output in outputs]).mean(0)
+    return outputs[0]._replace(log_rates=log_rates, latents=latents)

@@ -35,6 +35,7 @@ from sklearn_stndt.network import (
     info_nce,
     loss_weights,
     masked_modelling_loss,
+    mean_output,
 )
 from sklearn_stndt.network.cost import training_chunk_size
 from sklearn_stndt.training.callbacks import (
@@ -77,7 +78,7 @@ class MaskedModellingNet(NeuralNet):
     n_scored_folds : int, default=N_FOLDS
         Number of complementary folds to score in validation, if there are no held-out neurons.
     inference_passes : int, default=1
-        Passes over which `infer` averages; a causal network has one.
+        Passes over which `infer` averages.
     **kwargs
         Parameters of :class:`skorch.NeuralNet`.
     """
@@ -118,14 +119,11 @@ class MaskedModellingNet(NeuralNet):
         spikes, visible : Tensor, shape (batch, n_bins, n_neurons)
             As for the network.
         """
-        if self.inference_passes == 1 or self.module_.settings.causal:
+        if self.inference_passes == 1:
             return self.module_(spikes, visible)
-        _, n_bins, n_neurons = spikes.shape
-        masks = inference_masks(n_bins, n_neurons, self.inference_passes)
-        outputs = [self.module_(spikes, visible & shown) for shown in masks.to(visible.device)]
-        log_rates = torch.stack([output.log_rates for output in outputs]).mean(0)
-        latents = torch.stack([output.latents for output in outputs]).mean(0)
-        return outputs[0]._replace(log_rates=log_rates, latents=latents)
+        n_bins, n_neurons = spikes.shape[1:]
+        masks = inference_masks(n_bins, n_neurons, self.inference_passes).to(visible.device)
+        return mean_output(self.module_, spikes, visible, masks)
 
     def forecast_starts(self, windows: Tensor, *, spread: bool) -> Tensor | None:
         """First bins of the forecasts of a causal network; None: of another one."""
@@ -417,6 +415,7 @@ def build_net(
         "batch_size": training.batch_size,
         "optimizer": Muon if training.optimizer == "muon" else torch.optim.AdamW,
         "lr": training.lr,
+        "inference_passes": training.inference_passes,
         "optimizer__weight_decay": training.weight_decay,
         "iterator_train": DataLoader,
         "iterator_train__shuffle": True,

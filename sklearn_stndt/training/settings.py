@@ -24,7 +24,9 @@ LONGEST_EPOCH = 600  # batches: if there are more, an epoch is a random part of 
 MANY_BINS = 25_000  # bins of training data from which the network has a fourth layer
 MANY_NEURONS = 128  # neurons from which most training passes skip spatial attention
 LONGEST_RUN = 512  # bins up to which a run of rows of one group counts as a trial
-SKORCH_NAMES = ("max_epochs", "batch_size", "lr")  # names with the same meaning in the skorch net
+INFERENCE_PASSES = 4  # of a network that is not causal
+# names with the same meaning in the skorch net
+SKORCH_NAMES = ("max_epochs", "batch_size", "lr", "inference_passes")
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
 TOGETHER_PASSES = 0.55  # passes over sessions that share a core, relative to those over one
@@ -64,6 +66,7 @@ class TrainingSettings:
     callbacks: list | None
     net_params: dict | None
     pretrained: Any
+    inference_passes: int
     output: str
 
 
@@ -157,8 +160,6 @@ def resolve(
     given = estimator.net_params or {}
     network = _network(estimator, size, previous)
     objective = _objective(estimator, heldout_neurons)
-    kind = {"has_core": core is not None, "taught": taught, "together": together}
-    training = _training(estimator, size, device, seed, **kind)
     of_module = {
         name.removeprefix("module__"): value
         for name, value in given.items()
@@ -168,7 +169,15 @@ def resolve(
     network = _override(network, of_module)
     if core is not None:
         network = replace(network, **{name: getattr(core, name) for name in CORE_SETTINGS})
-    return Settings(network, _override(objective, given), _override(training, of_skorch))
+    kind = {"has_core": core is not None, "taught": taught, "together": together}
+    training = _training(estimator, size, device, seed, causal=network.causal, **kind)
+    training = _override(training, of_skorch)
+    if network.causal and training.inference_passes > 1:
+        raise ValueError(
+            f"inference_passes={training.inference_passes}, but a causal network infers each bin "
+            "once. Leave inference_passes at 'auto', or pass causal=False."
+        )
+    return Settings(network, _override(objective, given), training)
 
 
 def _network(estimator: Any, size: DataSize, previous: Settings | None) -> NetworkSettings:
@@ -231,6 +240,7 @@ def _training(
     device: str,
     seed: int,
     *,
+    causal: bool,
     has_core: bool,
     taught: bool,
     together: bool,
@@ -256,6 +266,9 @@ def _training(
         own = "optimizer" in (estimator.net_params or {})
         lr = LEARNING_RATES["adamw" if own else estimator.optimizer]
         lr *= CORE_LR if has_core else 1
+    n_passes = estimator.inference_passes
+    if n_passes == "auto":
+        n_passes = 1 if causal else INFERENCE_PASSES
     patience = estimator.n_iter_no_change
     return _settings(
         TrainingSettings,
@@ -264,6 +277,7 @@ def _training(
         max_epochs=max_epochs,
         batch_size=batch_size,
         lr=lr,
+        inference_passes=n_passes,
         n_iter_no_change=None if patience == "auto" else patience,
         device=device,
         random_state=seed,
