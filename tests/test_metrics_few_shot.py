@@ -67,26 +67,26 @@ def test_hidden_bins_take_no_part():
 def test_a_neuron_silent_in_the_shots_has_the_rate_of_half_a_spike_in_all_bins(n_hidden):
     spikes, z, rates = latents(40, 0)
     train, scored = spikes[:20], spikes[20:]
-    train = np.concatenate([train, np.zeros_like(train)], axis=-1)
+    train = np.concatenate([np.zeros_like(train), train], axis=-1)
     train[:, :n_hidden] = np.nan
-    scored = np.concatenate([scored, rates[20:] > 0.5], axis=-1)
+    scored = np.concatenate([rates[20:] > 0.5, scored], axis=-1)
     score = few_shot_co_bps(scored, z[20:], train, z[:20], 10, log=False, n_repeats=1)
     # that of the other neuron alone, and of the rate, weighted by their numbers of spikes
     other = few_shot_co_bps(
-        scored[..., :1], z[20:], train[..., :1], z[:20], 10, log=False, n_repeats=1
+        scored[..., 1:], z[20:], train[..., 1:], z[:20], 10, log=False, n_repeats=1
     )
     silent = bits_per_spike(
-        scored[..., 1:], np.full_like(scored[..., 1:], 0.5 / (10 * (30 - n_hidden)))
+        scored[..., :1], np.full_like(scored[..., :1], 0.5 / (10 * (30 - n_hidden)))
     )
     n_spikes = scored.sum(axis=(0, 1))
-    assert score == pytest.approx(n_spikes @ [other, silent] / n_spikes.sum(), abs=1e-12)
+    assert score == pytest.approx(n_spikes @ [silent, other] / n_spikes.sum(), abs=1e-12)
 
 
-def test_a_neuron_that_is_hidden_in_all_shots_scores_finite():
+def test_a_neuron_that_is_hidden_in_all_shots_has_the_rate_of_half_a_spike():
     spikes, z, _ = latents(40, 0)
-    assert np.isfinite(
-        few_shot_co_bps(spikes[20:], z[20:], np.full((20, 30, 1), np.nan), z[:20], 10, log=False)
-    )
+    hidden = np.full((20, 30, 1), np.nan)
+    score = few_shot_co_bps(spikes[20:], z[20:], hidden, z[:20], 10, log=False)
+    assert score == pytest.approx(bits_per_spike(spikes[20:], np.full((20, 30, 1), 0.5)))
 
 
 def test_features_beyond_those_of_the_shots_are_clipped():
@@ -145,7 +145,13 @@ def test_rates_may_be_zero_and_no_argument_is_changed():
         ({"rates": np.full((30, 30, 2), -1.0)}, "the lowest is -1, .* log=False"),
         ({"rates": np.ones((30, 30, 3))}, "have 1 and 3 columns, .* 1 and 2; .* same neurons"),
         ({"spikes": np.ones((30, 30, 2))}, "have 2 and 2 columns, .* 1 and 2; .* same neurons"),
+        ({"train_rates": np.ones((30, 30, 3))}, "have 1 and 2 columns, .* 1 and 3; .* same"),
+        ({"train_spikes": np.ones((30, 30, 2))}, "have 1 and 2 columns, .* 2 and 2; .* same"),
         ({"rates": np.ones((29, 30, 2))}, "same trials and bins"),
+        ({"rates": np.ones((31, 30, 2))}, "same trials and bins"),
+        ({"rates": np.ones((30, 30, 2, 1))}, "rates has shape .30, 30, 2, 1."),
+        ({"spikes": np.ones((30, 30, 1, 1))}, "spikes has shape .30, 30, 1, 1."),
+        ({"spikes": np.ones((30, 30))}, "spikes has shape .30, 30."),
         ({"rates": np.ones((30, 29, 2))}, "same trials and bins"),
         ({"rates": np.ones((30, 30))}, "rates has shape .30, 30."),
         ({"train_rates": np.full((30, 30, 2), np.inf)}, "train_rates holds NaN or infinity"),
