@@ -7,7 +7,7 @@ from scipy.optimize import minimize
 
 from sklearn_stndt import STNDTEstimator, load, save
 from sklearn_stndt.datasets import make_reaches
-from sklearn_stndt.network import LatentPosterior
+from sklearn_stndt.network import STNDT, LatentPosterior
 from sklearn_stndt.training.calibration import calibrate, posterior_of, shares_of
 from sklearn_stndt.windows.cutting import cut
 from sklearn_stndt.windows.segments import as_segments
@@ -185,6 +185,27 @@ def test_a_second_training_and_other_neurons_take_its_share(fitted, trials):
     assert shares_of(again.net_) == shares_of(fitted.net_)
     adapted = fitted.adapt(trials.spikes[:20, :, 3:])
     assert shares_of(adapted.net_) == shares_of(fitted.net_)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("weight", (24,)),
+        ("functions", (10**9, 0, 10**9)),
+        ("functions", (12, 25)),
+        ("loadings", (25, 11)),
+        ("mean", None),
+    ],
+)
+def test_states_that_do_not_fit_are_refused(fitted, name, shape):
+    state = dict(fitted.net_.module_.state_dict())
+    if shape is None:
+        del state[f"posterior.{name}"]
+    else:
+        state[f"posterior.{name}"] = torch.empty(shape)
+    module = STNDT(25, 25, fitted.settings_.network)
+    with pytest.raises(RuntimeError, match="do not fit each other"):
+        module.load_state_dict(state)
 
 
 def test_calibrating_again_replaces_it(fitted, trials):

@@ -274,7 +274,8 @@ class STNDT(nn.Module):
         """Make room for the posterior of the state, if it has one, before it is loaded."""
         self.posterior = None
         if f"{prefix}posterior.weight" in state_dict:
-            made = LatentPosterior.shaped_like(state_dict, f"{prefix}posterior.")
+            n_neurons = self.readout.out_features
+            made = LatentPosterior.shaped_like(state_dict, f"{prefix}posterior.", n_neurons)
             self.posterior = made.to(self.readout.weight.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

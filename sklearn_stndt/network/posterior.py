@@ -1,5 +1,7 @@
 """Log-rates by Gaussian-process factor analysis, with loadings from a trained network."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -69,10 +71,48 @@ class LatentPosterior(nn.Module):
         self.register_buffer("functions", torch.zeros(n_latents, n_bins, n_functions))
 
     @classmethod
-    def shaped_like(cls, state: dict[str, Tensor], prefix: str) -> "LatentPosterior":
-        """Return an empty one, into which the state of another can be loaded."""
-        n_latents, n_bins, n_functions = state[f"{prefix}functions"].shape
-        return cls(len(state[f"{prefix}weight"]), n_bins, n_latents, n_functions)
+    def shaped_like(
+        cls, state: Mapping[str, Tensor], prefix: str, n_neurons: int
+    ) -> "LatentPosterior":
+        """Return an empty one, into which the state of another can be loaded.
+
+        Parameters
+        ----------
+        state : mapping of Tensor
+            With the buffers of another, whose names begin with `prefix`; it may be of any file.
+        prefix : str
+        n_neurons : int
+            Of the network.
+
+        Raises
+        ------
+        RuntimeError
+            If buffers are missing, or their shapes do not fit each other or the network.
+        """
+        names = list(dict(cls(1, 1, 1, 1).named_buffers()))
+        shapes = {
+            name: tuple(state[prefix + name].shape) for name in names if prefix + name in state
+        }
+        sizes = shapes.get("functions", ())
+        fits = (
+            len(sizes) == 3
+            and min(sizes) > 0
+            and shapes
+            == {
+                "weight": (n_neurons,),
+                "center": (n_neurons,),
+                "loadings": (n_neurons, sizes[0]),
+                "rates": (n_neurons,),
+                "mean": (sizes[1], sizes[0]),
+                "functions": sizes,
+            }
+        )
+        if not fits:
+            raise RuntimeError(
+                f"its posterior has arrays of the shapes {shapes}, which do not fit each other or "
+                f"its {n_neurons} neurons"
+            )
+        return cls(n_neurons, sizes[1], sizes[0], sizes[2])
 
     @classmethod
     @torch.no_grad()
