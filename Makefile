@@ -75,7 +75,7 @@ soak: $(VENV)/.installed-test-plot-io
 
 # One session for each module, in a copy of the project, so that the sources stay as they are.
 # For one module: make mutants MUTANTS=masking
-MUTANTS ?= masking losses likelihood cutting segments bits likelihoods structure decoding
+MUTANTS ?= masking losses likelihood cutting segments bits likelihoods structure decoding few_shot
 mutants: export OMP_NUM_THREADS = 1
 mutants: export MKL_NUM_THREADS = 1
 mutants: export OPENBLAS_NUM_THREADS = 1

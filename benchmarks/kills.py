@@ -2,22 +2,26 @@
 
     python benchmarks/kills.py [--fits single ensemble] [--kills 200] [--n-jobs 1]
 
-Each fit runs in a fork of this process, so that imports take no part. Moments are spread evenly
-over the time that an uninterrupted fit takes; every second one comes after the first finished epoch
-(or member of an ensemble). Checkpoints are written after every epoch, not every few seconds, so
-that kills hit writing as well. After each kill the same fit runs again to its end.
+Each fit runs in a fork of this process, so that its imports take no part; with `--n-jobs 2`,
+workers still have to start, which takes most of the time. Moments are spread evenly over the time
+that an uninterrupted fit takes, every second one over the time after its first finished epoch (or
+member of an ensemble). Checkpoints are written after every epoch, not every few seconds, so that
+kills hit writing as well. After each kill the same fit runs again to its end. One that has not
+ended after twenty times the time of an uninterrupted one hangs; what its processes are doing is
+printed, and they are killed.
 
-Columns: kills; those after the first finished epoch or member; fits that continued from a file of
-the killed one; fits with the same bits (weights, history, rates); fits that left files behind, in
-their directory (other names than without a kill), the temporary directory or shared memory; kills
-after which a process of the fit was alive ten seconds later.
+Columns: seconds of an uninterrupted fit; kills; those after the first finished epoch or member;
+fits that continued from a file of the killed one; fits with the same bits (weights, history,
+rates); fits that hung; fits that left files behind, in their directory (other names than without a
+kill), the temporary directory or shared memory; kills after which a process of the fit was alive
+ten seconds later; seconds a kill, with all that follows it.
 """
 
 import argparse
+import faulthandler
 import hashlib
 import json
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -36,6 +40,7 @@ from sklearn_stndt.training import checkpointing
 
 SPIKES = make_reaches(n_trials=24, n_bins=20, n_neurons=12, random_state=0).spikes
 ORPHANED = 10  # seconds after a kill
+HANGING = 20  # times of an uninterrupted fit, and at least a minute
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -84,6 +89,7 @@ def start(make, directory, n_jobs):
     code = 1
     try:
         os.setsid()
+        faulthandler.enable()
         estimator = make(directory / "run", n_jobs).fit(SPIKES)
         (directory / "digest").write_text(digest(estimator))
         if n_jobs > 1:
@@ -102,6 +108,30 @@ def wait(child):
 
 def has_ended(child):
     return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def wait_until(condition, child, seconds):
+    """Wait until a condition holds or a fit has ended; return whether it hangs."""
+    deadline = time.monotonic() + max(60, seconds)
+    while not condition() and not has_ended(child):
+        if time.monotonic() > deadline:
+            end_hanging(child)
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def end_hanging(child):
+    """Print where the processes of a fit wait, and end them."""
+    for pid in session(child):
+        process = Path("/proc", str(pid))
+        command = process.joinpath("cmdline").read_text().replace("\0", " ")[-100:]
+        if "resource_tracker" in command:
+            continue  # it ends after the others, and cleans up after them
+        where = process.joinpath("wchan").read_text()
+        print(f"\n{pid} hangs in {where}: ... {command}", file=sys.stderr, flush=True)
+        os.kill(pid, signal.SIGABRT)  # faulthandler prints the stacks of all threads
+        time.sleep(1)
 
 
 def n_finished(make, directory):
@@ -137,10 +167,11 @@ def in_shared_memory():
     return {path.name for path in SHARED_MEMORY.iterdir()} if SHARED_MEMORY.exists() else set()
 
 
-def left_in_shared_memory(pids, before):
-    """Names that processes of these ids have left; those from `before` are of others."""
-    mine = re.compile(rf"[-_]({'|'.join(map(str, pids))})[-_]")
-    return sorted(name for name in in_shared_memory() - before if mine.search(name))
+def left_in_shared_memory(pid, before):
+    """Names that a process of this id has left; those from `before` are of others."""
+    return sorted(
+        name for name in in_shared_memory() - before if f"-{pid}-" in name.replace("_", "-")
+    )
 
 
 class Trials:
@@ -151,12 +182,16 @@ class Trials:
         self.n_jobs = n_jobs
         self.folder = folder
         self.counts = dict.fromkeys(["kills", "after first", "continued", "same bits"], 0)
-        self.left, self.orphans, self.killed, self.moments = [], [], [], []
+        self.left, self.orphans, self.hung, self.moments = [], [], [], []
+        self.killed, self.ended = [], []  # fits, with the time
         self.random = np.random.RandomState()
         self.before = in_shared_memory()  # ids of processes return
         make(None, 1).fit(SPIKES)  # what is computed once is then known to all forks
-        begun = time.monotonic()
-        assert wait(start(make, self.directory("whole"), n_jobs)) == 0
+        begun, whole = time.monotonic(), self.directory("whole")
+        child = start(make, whole, n_jobs)
+        wait_until(lambda: n_finished(make, whole), child, np.inf)
+        self.first = time.monotonic() - begun  # seconds to the first epoch or member
+        assert wait(child) == 0
         self.seconds = time.monotonic() - begun
         self.expected = (folder / "whole" / "digest").read_text()
         self.names = names(folder / "whole")
@@ -166,15 +201,26 @@ class Trials:
         path.mkdir()
         return path
 
+    def wait_until(self, condition, child):
+        """Wait for a fit, and note whether it hangs."""
+        hangs = wait_until(condition, child, HANGING * self.seconds)
+        if hangs:
+            self.hung.append(child)
+        return hangs
+
     def kill(self, number, share):
         """Kill a fit after a share of its time, and fit again; repeat if it has ended before."""
         while True:
             directory = self.directory(f"{number}-{time.monotonic_ns()}")
             child = start(self.make, directory, self.n_jobs)
+            seconds = self.seconds
             if number % 2:
-                while not n_finished(self.make, directory) and not has_ended(child):
-                    time.sleep(0.002)
-            deadline = time.monotonic() + share * self.seconds
+                if self.wait_until(lambda at=directory: n_finished(self.make, at), child):
+                    wait(child)
+                    self.counts["kills"] += 1
+                    return
+                seconds -= self.first
+            deadline = time.monotonic() + share * seconds
             while time.monotonic() < deadline and not has_ended(child):
                 time.sleep(0.001)
             os.kill(child, signal.SIGKILL)  # without effect on a process that has just ended
@@ -188,6 +234,7 @@ class Trials:
         self.counts["after first"] += finished > 0
         self.counts["continued"] += any((directory / "run").glob("*.zip"))
         again = start(self.make, directory, self.n_jobs)
+        self.wait_until(lambda: False, again)
         code = wait(again)
         same = code == 0 and (directory / "digest").read_text() == self.expected
         self.counts["same bits"] += same
@@ -196,24 +243,26 @@ class Trials:
         left |= {name for name in temporary if not name.startswith("torchinductor_")}  # of torch
         if left:
             self.left.append(sorted(left))
-        self.killed.append((child, again, killed))
+        self.killed.append((child, killed))
+        self.ended += [(child, killed), (again, time.monotonic())]
         self.check_orphans()
 
     def check_orphans(self):
-        """Look for processes and shared memory of fits that were killed long enough ago."""
-        while self.killed and time.monotonic() > self.killed[0][2] + ORPHANED:
-            leader, again, _ = self.killed.pop(0)
-            shared = left_in_shared_memory([leader, again], self.before)
-            if shared:
-                self.left.append(shared)
+        """Look for processes and shared memory of fits that ended long enough ago."""
+        while self.killed and time.monotonic() > self.killed[0][1] + ORPHANED:
+            leader, _ = self.killed.pop(0)
             alive = session(leader)
             if alive:
                 self.orphans.append(leader)
                 for pid in alive:
                     os.kill(pid, signal.SIGKILL)
+        while self.ended and time.monotonic() > self.ended[0][1] + ORPHANED:
+            shared = left_in_shared_memory(self.ended.pop(0)[0], self.before)
+            if shared:
+                self.left.append(shared)
 
     def end(self):
-        while self.killed:
+        while self.ended:
             time.sleep(1)
             self.check_orphans()
 
@@ -226,6 +275,7 @@ def main():
     options = parser.parse_args()
     torch.set_num_threads(1)  # threads do not survive a fork
     warnings.simplefilter("ignore")
+    os.environ["PYTHONFAULTHANDLER"] = "1"  # of workers
     os.environ["PYTHONWARNINGS"] = "ignore"  # joblib says what it removes after a kill
     checkpointing.INTERVAL, checkpointing.WRITING_SHARE = 0.0, np.inf
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
@@ -233,16 +283,20 @@ def main():
         temporary.mkdir()
         os.environ["TMPDIR"] = tempfile.tempdir = str(temporary)  # of the fits
         print(f"{'fits':<10}{'seconds':>9}{'kills':>7}{'after first':>13}{'continued':>11}", end="")
-        print(f"{'same bits':>11}{'left files':>12}{'orphans':>9}")
+        print(f"{'same bits':>11}{'hung':>6}{'left files':>12}{'orphans':>9}{'s a kill':>10}")
         for name in options.fits:
             trials = Trials(
                 {"single": single, "ensemble": ensemble}[name],
                 options.n_jobs,
                 Path(tempfile.mkdtemp(dir=folder)),
             )
+            begun = time.monotonic()
             shares = (trials.random.permutation(options.kills) + 0.5) / options.kills
             for number, share in enumerate(shares):
                 trials.kill(number, share)
+                if number % 10 == 9:
+                    seconds = time.monotonic() - begun
+                    print(f"{name}: {number + 1} kills in {seconds:.0f} s", file=sys.stderr)
             trials.end()
             counts = trials.counts
             print(
@@ -250,8 +304,9 @@ def main():
                 end="",
             )
             print(
-                f"{counts['continued']:>11}{counts['same bits']:>11}{len(trials.left):>12}"
-                f"{len(trials.orphans):>9}"
+                f"{counts['continued']:>11}{counts['same bits']:>11}{len(trials.hung):>6}"
+                f"{len(trials.left):>12}{len(trials.orphans):>9}"
+                f"{(time.monotonic() - begun) / options.kills:>10.1f}"
             )
             what = "epochs" if name == "single" else "members"
             edges = np.percentile(trials.moments, [0, 25, 50, 75, 100]).round(1).tolist()

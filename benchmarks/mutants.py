@@ -47,6 +47,7 @@ MODULES = {
     "likelihoods": ("metrics/likelihoods.py", ["test_metrics_likelihoods.py"]),
     "structure": ("metrics/structure.py", ["test_metrics_structure.py"]),
     "decoding": ("metrics/decoding.py", ["test_metrics_decoding.py"]),
+    "few_shot": ("metrics/few_shot.py", ["test_metrics_few_shot.py"]),
 }
 # types in annotations are not run; of many operators that fail alike, a few are enough
 EXCLUDED = re.compile(

@@ -174,8 +174,10 @@ class STNDTEstimator(RateTransformer):
         are better by more than two standard errors over the windows set aside.
     calibration : bool, default=True
         After training, choose by the windows set aside: a Gaussian by which log-rates are smoothed
-        in time, and a factor by which their deviations from each neuron's mean are scaled, because
-        networks trained on few trials exaggerate them.
+        in time; a factor by which their deviations from each neuron's mean are scaled, because
+        networks trained on few trials exaggerate them; and, of Poisson counts, the share of the
+        log-rates that is inferred by Gaussian-process factor analysis with the loadings of the
+        network [6]_. With `context` or `causal`, the factor alone.
     refit : bool, default=False
         Train a second network, on all windows, those set aside included, for as many epochs and
         with the same calibration; it is the result. This doubles the time. Recordings of few
@@ -281,6 +283,8 @@ class STNDTEstimator(RateTransformer):
     .. [4] K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     .. [5] X.-X. Wei et al., "A zero-inflated gamma model for post-deconvolved calcium imaging
        traces", bioRxiv 637652, 2019.
+    .. [6] B. Yu et al., "Gaussian-process factor analysis for low-dimensional single-trial analysis
+       of neural population activity", Journal of Neurophysiology 2009.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sklearn_stndt._rates import rate_steps
 from sklearn_stndt.estimator import STNDTEstimator
-from sklearn_stndt.network import STNDT, CausalSTNDT, inference_masks, mean_output
+from sklearn_stndt.network import STNDT, CausalSTNDT, inference_masks
 from sklearn_stndt.network.causal import decays
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.temporal import distances, look_back
@@ -191,7 +191,7 @@ class _Window(_Exported):
         if self.n_hidden:
             bins = torch.arange(counts.shape[1])
             visible = visible & (bins < counts.shape[1] - self.n_hidden)[:, None]
-        log_rates = mean_output(self.network, counts, visible, self.masks).log_rates
+        log_rates = self.network.infer(counts.nan_to_num(0.0), visible, self.masks).log_rates
         return self.network.likelihood.mean(log_rates)
 
 

@@ -19,6 +19,7 @@ from sklearn_stndt._validation import (
     warn_of_divergence,
     warn_of_interruption,
 )
+from sklearn_stndt._workers import backend_for_workers
 from sklearn_stndt.estimator import STNDTEstimator
 from sklearn_stndt.network.core import share_core
 from sklearn_stndt.training.joint import enough_to_validate, mean_size, train_together
@@ -311,7 +312,7 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
                 "use estimators_[i]; for a new one, use adapt."
             )
         jobs = enumerate(zip(self.estimators_, X, _groups_of(X, groups), strict=True))
-        return Parallel(n_jobs=self.n_jobs)(
+        return Parallel(n_jobs=self.n_jobs, backend=backend_for_workers())(
             delayed(function)(i, member, x, of_rows) for i, (member, x, of_rows) in jobs
         )
 

@@ -68,6 +68,19 @@ def wait_until(condition, process):
         time.sleep(0.01)
 
 
+def alive_in_session(process):
+    """Numbers of the processes that are alive of those that a process has started, and its own."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue  # it has ended
+        if int(session) == process.pid and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
 @contextmanager
 def joblib_processes():
     """Kill the worker processes of joblib at the end of the block."""

@@ -26,7 +26,7 @@ LAYERS = [
     {"_validation", "_fingerprints"},
     {"metrics", "_pretrained"},
     {"network", "windows", "_rates"},
-    {"_containers", "_failures", "_files", "_mistakes", "_parameters", "_progress"},
+    {"_containers", "_failures", "_files", "_mistakes", "_parameters", "_progress", "_workers"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -41,6 +41,7 @@ WITHOUT = {
     "training": {"matplotlib"},
     "_files": {"numpy", "torch", "sklearn", "skorch"},
     "_mistakes": {"torch", "sklearn", "skorch"},
+    "_workers": {"numpy", "torch", "sklearn", "skorch"},
     "_progress": {"numpy", "torch", "sklearn", "skorch"},
     "_parameters": {"torch", "skorch"},
     "_fingerprints": {"torch", "skorch"},

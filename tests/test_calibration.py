@@ -80,7 +80,7 @@ def test_the_gain_is_that_of_a_grid_search(trained, data, share_missing, most_li
     validation[np.random.default_rng(0).random(validation.shape) < share_missing] = np.nan
     exaggerate(net, 2.0)
     before = log_rates_of(net, validation)
-    gain = calibrate(net, windows_of(validation))["heldin"]
+    gain = calibrate(net, windows_of(validation)).gains["heldin"]
     assert 0.5 < gain < 1.5  # within its bounds
     known = np.where(np.isnan(validation), np.nan, before)
     center = np.nanmean(known, axis=(0, 1))
@@ -106,7 +106,7 @@ def test_exaggerated_rates_are_scaled_back(trained, data, factor):
     calibrate(net, windows)
     reference = log_rates_of(net, data.spikes[:10])
     exaggerate(net, factor)
-    assert calibrate(net, windows)["heldin"] == pytest.approx(1 / factor, rel=0.05)
+    assert calibrate(net, windows).gains["heldin"] == pytest.approx(1 / factor, rel=0.05)
     departures = [x - x.mean((0, 1)) for x in (log_rates_of(net, data.spikes[:10]), reference)]
     np.testing.assert_allclose(*departures, atol=0.1)
 
@@ -116,7 +116,7 @@ def test_each_neuron_keeps_its_mean_rate(trained, data):
     net, windows = trained(), windows_of(data.spikes[60:])
     exaggerate(net, 3.0)
     before = calibration._predictions(net, windows)[0].log_rates.exp().mean((0, 1))
-    assert calibrate(net, windows)["heldin"] < 0.8
+    assert calibrate(net, windows).gains["heldin"] < 0.8
     after = calibration._predictions(net, windows)[0].log_rates.exp().mean((0, 1))
     torch.testing.assert_close(after, before, rtol=1e-3, atol=0)
 
@@ -146,7 +146,7 @@ def test_heldout_neurons_have_their_own_gain(trained, data):
     net, windows = trained(heldout_neurons=heldout), windows_of(data.spikes[60:])
     calibrate(net, windows)
     exaggerate(net, 2.0, heldout)
-    gains = calibrate(net, windows)
+    gains = calibrate(net, windows).gains
     assert gains["heldin"] == pytest.approx(1, abs=0.05)
     assert gains["heldout"] == pytest.approx(0.5, abs=0.05)
 
@@ -170,7 +170,7 @@ def test_trials_without_counts_do_not_influence_the_gain(trained, data):
     for X in (spikes, spikes[:-6]):
         net = trained()
         exaggerate(net, 2.0)
-        gains.append(calibrate(net, windows_of(X))["heldin"])
+        gains.append(calibrate(net, windows_of(X)).gains["heldin"])
     assert 0.5 < gains[0] < 1.5
     assert gains[0] == pytest.approx(gains[1], abs=2e-3)
 
@@ -192,7 +192,7 @@ def test_rates_of_missing_entries_do_not_influence_the_gain(trained, data, missi
     differ = np.abs(other_rates / rates - 1) > 1e-3
     assert differ.any()
     assert not differ[~np.isnan(spikes)].any()
-    gains = [calibrate(n, windows_of(spikes))["heldin"] for n in (net, changed)]
+    gains = [calibrate(n, windows_of(spikes)).gains["heldin"] for n in (net, changed)]
     assert gains[0] == pytest.approx(gains[1], abs=2e-3)
     assert 0.5 < gains[0] < 1.5
 
@@ -200,7 +200,7 @@ def test_rates_of_missing_entries_do_not_influence_the_gain(trained, data, missi
 def test_a_recording_without_a_hidden_spike_changes_nothing(trained):
     net = trained()
     before = net.module_.readout.gain.clone(), net.module_.readout.shift.clone()
-    assert calibrate(net, windows_of(np.zeros((4, N_BINS, 12)))) == {}
+    assert calibrate(net, windows_of(np.zeros((4, N_BINS, 12)))).gains == {}
     assert torch.equal(net.module_.readout.gain, before[0])
     assert torch.equal(net.module_.readout.shift, before[1])
 
@@ -237,7 +237,7 @@ def test_without_validation_rates_are_not_scaled(data):
 
 def predictions_of(log_rates, spikes):
     everywhere = torch.ones(spikes.shape, dtype=torch.bool)
-    return calibration._Predictions(log_rates, spikes, everywhere, everywhere)
+    return calibration._Predictions(log_rates, spikes, *[everywhere] * 3)
 
 
 def rough_predictions(n_windows, roughness, n_spikes=1.0, seed=0):

@@ -10,7 +10,7 @@ from sklearn_stndt.network import inference_masks
 
 @pytest.fixture(scope="module")
 def fitted(spikes, small):
-    return small().fit(spikes)
+    return small(calibration=False).fit(spikes)
 
 
 def test_log_rates_and_latents_are_means_over_passes(fitted, spikes):
@@ -57,7 +57,7 @@ def test_a_saved_model_averages_as_before(fitted, spikes, tmp_path):
 
 
 def test_one_pass_is_the_network_itself(small, spikes, fitted):
-    alone = small(inference_passes=1).fit(spikes)
+    alone = small(inference_passes=1, calibration=False).fit(spikes)
     weights = (one.net_.module_.embed.weight for one in (alone, fitted))
     torch.testing.assert_close(*weights, rtol=0, atol=0)  # training is the same
     counts = torch.tensor(spikes, dtype=torch.float32)

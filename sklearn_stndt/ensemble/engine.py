@@ -10,6 +10,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from threadpoolctl import threadpool_limits
 
 from sklearn_stndt._progress import ProgressReport
+from sklearn_stndt._workers import backend_for_workers
 from sklearn_stndt.ensemble.members import Outcome, fit_member
 from sklearn_stndt.ensemble.runs import Run
 
@@ -91,7 +92,7 @@ def train_run(run: Run, n_jobs: int | None, verbose: int) -> bool:
 def _train(run: Run, n_jobs: int | None, progress: Progress) -> bool:
     missing = run.missing
     if n_jobs is not None and n_jobs > len(missing) > 0:
-        n_jobs = len(missing)  # a worker without a member would not end with this process
+        n_jobs = len(missing)  # workers without a member would start in vain
     tasks = (delayed(fit_member)(run.work, plan) for plan in missing)
     results: Iterable[Outcome] = ()
     try:
@@ -118,7 +119,7 @@ def _start(
 ) -> tuple[Iterable[Outcome], bool]:
     """Start the tasks; return the results, and whether they all come at the end."""
     # one member per batch: members take long, and a lost batch has to be trained again
-    params = {"n_jobs": n_jobs, "batch_size": 1}
+    params = {"n_jobs": n_jobs, "batch_size": 1, "backend": backend_for_workers()}
     try:
         parallel = Parallel(return_as="generator_unordered", **params)
     except ValueError:  # Ray and multiprocessing return lists only

@@ -14,10 +14,10 @@ from threadpoolctl import threadpool_limits
 from sklearn_stndt._fingerprints import describe
 from sklearn_stndt._rates import find_rates, groups_keyword, infer_rates
 from sklearn_stndt._scoring import infer_hidden, scoring_of
+from sklearn_stndt._workers import end_with_parent
 from sklearn_stndt.ensemble.checkpoints import NUMBERS, CheckpointDirectory, MemberFile
 from sklearn_stndt.ensemble.plans import Plan
 from sklearn_stndt.ensemble.trials import Recording
-from sklearn_stndt.ensemble.workers import end_with_parent
 from sklearn_stndt.persistence.archive import ModelFileError
 from sklearn_stndt.persistence.registry import register
 

@@ -15,12 +15,14 @@ from sklearn_stndt.network.masking import (
     mask_neurons,
     speckled_folds,
 )
-from sklearn_stndt.network.model import STNDT, NetworkOutput, NetworkSettings, mean_output
+from sklearn_stndt.network.model import STNDT, NetworkOutput, NetworkSettings
+from sklearn_stndt.network.posterior import LatentPosterior
 
 __all__ = [
     "N_FOLDS",
     "STNDT",
     "CausalSTNDT",
+    "LatentPosterior",
     "NetworkOutput",
     "NetworkSettings",
     "corrupt",
@@ -31,6 +33,5 @@ __all__ = [
     "loss_weights",
     "mask_neurons",
     "masked_modelling_loss",
-    "mean_output",
     "speckled_folds",
 ]

@@ -110,4 +110,6 @@ def with_more_neurons(network: STNDT, n_bins: int, weight: Tensor, bias: Tensor)
     larger.readout.weight[n_known:] = weight
     larger.readout.bias[n_known:] = bias
     larger.likelihood.start_mean[n_known:] = bias.exp()
+    if network.posterior is not None:
+        larger.posterior = network.posterior.with_more_neurons(len(weight))
     return larger.requires_grad_(True).train(network.training)

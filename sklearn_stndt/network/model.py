@@ -11,6 +11,7 @@ from sklearn_stndt.network.dropout import Dropout, StochasticDepth
 from sklearn_stndt.network.layers import GaussianSmoothing, feed_forward
 from sklearn_stndt.network.likelihood import Likelihood, Statistics, as_likelihood
 from sklearn_stndt.network.population import InputScaling, ReadOut
+from sklearn_stndt.network.posterior import LatentPosterior
 from sklearn_stndt.network.spatial import PublishedSpatialPart, SpatialMixing
 from sklearn_stndt.network.temporal import Positions, TemporalLayer, allowed_keys, layer_bands
 
@@ -183,6 +184,7 @@ class STNDT(nn.Module):
         self.drop_rates = Dropout(s.dropout_rates)
         self.readout = ReadOut(width, n_neurons)
         self.smoothing = GaussianSmoothing()
+        self.posterior: LatentPosterior | None = None  # calibration may add one
 
     @torch.no_grad()
     def set_statistics(self, mean: Tensor, center: Tensor, scale: Tensor, *others: Any) -> None:
@@ -244,6 +246,37 @@ class STNDT(nn.Module):
         shown = visible.to(spikes.dtype)
         entering, values = self.scaling(spikes, shown)
         return self.from_scaled(entering, values, shown, return_attention)
+
+    def infer(self, spikes: Tensor, visible: Tensor, masks: Tensor) -> NetworkOutput:
+        """Mean log-rates and latents of several passes; log-rates mixed with those of `posterior`.
+
+        Parameters
+        ----------
+        spikes, visible : Tensor, shape (batch, n_bins, n_neurons)
+            As in `forward`.
+        masks : Tensor of bool, shape (n_passes, n_bins, n_neurons)
+            Which entries each pass shows, from `inference_masks`.
+
+        Returns
+        -------
+        NetworkOutput
+            All but log-rates and latents are those of the first pass.
+        """
+        outputs = [self(spikes, visible & shown) for shown in masks]
+        log_rates = torch.stack([output.log_rates for output in outputs]).mean(0)
+        latents = torch.stack([output.latents for output in outputs]).mean(0)
+        if self.posterior is not None:
+            mixed = self.posterior(log_rates, spikes, visible)
+            log_rates = self.likelihood.limit(mixed)
+        return outputs[0]._replace(log_rates=log_rates, latents=latents)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Make room for the posterior of the state, if it has one, before it is loaded."""
+        self.posterior = None
+        if f"{prefix}posterior.weight" in state_dict:
+            made = LatentPosterior.shaped_like(state_dict, f"{prefix}posterior.")
+            self.posterior = made.to(self.readout.weight.device)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def from_scaled(
         self, entering: Tensor, values: Tensor, shown: Tensor, return_attention: bool = False
@@ -311,25 +344,3 @@ class STNDT(nn.Module):
         log_rates = self.readout(self.drop_rates(latents))  # (batch, n_bins, n_neurons)
         log_rates = self.likelihood.limit(log_rates)
         return NetworkOutput(log_rates, encoded, temporal, spatial, latents)
-
-
-def mean_output(network: STNDT, spikes: Tensor, visible: Tensor, masks: Tensor) -> NetworkOutput:
-    """Mean log-rates and latents over passes that show different parts of the visible entries.
-
-    Parameters
-    ----------
-    network : STNDT
-    spikes, visible : Tensor, shape (batch, n_bins, n_neurons)
-        As for the network.
-    masks : Tensor of bool, shape (n_passes, n_bins, n_neurons)
-        Which entries each pass shows, from `inference_masks`.
-
-    Returns
-    -------
-    NetworkOutput
-        All but log-rates and latents are those of the first pass.
-    """
-    outputs = [network(spikes, visible & shown) for shown in masks]
-    log_rates = torch.stack([output.log_rates for output in outputs]).mean(0)
-    latents = torch.stack([output.latents for output in outputs]).mean(0)
-    return outputs[0]._replace(log_rates=log_rates, latents=latents)

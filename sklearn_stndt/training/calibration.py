@@ -1,4 +1,4 @@
-"""Choose on validation windows how much inferred rates are smoothed and scaled."""
+"""Choose on validation windows how inferred rates are smoothed, scaled and mixed."""
 
 import math
 from typing import NamedTuple
@@ -8,27 +8,48 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from sklearn_stndt.network import N_FOLDS, STNDT
+from sklearn_stndt.network import N_FOLDS, STNDT, LatentPosterior
 from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.layers import smoothing_kernel
-from sklearn_stndt.network.likelihood import Constant, Likelihood
+from sklearn_stndt.network.likelihood import Constant, Likelihood, Poisson
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.windows.cutting import Windows
 
 GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
 GAIN_PRECISION = 1e-3
 WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing, in bins
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of log-rates that a posterior of latents infers
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
 N_GRID = 12  # values of a constant that are tried
 MOST_CORRECTION = math.log(2)  # of constants by validation windows
 MOST_STEPS = 30  # of the optimiser of constants
 MAX_CONSTANT_ENTRIES = 2**21  # entries of all folds from which constants are fitted
 MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
+MAX_POSTERIOR_ENTRIES = 2**21  # entries of log-rates from which latents are found
+
+
+class Calibration(NamedTuple):
+    """What `calibrate` has chosen.
+
+    Attributes
+    ----------
+    width : float
+        Of smoothing, in bins.
+    gains, shares : dict of float
+        Of the groups that have hidden spikes, under "heldin" and "heldout". No shares: there is no
+        posterior.
+    """
+
+    width: float
+    gains: dict[str, float]
+    shares: dict[str, float]
 
 
 @torch.no_grad()
-def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
-    r"""Smooth log-rates, and scale their deviations from the mean, preserving each mean rate.
+def calibrate(
+    net: MaskedModellingNet, validation: Windows, training: Windows | None = None
+) -> Calibration:
+    r"""Smooth log-rates, scale their deviations from the mean, and mix them with a posterior's.
 
     A network that reads the counts of a bin passes a part of their noise on to the rates of that
     bin; a Gaussian along bins removes it. Its width is the smallest in `WIDTHS` whose likelihood of
@@ -44,24 +65,30 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
     held-out neurons it is the most likely gain, for held-in ones the smallest within `N_ERRORS`
     standard errors of it, which hardly lowers the likelihood, and the squared error of rates more.
 
+    Last, a share of the log-rates is inferred by a `LatentPosterior`, unless `context` or `causal`
+    limits the bins, or the likelihood is not Poisson. Of the `SHARES` within `N_ERRORS` standard
+    errors of the most likely one, it is the largest for held-in neurons, whose rates it improves
+    more than the likelihood says, and the smallest for held-out ones.
+
     Parameters
     ----------
     net : MaskedModellingNet
-        Trained net; the smoothing, gain and shift of its network are modified.
+        Trained net; the smoothing, gain, shift and posterior of its network are modified.
     validation : Windows
         Windows not used for training.
+    training : Windows or None, default=None
+        Windows used for training, in which the posterior finds latents; None: no posterior.
 
     Returns
     -------
-    dict
-        Gains of the groups that have hidden spikes, under "heldin" and "heldout".
+    Calibration
     """
     module: STNDT = net.module_
+    module.posterior = None
     likelihood = module.likelihood.of(...)
     module.smoothing.width.zero_()
     predictions, rows = _predictions(net, validation)
-    free = module.settings.context is None and not module.settings.causal
-    if free and (predictions.spikes * predictions.scored).any():
+    if _is_free(module) and (predictions.spikes * predictions.scored).any():
         width, log_rates = _smoothed(predictions, rows, likelihood)
         module.smoothing.width.fill_(width)
         predictions = predictions._replace(log_rates=log_rates)
@@ -88,7 +115,74 @@ def calibrate(net: MaskedModellingNet, validation: Windows) -> dict[str, float]:
         readout.gain[index] *= gain
         moved = ((1 - gain) * center[group] + shift).to(readout.shift)
         readout.shift[index] = gain * readout.shift[index] + moved
-    return gains
+    shares = {} if training is None else _add_posterior(net, validation, training)
+    return Calibration(float(module.smoothing.width), gains, shares)
+
+
+def _is_free(module: STNDT) -> bool:
+    """Whether all bins of a window may influence each rate."""
+    return module.settings.context is None and not module.settings.causal
+
+
+def _add_posterior(
+    net: MaskedModellingNet, validation: Windows, training: Windows
+) -> dict[str, float]:
+    """Choose the shares of a posterior; without any, the network has none."""
+    module: STNDT = net.module_
+    posterior = posterior_of(net, training)
+    if posterior is None:
+        return {}
+    predictions, rows = _predictions(net, validation)
+    size = inference_batch_size(module, validation.window, validation.rows.shape[1])
+    batches = zip(*(part.split(size) for part in predictions), strict=True)
+    estimates = torch.cat(
+        [posterior.estimate(b[0], b[1], b[-1]) for b in batches]  # log-rates, spikes, shown
+    )
+    shares = {}
+    for name, group in groups_of(net).items():
+        parts, likelihood = predictions.of(group), module.likelihood.of(group).cpu()
+        if not (parts.spikes * parts.scored).any():
+            continue
+        mixtures = (torch.lerp(parts.log_rates, estimates[..., group], share) for share in SHARES)
+        losses = [_window_losses(likelihood, mixed, parts, rows) for mixed in mixtures]
+        totals = [float(of_windows.sum()) for of_windows in losses]
+        best = int(np.argmin(totals))
+        if len(losses[best]) < 2:  # nothing to be sure of
+            continue
+        within = [best, *np.flatnonzero([_within_errors(one, losses[best]) for one in losses])]
+        shares[name] = SHARES[max(within) if name == "heldin" else min(within)]
+    return _set_shares(net, posterior, shares)
+
+
+def _set_shares(
+    net: MaskedModellingNet, posterior: LatentPosterior, shares: dict[str, float]
+) -> dict[str, float]:
+    """Give a network a posterior with these shares, unless all are 0."""
+    groups = groups_of(net)
+    for name, share in shares.items():
+        posterior.weight[groups[name]] = share
+    if posterior.weight.any():
+        net.module_.posterior = posterior.to(net.module_.readout.weight.device)
+    return shares
+
+
+@torch.no_grad()
+def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior | None:
+    """Posterior of a network's latents in training windows; None if it can have none."""
+    module: STNDT = net.module_
+    likelihood: Likelihood = module.likelihood
+    if not (_is_free(module) and type(likelihood) is Poisson and len(training) > 1):
+        return None
+    net.module_.eval()
+    size = inference_batch_size(module, training.window, training.rows.shape[1])
+    most = max(MAX_POSTERIOR_ENTRIES // (training.window * training.rows.shape[1]), 2)
+    chosen = np.linspace(0, len(training) - 1, min(most, len(training))).astype(int)
+    log_rates, known = [], []
+    for start in range(0, len(chosen), size):
+        batch = net.split_visible(training.__getitems__(chosen[start : start + size])[0])
+        log_rates.append(net.infer(batch.spikes, batch.visible).log_rates.cpu())
+        known.append(batch.known.cpu())
+    return LatentPosterior.of(torch.cat(log_rates), torch.cat(known))
 
 
 def groups_of(net: MaskedModellingNet) -> dict[str, Tensor]:
@@ -218,9 +312,14 @@ def _minimize(likelihood: Likelihood, parts: "_Predictions") -> None:
 
 @torch.no_grad()
 def calibrate_as(
-    net: MaskedModellingNet, width: float, gain: float | Tensor, windows: Windows
+    net: MaskedModellingNet,
+    width: float,
+    gain: float | Tensor,
+    windows: Windows,
+    shares: dict[str, float] | None = None,
+    training: Windows | None = None,
 ) -> None:
-    """Smooth and scale log-rates by a width and gains that were chosen for another network.
+    """Smooth, scale and mix log-rates by numbers that were chosen for another network.
 
     Parameters
     ----------
@@ -232,8 +331,13 @@ def calibrate_as(
         Factor of the present gain.
     windows : Windows
         Windows over which mean rates are preserved; those used for training will do.
+    shares : dict of float, optional
+        Shares of a posterior, under the names of `groups_of`; None: there is none.
+    training : Windows, optional
+        Windows in which the posterior finds latents; None: `windows`.
     """
     module: STNDT = net.module_
+    module.posterior = None
     module.smoothing.width.zero_()
     predictions, rows = _predictions(net, windows)
     module.smoothing.width.fill_(width)
@@ -246,6 +350,19 @@ def calibrate_as(
     moved = ((1 - gain.cpu()) * center + shift).to(readout.shift)
     readout.shift.copy_(gain * readout.shift + moved)
     readout.gain.mul_(gain)
+    if shares and any(shares.values()):
+        posterior = posterior_of(net, windows if training is None else training)
+        if posterior is not None:
+            _set_shares(net, posterior, shares)
+
+
+def shares_of(net: MaskedModellingNet) -> dict[str, float]:
+    """Shares of a network's posterior, under the names of `groups_of`; none: empty."""
+    posterior = net.module_.posterior
+    if posterior is None:
+        return {}
+    weights = posterior.weight.cpu()
+    return {name: float(weights[g].max()) for name, g in groups_of(net).items() if g.any()}
 
 
 class _Predictions(NamedTuple):
@@ -258,6 +375,7 @@ class _Predictions(NamedTuple):
     spikes: Tensor
     known: Tensor
     scored: Tensor  # hidden from the network and scored
+    shown: Tensor  # visible to the network
 
     def of(self, neurons: Tensor) -> "_Predictions":
         """Select neurons."""
@@ -297,7 +415,7 @@ def _predictions(
         for scored in net.objective.calibration_sets(batch, starts)[:n_folds]:
             shown = batch.visible & ~scored
             log_rates = net.infer(batch.spikes, shown).log_rates
-            parts = (log_rates, batch.spikes, batch.known, scored)
+            parts = (log_rates, batch.spikes, batch.known, scored, shown)
             collected.append([part.cpu() for part in parts])
             window_of.append(torch.as_tensor(indices))
             seen.append(shown.any(2, keepdim=True).cpu())

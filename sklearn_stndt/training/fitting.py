@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood, Poisson, Statistics, as_likelihood
-from sklearn_stndt.training.calibration import calibrate, calibrate_as, fit_constants
+from sklearn_stndt.training.calibration import (
+    calibrate,
+    calibrate_as,
+    fit_constants,
+    shares_of,
+)
 from sklearn_stndt.training.checkpointing import DamagedCheckpointError, TrainingCheckpoint
 from sklearn_stndt.training.divergence import check_finite
 from sklearn_stndt.training.memory import check_memory, reuse_memory
@@ -210,11 +215,15 @@ def _train(
                 take_core(net, core, data.windows)
             net.partial_fit(data.windows)
             if data.validation is not None and training.calibration:
-                calibrate(net, data.validation)
+                calibrate(net, data.validation, data.windows)
             elif core is not None and training.calibration:
                 # the gain of most neurons, the held-in ones
                 width, gain = float(core.smoothing.width), float(core.readout.gain.median())
-                calibrate_as(net, width, gain, data.windows)
+                shares = None
+                if core.posterior is not None:
+                    share = float(core.posterior.weight.median())
+                    shares = {"heldin": share, "heldout": share}
+                calibrate_as(net, width, gain, data.windows, shares)
             fit_constants(net, data.windows, data.validation)
             check_finite(net)
             if checkpoint is not None and not net.interrupted_:
@@ -274,7 +283,8 @@ def refit(
     if settings.training.calibration:
         of_first = net.module_
         gain = of_first.readout.gain / result.module_.readout.gain
-        calibrate_as(result, float(of_first.smoothing.width), gain, validation)
+        width, shares = float(of_first.smoothing.width), shares_of(net)
+        calibrate_as(result, width, gain, validation, shares, data.windows)
     new = result.history.to_list()[first:]
     for row in new:
         row["epoch"] += len(rows)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +17,13 @@ from sklearn_stndt.network import STNDT, NetworkOutput, NetworkSettings
 from sklearn_stndt.network.core import share_core
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood
-from sklearn_stndt.training.calibration import calibrate, calibrate_as, fit_constants, groups_of
+from sklearn_stndt.training.calibration import (
+    Calibration,
+    calibrate,
+    calibrate_as,
+    fit_constants,
+    groups_of,
+)
 from sklearn_stndt.training.callbacks import HeldOutBits
 from sklearn_stndt.training.divergence import DivergenceGuard, check_finite
 from sklearn_stndt.training.fitting import TrainingData, as_tensors, count_positions
@@ -417,20 +423,21 @@ def _calibrate_together(
 ) -> None:
     """Calibrate the network of each session; without validation, by the mean of the others."""
     validated = [data.validation is not None for data in sessions]
-    found: list[tuple[float, Mapping[str, float]]] = []
+    found: list[Calibration] = []
     if settings.training.calibration:
         for net, data in zip(nets, sessions, strict=True):
             if data.validation is not None:
-                gains = calibrate(net, data.validation)
-                found.append((float(net.module_.smoothing.width), gains))
+                found.append(calibrate(net, data.validation, data.windows))
     for net, data, is_validated in zip(nets, sessions, validated, strict=True):
         if found and not is_validated:
-            width = float(np.mean([width for width, _ in found]))
-            gain = torch.ones(data.size.n_neurons)
+            width = float(np.mean([one.width for one in found]))
+            gain, shares = torch.ones(data.size.n_neurons), {}
             for name, group in groups_of(net).items():
-                known = [gains[name] for _, gains in found if name in gains]
+                known = [one.gains[name] for one in found if name in one.gains]
                 gain[group] = float(np.mean(known)) if known else 1.0
-            calibrate_as(net, width, gain, data.windows)
+                of_others = [one.shares[name] for one in found if name in one.shares]
+                shares[name] = float(np.mean(of_others)) if of_others else 0.0
+            calibrate_as(net, width, gain, data.windows, shares)
         fit_constants(net, data.windows, data.validation)
         check_finite(net)
         history = copy.copy(net.history)  # trimming drops it

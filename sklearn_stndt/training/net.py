@@ -35,7 +35,6 @@ from sklearn_stndt.network import (
     info_nce,
     loss_weights,
     masked_modelling_loss,
-    mean_output,
 )
 from sklearn_stndt.network.cost import training_chunk_size
 from sklearn_stndt.training.callbacks import (
@@ -109,21 +108,16 @@ class MaskedModellingNet(NeuralNet):
         return self.objective.split(windows.to(self.device), starts)
 
     def infer(self, spikes: Tensor, visible: Tensor) -> NetworkOutput:
-        """Output of the network; with `inference_passes` above 1, mean log-rates and latents.
-
-        In each pass, another part of the visible entries is hidden, so that a part of each log-rate
-        does not depend on the noise of its own count.
+        """Output of the network: mean log-rates and latents of `inference_passes` passes.
 
         Parameters
         ----------
         spikes, visible : Tensor, shape (batch, n_bins, n_neurons)
             As for the network.
         """
-        if self.inference_passes == 1:
-            return self.module_(spikes, visible)
         n_bins, n_neurons = spikes.shape[1:]
         masks = inference_masks(n_bins, n_neurons, self.inference_passes).to(visible.device)
-        return mean_output(self.module_, spikes, visible, masks)
+        return self.module_.infer(spikes, visible, masks)
 
     def forecast_starts(self, windows: Tensor, *, spread: bool) -> Tensor | None:
         """First bins of the forecasts of a causal network; None: of another one."""

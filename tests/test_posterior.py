@@ -1,0 +1,212 @@
+"""Log-rates by Gaussian-process factor analysis, and their share in the network's."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+
+from sklearn_stndt import STNDTEstimator, load, save
+from sklearn_stndt.datasets import make_reaches
+from sklearn_stndt.network import LatentPosterior
+from sklearn_stndt.training.calibration import calibrate, posterior_of, shares_of
+from sklearn_stndt.windows.cutting import cut
+from sklearn_stndt.windows.segments import as_segments
+
+N_WINDOWS, N_BINS, N_NEURONS = 60, 20, 15
+
+
+@pytest.fixture(scope="module")
+def generated():
+    """Smooth latents, their log-rates and counts."""
+    rng = np.random.default_rng(0)
+    bins = np.arange(N_BINS)
+    covariance = np.exp(-((bins[:, None] - bins) ** 2) / 18)
+    root = np.linalg.cholesky(covariance + 1e-6 * np.eye(N_BINS))
+    latents = np.einsum("ts,bsk->btk", root, rng.normal(size=(N_WINDOWS, N_BINS, 2)))
+    loadings = rng.normal(size=(N_NEURONS, 2)) * 0.6
+    log_rates = (latents @ loadings.T - 0.5).astype(np.float32)
+    spikes = rng.poisson(np.exp(log_rates)).astype(np.float32)
+    return torch.from_numpy(log_rates), torch.from_numpy(spikes)
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return make_reaches(n_trials=90, n_bins=25, n_neurons=25, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def fitted(trials):
+    model = STNDTEstimator(max_epochs=25, random_state=0)
+    return model.fit(trials.spikes[:70])
+
+
+def test_components_and_functions_are_those_of_the_log_rates(generated):
+    log_rates, spikes = generated
+    posterior = LatentPosterior.of(log_rates, torch.ones_like(spikes, dtype=torch.bool))
+    deviations = (log_rates - posterior.center) * posterior.rates.sqrt()
+    latents = (log_rates - posterior.center) @ (posterior.rates[:, None] * posterior.loadings)
+    # two latents explain all, so two components do
+    torch.testing.assert_close(
+        latents[..., :2].square().sum(), deviations.square().sum(), rtol=1e-4, atol=0
+    )
+    assert latents[..., 2:].abs().max() < 1e-3 * latents.abs().max()
+    variances = posterior.functions.square().sum(2)  # (n_latents, n_bins)
+    stationary = (latents - posterior.mean).square().mean((0, 1))
+    torch.testing.assert_close(variances[:2].mean(1), 1.5 * stationary[:2], rtol=1e-3, atol=0)
+
+
+def test_bins_without_counts_have_no_part_in_it(generated):
+    log_rates, spikes = generated
+    known = torch.ones_like(spikes, dtype=torch.bool)
+    known[::2, 12:] = False
+    padded = log_rates.clone()
+    padded[::2, 12:] = 7.0
+    found, expected = (LatentPosterior.of(one, known) for one in (padded, log_rates))
+    for name, values in found.named_buffers():
+        torch.testing.assert_close(values, getattr(expected, name))
+
+
+def test_steps_lead_to_the_most_likely_latents(generated, monkeypatch):
+    monkeypatch.setattr("sklearn_stndt.network.posterior.N_STEPS", 300)
+    log_rates, spikes = generated
+    visible = torch.rand(spikes.shape, generator=torch.Generator().manual_seed(0)) < 0.8
+    posterior = LatentPosterior.of(log_rates, torch.ones_like(visible)).double()
+    start = torch.zeros(1, N_BINS, N_NEURONS, dtype=torch.float64)
+    counts, shown = spikes[:1].double(), visible[:1]
+    found = posterior.estimate(start, counts, shown)
+
+    functions = posterior.functions.numpy()
+    base = (posterior.center + posterior.mean @ posterior.loadings.T).numpy()
+
+    def log_rates_of(flat):
+        latents = np.einsum("kr,ktr->tk", flat.reshape(functions.shape[0], -1), functions)
+        return base + latents @ posterior.loadings.numpy().T
+
+    def loss(flat):
+        r, s, v = log_rates_of(flat), counts[0].numpy(), shown[0].numpy()
+        value = ((np.exp(r) - s * r) * v).sum() + 0.5 * flat @ flat
+        score = ((np.exp(r) - s) * v) @ posterior.loadings.numpy()
+        return value, np.einsum("tk,ktr->kr", score, functions).ravel() + flat
+
+    size = functions.shape[0] * functions.shape[2]
+    best = minimize(loss, np.zeros(size), jac=True, method="L-BFGS-B", options={"maxiter": 2000})
+    np.testing.assert_allclose(found[0].numpy(), log_rates_of(best.x), atol=5e-3)
+
+
+def test_it_improves_noisy_log_rates(generated):
+    log_rates, spikes = generated
+    everything = torch.ones_like(spikes, dtype=torch.bool)
+    posterior = LatentPosterior.of(log_rates[:40], everything[:40])
+    noisy = log_rates + 0.5 * torch.randn(spikes.shape, generator=torch.Generator().manual_seed(0))
+    posterior.weight.fill_(0.5)
+    mixed = posterior(noisy, spikes, everything)
+
+    def error(one):
+        return (one - log_rates)[40:].square().mean()
+
+    assert error(mixed) < 0.5 * error(noisy)
+    posterior.weight.zero_()
+    torch.testing.assert_close(posterior(noisy, spikes, everything), noisy)
+
+
+def test_hidden_counts_and_other_windows_do_not_matter(generated):
+    log_rates, spikes = generated
+    visible = torch.rand(spikes.shape, generator=torch.Generator().manual_seed(1)) < 0.7
+    posterior = LatentPosterior.of(log_rates, torch.ones_like(visible))
+    expected = posterior.estimate(log_rates, spikes, visible)
+    changed = torch.where(visible, spikes, 9.0)
+    torch.testing.assert_close(posterior.estimate(log_rates, changed, visible), expected)
+    alone = posterior.estimate(log_rates[3:4], spikes[3:4], visible[3:4])
+    torch.testing.assert_close(alone, expected[3:4], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e3, 1e6])
+def test_estimates_are_finite(generated, scale):
+    log_rates, spikes = generated
+    visible = torch.ones_like(spikes, dtype=torch.bool)
+    posterior = LatentPosterior.of(log_rates, visible)
+    assert posterior.estimate(log_rates, scale * spikes, visible).isfinite().all()
+    assert posterior.estimate(log_rates, spikes, ~visible).isfinite().all()
+    silent = torch.full_like(log_rates, -80.0)
+    assert LatentPosterior.of(silent, visible).estimate(silent, spikes, visible).isfinite().all()
+
+
+def test_a_fit_chooses_a_share_and_its_rates_improve(fitted, trials):
+    share = shares_of(fitted.net_)["heldin"]
+    assert 0 < share <= 0.5
+    spikes, rates = trials.spikes[70:], trials.rates[70:]
+
+    def error():
+        return np.square(fitted.transform(spikes) - rates).mean()
+
+    mixed, module = error(), fitted.net_.module_
+    posterior, module.posterior = module.posterior, None
+    try:
+        assert mixed < error()
+    finally:
+        module.posterior = posterior
+
+
+def test_held_out_neurons_have_a_share_of_their_own(trials):
+    model = STNDTEstimator(max_epochs=25, heldout_neurons=[1, 5], random_state=0)
+    net = model.fit(trials.spikes[:70]).net_
+    weight = net.module_.posterior.weight
+    assert len(weight[[1, 5]].unique()) == 1
+    assert shares_of(net) == {
+        "heldin": pytest.approx(float(weight[0])),
+        "heldout": pytest.approx(float(weight[1])),
+    }
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"causal": True},
+        {"context": (5, 5)},
+        {"likelihood": "negative_binomial"},
+        {"calibration": False},
+        {"early_stopping": False},
+    ],
+)
+def test_networks_without_one(small, spikes, params):
+    assert small(**params).fit(spikes).net_.module_.posterior is None
+
+
+def test_it_is_saved_and_continues(fitted, trials, tmp_path):
+    spikes = trials.spikes[70:]
+    save(fitted, tmp_path / "model.stndt")
+    loaded = load(tmp_path / "model.stndt")
+    assert shares_of(loaded.net_) == shares_of(fitted.net_)
+    np.testing.assert_array_equal(loaded.transform(spikes), fitted.transform(spikes))
+
+
+def test_a_second_training_and_other_neurons_take_its_share(fitted, trials):
+    again = STNDTEstimator(max_epochs=25, refit=True, random_state=0).fit(trials.spikes[:70])
+    assert shares_of(again.net_) == shares_of(fitted.net_)
+    adapted = fitted.adapt(trials.spikes[:20, :, 3:])
+    assert shares_of(adapted.net_) == shares_of(fitted.net_)
+
+
+def test_calibrating_again_replaces_it(fitted, trials):
+    net = fitted.net_
+    kept = {name: value.clone() for name, value in net.module_.state_dict().items()}
+    windows = [
+        cut(as_segments(part.astype(np.float32)), 25, 25)
+        for part in (trials.spikes[70:], trials.spikes[:70])
+    ]
+    try:
+        calibrate(net, *windows)
+        assert posterior_of(net, windows[1]) is not None
+        calibrate(net, windows[0])
+        assert net.module_.posterior is None
+    finally:
+        net.module_.load_state_dict(kept)
+    assert shares_of(net)["heldin"] > 0
+
+
+def test_added_neurons_have_the_rates_of_the_network(fitted, trials):
+    extra = np.random.default_rng(0).poisson(0.4, (70, 25, 2))
+    larger = fitted.add_neurons(np.concatenate([trials.spikes[:70], extra], axis=2))
+    weight = larger.net_.module_.posterior.weight
+    assert (weight[25:] == 0).all()
+    torch.testing.assert_close(weight[:25], fitted.net_.module_.posterior.weight)
