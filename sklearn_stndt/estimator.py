@@ -78,7 +78,7 @@ class STNDTEstimator(RateTransformer):
         Width inside the feed-forward blocks. None: four times the width of the network.
     dropout : float or "auto", default="auto"
         Dropout in the layers. "auto": .2 up to 50,000 spikes of training data, falling to .05 from
-        250,000.
+        250,000; with `pretrained`, .3 of these numbers.
     dropout_embedding, dropout_rates : float or None, default=None
         Dropout of the embedded input, and before the readout. None: 3/4 of `dropout`.
     attention : {"spatiotemporal", "temporal"}, default="spatiotemporal"
@@ -156,7 +156,7 @@ class STNDTEstimator(RateTransformer):
         published, AdamW for all. Muon needs about a third of the updates.
     lr : float or "auto", default="auto"
         Maximum learning rate of AdamW, reached after the warm-up; it then decays to 0 as a cosine.
-        The learning rate of Muon is 10/3 of it. "auto": .008 with Muon, .003 without; .6 of that
+        The learning rate of Muon is 10/3 of it. "auto": .008 with Muon, .003 without; .8 of that
         with `pretrained`.
     warmup : float, default=0.05
         Fraction of the training during which the learning rate rises.

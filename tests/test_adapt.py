@@ -164,8 +164,8 @@ class Watch(Callback):
 
 def test_the_core_is_fixed_at_first(fitted, other):
     MOVED.clear()
-    adapted = fitted.adapt(other, max_epochs=10, callbacks=[Watch()])
-    assert MOVED == [[False, True]] + [[True, True]] * 8
+    adapted = fitted.adapt(other, max_epochs=20, callbacks=[Watch()])
+    assert MOVED == [[False, True]] + [[True, True]] * 18
     assert all(weight.requires_grad for weight in core_parameters(adapted.net_.module_))
 
 
@@ -209,7 +209,7 @@ def test_without_validation_the_calibration_is_that_of_the_start(fitted, other, 
 
 
 @pytest.mark.parametrize(
-    ("n_trials", "rate", "n_updates"), [(8, 5.0, 60), (64, 0.1, 76), (64, 5.0, 132)]
+    ("n_trials", "rate", "n_updates"), [(8, 5.0, 54), (64, 0.1, 56), (64, 5.0, 88)]
 )
 def test_a_core_needs_fewer_updates_of_few_trials(n_trials, rate, n_updates):
     batch = min(n_trials, 16)

@@ -75,6 +75,11 @@ def test_dropout_falls_with_the_data():
     assert values[15] == pytest.approx(0.125)
 
 
+@pytest.mark.parametrize(("n_spikes", "dropout"), [(15_000, 0.2), (75_000, 0.05)])
+def test_dropout_of_a_trained_core_falls_earlier(n_spikes, dropout):
+    assert auto_dropout(n_spikes, has_core=True) == pytest.approx(dropout)
+
+
 @pytest.mark.parametrize(("n_bins", "n_layers"), [(0, 3), (24_999, 3), (25_000, 4), (10**9, 4)])
 def test_many_bins_get_one_more_layer(n_bins, n_layers):
     assert auto_n_layers(n_bins) == n_layers

@@ -31,9 +31,10 @@ DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before th
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
 TOGETHER_PASSES = 0.55  # passes over sessions that share a core, relative to those over one
 TOGETHER_UPDATES = 250  # fewest of them, for a session of mean size
-CORE_PASSES = 0.75  # passes of a network with the core of another, relative to others
-LEAST_UPDATES = 60  # fewest of them
-CORE_LR = 0.6  # its learning rate, relative to others
+CORE_PASSES = 0.5  # passes of a network with the core of another, relative to others
+LEAST_UPDATES = 54  # fewest of them
+CORE_LR = 0.8  # its learning rate, relative to others
+CORE_SPIKES = 0.3  # spikes at which its dropout falls, relative to others
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def resolve(
     Settings
     """
     given = estimator.net_params or {}
-    network = _network(estimator, size, previous)
+    network = _network(estimator, size, previous, has_core=core is not None)
     objective = _objective(estimator, heldout_neurons)
     of_module = {
         name.removeprefix("module__"): value
@@ -180,7 +181,9 @@ def resolve(
     return Settings(network, _override(objective, given), training)
 
 
-def _network(estimator: Any, size: DataSize, previous: Settings | None) -> NetworkSettings:
+def _network(
+    estimator: Any, size: DataSize, previous: Settings | None, *, has_core: bool
+) -> NetworkSettings:
     n_layers = estimator.n_layers
     if n_layers == "auto":
         n_layers = auto_n_layers(size.n_bins)
@@ -188,7 +191,7 @@ def _network(estimator: Any, size: DataSize, previous: Settings | None) -> Netwo
             n_layers = previous.network.n_layers
     dropout = estimator.dropout
     if dropout == "auto":
-        dropout = auto_dropout(size.n_bins * size.spikes_per_bin)
+        dropout = auto_dropout(size.n_bins * size.spikes_per_bin, has_core=has_core)
     stochastic_depth = estimator.stochastic_depth
     if stochastic_depth == "auto":
         stochastic_depth = auto_stochastic_depth(size.n_neurons, estimator.spatial_layers)
@@ -363,7 +366,7 @@ def auto_max_epochs(
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
-    core of another needs three quarters of these passes, in at least 60 updates. Several sessions
+    core of another needs half of these passes, in at least 54 updates. Several sessions
     `together` need .55 of the passes of one alone, in at least 250 updates.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
@@ -384,9 +387,13 @@ def auto_stochastic_depth(n_neurons: int, spatial_layers: str) -> float:
     return 0.75 if n_neurons >= MANY_NEURONS and spatial_layers == "last" else 0.0
 
 
-def auto_dropout(n_spikes: float) -> float:
-    """Dropout by spikes of training data: .2 up to 50,000, .05 from 250,000."""
-    position = math.log(max(n_spikes, 1) / 50_000) / math.log(5)
+def auto_dropout(n_spikes: float, has_core: bool = False) -> float:
+    """Dropout by spikes of training data: .2 up to 50,000, .05 from 250,000.
+
+    Of a network that starts with the core of another: from .3 of these numbers.
+    """
+    most = 50_000 * (CORE_SPIKES if has_core else 1)  # with the highest dropout
+    position = math.log(max(n_spikes, 1) / most) / math.log(5)
     return 0.2 - 0.15 * min(max(position, 0.0), 1.0)
 
 

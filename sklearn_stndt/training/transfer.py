@@ -19,14 +19,15 @@ from sklearn_stndt.training.settings import DataSize, Settings
 from sklearn_stndt.windows.cutting import Windows
 from sklearn_stndt.windows.segments import Segments
 
-FROZEN_SHARE = 0.2  # share of the updates during which the core does not change
-CORE_RATE = 0.3  # steps of the core, relative to those of training from nothing
-N_STARTS = 3  # ends that are tried
-N_ROUNDS = 6  # regressions for each of them
-N_SCORED = 2  # masks by which they are compared
-MOST_WINDOWS = 64  # windows for the regressions
+FROZEN_SHARE = 0.1  # share of the updates during which the core does not change
+CORE_RATE = 0.6  # steps of the core, relative to those of training from nothing
+N_STARTS = 4  # ends that are tried
+N_ROUNDS = 3  # regressions for each of them
+N_FURTHER = 2  # regressions for the best of them
+FEW_WINDOWS = 24  # windows for the regressions of each
+MOST_WINDOWS = 64  # for those of the best
 FEWEST_KNOWN = 5  # neurons of the start; with fewer, ends are drawn
-SCALES = np.linspace(0.2, 1.0, 9)
+SCALES = np.linspace(0.2, 1.0, 5)
 PENALTIES = np.logspace(-4, 3, 15)  # of the embedding, given the readout
 FEWEST_SET_ASIDE = 30  # windows; fewer are worth more as training data
 
@@ -101,8 +102,8 @@ def take_core(net: MaskedModellingNet, core: STNDT, windows: Windows) -> None:
     with readout weights :math:`W` has embedding weights that follow from them as in the other
     network, by ridge regression of one on the other over its neurons. Starting from a :math:`W` as
     if drawn from these neurons, half-hidden counts give latents, a regression of the counts on the
-    latents gives the next :math:`W`, and so on. Of several starts, the one with the smallest loss
-    of hidden entries is kept.
+    latents gives the next :math:`W`, and so on. Several starts are tried with few windows, and the
+    one with the smallest loss of hidden entries is improved with more of them.
 
     Parameters
     ----------
@@ -126,28 +127,36 @@ def take_core(net: MaskedModellingNet, core: STNDT, windows: Windows) -> None:
     embedding = RidgeCV(PENALTIES).fit(weights, core.embed.weight.double().cpu().numpy().T)
     mean, spread = weights.mean(0), spread_of(weights)
     module.eval()
-    chosen = np.linspace(0, len(windows) - 1, min(len(windows), MOST_WINDOWS)).astype(int)
-    batch = net.split_visible(windows.__getitems__(chosen)[0])
-    masks = [net.objective.draw_mask(batch.visible) for _ in range(N_ROUNDS + N_SCORED)]
-    smallest, best = math.inf, None
+
+    def improve(batch: Batch) -> None:
+        shown = batch.visible & ~net.objective.draw_mask(batch.visible)
+        latents = module(batch.spikes, shown).latents
+        _set_ends(module, embedding, *regress(module, latents, batch, mean, spread))
+
+    bias = module.readout.bias.clone()
+    few, many = (_spread_out(net, windows, n) for n in (FEW_WINDOWS, MOST_WINDOWS))
+    shown = few.visible & ~net.objective.draw_mask(few.visible)
+    smallest = math.inf
+    best: dict[str, Tensor] = {}
     for _ in range(N_STARTS):
         draws = torch.randn(n_new, len(mean), dtype=torch.float64).numpy()
-        _set_ends(module, embedding, mean + draws @ spread.T, module.readout.bias)
-        losses = []
-        for i, masked in enumerate(masks):
-            shown = batch.visible & ~masked
-            output = module(batch.spikes, shown)
-            nll = module.likelihood.nll(output.log_rates, batch.spikes)
-            losses.append(float(nll[batch.known & ~shown].mean()))
-            if i < N_ROUNDS:
-                _set_ends(module, embedding, *regress(module, output.latents, batch, mean, spread))
-        loss = float(np.mean(losses[N_ROUNDS:]))
-        if loss < smallest:
-            smallest = loss
-            best = copy.deepcopy(module.state_dict())
-    if best is not None:
-        module.load_state_dict(best)
+        _set_ends(module, embedding, mean + draws @ spread.T, bias)
+        for _ in range(N_ROUNDS):
+            improve(few)
+        nll = module.likelihood.nll(module(few.spikes, shown).log_rates, few.spikes)
+        loss = float(nll[few.known & ~shown].mean())
+        if not best or loss < smallest:
+            smallest, best = loss, copy.deepcopy(module.state_dict())
+    module.load_state_dict(best)
+    for _ in range(N_FURTHER):
+        improve(many)
     module.train()
+
+
+def _spread_out(net: MaskedModellingNet, windows: Windows, n: int) -> Batch:
+    """At most n windows, spread evenly over the data."""
+    chosen = np.linspace(0, len(windows) - 1, min(len(windows), n)).astype(int)
+    return net.split_visible(windows.__getitems__(chosen)[0])
 
 
 def _set_ends(module: STNDT, embedding: RidgeCV, weights: NDArray, bias: Tensor) -> None:
