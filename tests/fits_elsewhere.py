@@ -48,7 +48,14 @@ FORMS = {
 }
 # functions that may wait for the device, and how often for an epoch or a call
 ONCE_A_BATCH = {"run_single_epoch"}  # of skorch, for the loss
-AFTER_TRAINING = {"_has_finite_weights", "validation_step", "_predictions", "choose_device", "of"}
+AFTER_TRAINING = {
+    "_has_finite_weights",
+    "validation_step",
+    "_predictions",
+    "posterior_of",
+    "choose_device",
+    "of",
+}
 
 
 def network(**params):

@@ -77,6 +77,10 @@ class Spy(nn.Module):
         encoded = (spikes * visible).sum(1) + self.log_rate
         return NetworkOutput(self.log_rate.expand(spikes.shape), encoded, [], [])
 
+    def infer(self, spikes, visible, masks):
+        (shown,) = masks
+        return self(spikes, visible & shown)
+
 
 def spying_net(n_scored_folds=N_FOLDS, **objective):
     net = MaskedModellingNet(

@@ -31,20 +31,6 @@ def test_log_rates_and_latents_are_means_over_passes(fitted, spikes):
     )
 
 
-def test_the_first_pass_shows_all_and_the_others_hide_each_entry_once():
-    first, *others = inference_masks(20, 12, 4)
-    assert first.all()
-    assert ((~torch.stack(others)).sum(0) == 1).all()
-    assert inference_masks(20, 12, 1).all()
-    first, second = inference_masks(20, 12, 2)
-    assert first.all()
-    assert 0.35 < second.float().mean() < 0.65
-
-
-def test_masks_of_neurons_do_not_change_if_others_are_added():
-    torch.testing.assert_close(inference_masks(20, 12, 4), inference_masks(20, 15, 4)[..., :12])
-
-
 def test_rates_of_a_trial_do_not_depend_on_others(fitted, spikes):
     alone = fitted.transform(spikes[3:4])
     np.testing.assert_allclose(alone, fitted.transform(spikes)[3:4], rtol=1e-5)

@@ -190,10 +190,22 @@ def test_folds_depend_only_on_the_shape():
     assert torch.equal(speckled_folds(SHAPE), folds)
 
 
-def test_each_entry_is_hidden_in_one_pass():
-    masks = inference_masks(50, 60, 3)
-    assert masks.shape == (3, 50, 60)
+def test_the_first_pass_shows_everything_and_each_entry_is_hidden_in_one_of_the_others():
+    masks = inference_masks(50, 60, 4)
+    assert masks.shape == (4, 50, 60)
+    assert masks[0].all()
     assert ((~masks).sum(0) == 1).all()
-    assert ((~masks).float().mean((1, 2)) - 1 / 3).abs().max() < 0.03
-    assert torch.equal(masks, inference_masks(50, 60, 3))
-    assert not torch.equal(masks[0], speckled_folds((1, 50, 60))[0] != 0)
+    assert ((~masks[1:]).float().mean((1, 2)) - 1 / 3).abs().max() < 0.03
+    assert torch.equal(masks, inference_masks(50, 60, 4))
+    assert not torch.equal(masks[1], speckled_folds((1, 50, 60))[0] != 0)
+    # those of a neuron are the same if others are added
+    assert torch.equal(masks, inference_masks(50, 63, 4)[..., :60])
+
+
+@pytest.mark.parametrize(("n_passes", "share"), [(1, None), (2, 1 / 2), (3, 1 / 2), (6, 1 / 5)])
+def test_few_or_many_passes(n_passes, share):
+    first, *others = inference_masks(50, 60, n_passes)
+    assert first.all()
+    assert len(others) == n_passes - 1
+    for mask in others:
+        assert abs(float((~mask).float().mean()) - share) < 0.04

@@ -20,6 +20,7 @@ def test_the_summary_agrees_with_the_fitted_attributes(small, spikes):
         "batch_size": 16,
         "device": training.device,
         "dropout": estimator.settings_.network.dropout,
+        "inference_passes": 4,
         "stochastic_depth": 0.0,
     }
     weights = estimator.net_.module_.state_dict()

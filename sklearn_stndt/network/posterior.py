@@ -23,9 +23,9 @@ class LatentPosterior(nn.Module):
 
     .. math:: \sum_{tn} (s_{tn} r_{tn} - e^{r_{tn}}) + \log p(z), \qquad r_t = c + L (m_t + z_t),
 
-    over visible counts :math:`s`, from the latents of the network. Loadings :math:`L`, means and
-    autocovariances come from the log-rates of the network in training windows. The errors of both
-    differ, so that a weighted mean of log-rates is better than either.
+    over visible counts :math:`s`, from the latents of the network in the bins that have any.
+    Loadings :math:`L`, means and autocovariances come from the log-rates of the network in training
+    windows. The errors of both differ, so that a weighted mean of log-rates is better than either.
 
     Parameters
     ----------
@@ -174,7 +174,8 @@ class LatentPosterior(nn.Module):
         shown = visible.to(log_rates.dtype)
         functions, loadings = self.functions, self.loadings
         base = self.center + self.mean @ loadings.T  # (n_bins, n_neurons)
-        latents = (log_rates - base) @ (self.rates[:, None] * loadings)
+        seen = shown.amax(2, keepdim=True)  # latents of other bins mean nothing
+        latents = seen * ((log_rates - base) @ (self.rates[:, None] * loadings))
         variances = functions.square().sum(1)  # (n_latents, n_functions)
         # amplitudes in standard deviations of the prior, (batch, n_latents, n_functions)
         amplitudes = torch.einsum("btk,ktr->bkr", latents, functions)

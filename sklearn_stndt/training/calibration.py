@@ -86,6 +86,7 @@ def calibrate(
     module: STNDT = net.module_
     module.posterior = None
     likelihood = module.likelihood.of(...)
+    width = 0.0
     module.smoothing.width.zero_()
     predictions, rows = _predictions(net, validation)
     if _is_free(module) and (predictions.spikes * predictions.scored).any():
@@ -116,7 +117,7 @@ def calibrate(
         moved = ((1 - gain) * center[group] + shift).to(readout.shift)
         readout.shift[index] = gain * readout.shift[index] + moved
     shares = {} if training is None else _add_posterior(net, validation, training)
-    return Calibration(float(module.smoothing.width), gains, shares)
+    return Calibration(width, gains, shares)
 
 
 def _is_free(module: STNDT) -> bool:
