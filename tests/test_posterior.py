@@ -172,6 +172,11 @@ def test_networks_without_one(small, spikes, params):
     assert small(**params).fit(spikes).net_.module_.posterior is None
 
 
+def test_long_windows_have_none(small, spikes, monkeypatch):
+    monkeypatch.setattr("sklearn_stndt.training.calibration.MAX_POSTERIOR_BINS", 19)
+    assert small().fit(spikes).net_.module_.posterior is None
+
+
 def test_it_is_saved_and_continues(fitted, trials, tmp_path):
     spikes = trials.spikes[70:]
     save(fitted, tmp_path / "model.stndt")

@@ -26,6 +26,7 @@ MOST_STEPS = 30  # of the optimiser of constants
 MAX_CONSTANT_ENTRIES = 2**21  # entries of all folds from which constants are fitted
 MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
 MAX_POSTERIOR_ENTRIES = 2**21  # entries of log-rates from which latents are found
+MAX_POSTERIOR_BINS = 1000  # of a window: eigenfunctions take their third power
 
 
 class Calibration(NamedTuple):
@@ -66,9 +67,10 @@ def calibrate(
     standard errors of it, which hardly lowers the likelihood, and the squared error of rates more.
 
     Last, a share of the log-rates is inferred by a `LatentPosterior`, unless `context` or `causal`
-    limits the bins, or the likelihood is not Poisson. Of the `SHARES` within `N_ERRORS` standard
-    errors of the most likely one, it is the largest for held-in neurons, whose rates it improves
-    more than the likelihood says, and the smallest for held-out ones.
+    limits the bins, the likelihood is not Poisson, or windows have more than 1,000 bins. Of the
+    `SHARES` within `N_ERRORS` standard errors of the most likely one, it is the largest for held-in
+    neurons, whose rates it improves more than the likelihood says, and the smallest for held-out
+    ones.
 
     Parameters
     ----------
@@ -172,7 +174,9 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     """Posterior of a network's latents in training windows; None if it can have none."""
     module: STNDT = net.module_
     likelihood: Likelihood = module.likelihood
-    if not (_is_free(module) and type(likelihood) is Poisson and len(training) > 1):
+    if not (_is_free(module) and type(likelihood) is Poisson):
+        return None
+    if len(training) < 2 or training.window > MAX_POSTERIOR_BINS:
         return None
     net.module_.eval()
     size = inference_batch_size(module, training.window, training.rows.shape[1])
