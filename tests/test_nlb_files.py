@@ -393,3 +393,13 @@ def test_rates_of_other_bins_are_refused():
     submission["mc_maze_small_20"]["eval_rates_heldout"] = fine
     with pytest.raises(ValueError, match=r"\(4, 140, 35\).* \(4, 35, 35\).* bin width"):
         evaluate(target_of(), submission)
+
+
+@pytest.mark.parametrize("array", [None, "eval_spikes"])
+def test_a_file_without_inputs_is_named(tmp_path, array):
+    path = tmp_path / "empty.h5"
+    with h5py.File(path, "w") as file:
+        if array is not None:
+            file.create_group("mc_maze")[array] = np.zeros((2, 3, 4))
+    with pytest.raises(ValueError, match=rf"empty\.h5.*(but no array|{array})"):
+        load_nlb(path)

@@ -160,9 +160,10 @@ def _from_arrays(
     inputs, groups, sources = _read_inputs(contents)
     parts = check_parts(inputs, sources)
     if not parts:
+        files = ", ".join(of_file for of_file, _ in contents)
         raise ValueError(
-            f"{source_names(sources)} holds neither train_spikes_heldin nor eval_spikes_heldin, "
-            f"but {sorted(sources)}. Pass the benchmark's input files too."
+            f"{files} holds neither train_spikes_heldin nor eval_spikes_heldin, but "
+            f"{', '.join(sorted(sources)) or 'no array'}. Pass the benchmark's input files too."
         )
     part = next(iter(parts.values()))
     name, key = _find_set(name, groups, part, sources)
