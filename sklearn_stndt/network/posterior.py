@@ -5,14 +5,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sklearn_stndt.network.likelihood import Likelihood
+
 N_LATENTS = 12
 MOST_FUNCTIONS = 64  # of time, for each latent
 SCALE = 1.5  # of prior variances: inferred latents vary less than true ones
 N_STEPS = 10
 CAUTION = 3.0  # curvature is taken as this many times its diagonal, so that steps do not overshoot
-LEAST_RATE = 1e-6  # spikes per bin, of a silent neuron
+LEAST_RATE = 1e-6  # spikes per bin, of a silent neuron; or other information
 LEAST_VARIANCE = 1e-4  # of a function whose amplitude is read from the network's log-rates
-HIGHEST = 10.0  # log-rate
 
 
 class LatentPosterior(nn.Module):
@@ -21,9 +22,11 @@ class LatentPosterior(nn.Module):
     A network learns from few trials how to infer rates from counts, and makes errors in it. Another
     way is explicit: latents :math:`z` with a Gaussian-process prior are moved uphill on
 
-    .. math:: \sum_{tn} (s_{tn} r_{tn} - e^{r_{tn}}) + \log p(z), \qquad r_t = c + L (m_t + z_t),
+    .. math:: \sum_{tn} \log p(s_{tn} | r_{tn}) + \log p(z), \qquad r_t = c + L (m_t + z_t),
 
-    over visible counts :math:`s`, from the latents of the network in the bins that have any.
+    over visible counts :math:`s`, from the latents of the network in the bins that have any; for
+    Poisson counts, :math:`\log p(s | r) = s r - e^r`. Other likelihoods have counts or signals, and
+    a readout instead of log-rates.
     Loadings :math:`L`, means and autocovariances come from the log-rates of the network in training
     windows. The errors of both differ, so that a weighted mean of log-rates is better than either.
 
@@ -40,7 +43,7 @@ class LatentPosterior(nn.Module):
         Mean log-rates c.
     loadings : Tensor, shape (n_neurons, n_latents)
     rates : Tensor, shape (n_neurons,)
-        Mean spikes per bin.
+        Mean information of a bin about the log-rate; of Poisson counts, mean spikes per bin.
     mean : Tensor, shape (n_bins, n_latents)
         Mean latents of a window.
     functions : Tensor, shape (n_latents, n_bins, n_functions)
@@ -116,7 +119,7 @@ class LatentPosterior(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def of(cls, log_rates: Tensor, known: Tensor) -> "LatentPosterior":
+    def of(cls, log_rates: Tensor, known: Tensor, likelihood: Likelihood) -> "LatentPosterior":
         """Principal components of log-rates, and their autocovariances.
 
         Parameters
@@ -125,6 +128,8 @@ class LatentPosterior(nn.Module):
             Of the network in training windows, on the CPU.
         known : Tensor of bool, same shape
             Entries that have a count; bins without any are left out.
+        likelihood : Likelihood
+            Of the neurons, on the CPU.
         """
         _, n_bins, n_neurons = log_rates.shape
         n_latents = min(N_LATENTS, n_neurons)
@@ -132,9 +137,10 @@ class LatentPosterior(nn.Module):
         counted = known.to(log_rates.dtype)
         n_known = counted.sum((0, 1)).clamp(min=1)
         self.center.copy_((log_rates * counted).sum((0, 1)) / n_known)
-        self.rates.copy_((log_rates.exp() * counted).sum((0, 1)) / n_known).clamp_(min=LEAST_RATE)
+        of_entries = likelihood.information(log_rates) * counted
+        self.rates.copy_(of_entries.sum((0, 1)) / n_known).clamp_(min=LEAST_RATE)
         seen = counted.amax(2, keepdim=True)  # (n_windows, n_bins, 1)
-        # of this information, a spike of any neuron has as much as of any other
+        # a unit of information is worth the same in each neuron
         information = self.rates.sqrt()
         deviations = ((log_rates - self.center) * information * seen).double()
         flat = deviations.flatten(0, 1)
@@ -156,7 +162,9 @@ class LatentPosterior(nn.Module):
         larger.rates[len(self.weight) :] = LEAST_RATE
         return larger
 
-    def estimate(self, log_rates: Tensor, spikes: Tensor, visible: Tensor) -> Tensor:
+    def estimate(
+        self, log_rates: Tensor, spikes: Tensor, visible: Tensor, likelihood: Likelihood
+    ) -> Tensor:
         """Log-rates of the latents after `N_STEPS` steps from those of the network.
 
         Parameters
@@ -166,6 +174,8 @@ class LatentPosterior(nn.Module):
         spikes : Tensor, same shape
             Counts, finite everywhere.
         visible : Tensor of bool, same shape
+        likelihood : Likelihood
+            Of the neurons.
 
         Returns
         -------
@@ -181,10 +191,11 @@ class LatentPosterior(nn.Module):
         amplitudes = torch.einsum("btk,ktr->bkr", latents, functions)
         amplitudes = amplitudes / variances.clamp(min=LEAST_VARIANCE)
         for _ in range(N_STEPS):
-            rates = self._log_rates(base, amplitudes).clamp(max=HIGHEST).exp() * shown
-            score = (spikes * shown - rates) @ loadings
+            readout = likelihood.limit(self._log_rates(base, amplitudes))
+            readout = readout.clamp(max=likelihood.steepest)
+            score = (likelihood.gradient(readout, spikes) * shown) @ loadings
             gradient = torch.einsum("btk,ktr->bkr", score, functions) - amplitudes
-            information = rates @ loadings.square()
+            information = (likelihood.information(readout) * shown) @ loadings.square()
             curvature = torch.einsum("btk,ktr->bkr", information, functions.square())
             amplitudes = amplitudes + (gradient / (1 + CAUTION * curvature)).clamp(-1, 1)
         return self._log_rates(base, amplitudes)
@@ -193,9 +204,12 @@ class LatentPosterior(nn.Module):
         latents = torch.einsum("bkr,ktr->btk", amplitudes, self.functions)
         return base + latents @ self.loadings.T
 
-    def forward(self, log_rates: Tensor, spikes: Tensor, visible: Tensor) -> Tensor:
+    def forward(
+        self, log_rates: Tensor, spikes: Tensor, visible: Tensor, likelihood: Likelihood
+    ) -> Tensor:
         """Mix the network's log-rates with those of `estimate`, of the same parameters."""
-        return torch.lerp(log_rates, self.estimate(log_rates, spikes, visible), self.weight)
+        estimate = self.estimate(log_rates, spikes, visible, likelihood)
+        return torch.lerp(log_rates, estimate, self.weight)
 
 
 def _eigenfunctions(changes: Tensor, seen: Tensor, n_functions: int) -> Tensor:

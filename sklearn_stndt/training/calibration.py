@@ -11,7 +11,7 @@ from torch import Tensor
 from sklearn_stndt.network import N_FOLDS, STNDT, LatentPosterior
 from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.layers import smoothing_kernel
-from sklearn_stndt.network.likelihood import Constant, Likelihood, Poisson
+from sklearn_stndt.network.likelihood import Constant, Likelihood
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.windows.cutting import Windows
 
@@ -67,7 +67,7 @@ def calibrate(
     standard errors of it, which hardly lowers the likelihood, and the squared error of rates more.
 
     Last, a share of the log-rates is inferred by a `LatentPosterior`, unless `context` or `causal`
-    limits the bins, the likelihood is not Poisson, or windows have more than 1,000 bins. Of the
+    limits the bins, the likelihood has no derivatives, or windows have more than 1,000 bins. Of the
     `SHARES` within `N_ERRORS` standard errors of the most likely one, it is the largest for held-in
     neurons, whose rates it improves more than the likelihood says, and the smallest for held-out
     ones.
@@ -137,13 +137,15 @@ def _add_posterior(
         return {}
     predictions, rows = _predictions(net, validation)
     size = inference_batch_size(module, validation.window, validation.rows.shape[1])
+    everyone = module.likelihood.of(...)
     batches = zip(*(part.split(size) for part in predictions), strict=True)
     estimates = torch.cat(
-        [posterior.estimate(b[0], b[1], b[-1]) for b in batches]  # log-rates, spikes, shown
+        # log-rates, spikes, shown
+        [posterior.estimate(b[0], b[1], b[-1], everyone) for b in batches]
     )
     shares = {}
     for name, group in groups_of(net).items():
-        parts, likelihood = predictions.of(group), module.likelihood.of(group).cpu()
+        parts, likelihood = predictions.of(group), everyone.of(group)
         if not (parts.spikes * parts.scored).any():
             continue
         mixtures = (torch.lerp(parts.log_rates, estimates[..., group], share) for share in SHARES)
@@ -174,7 +176,7 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     """Posterior of a network's latents in training windows; None if it can have none."""
     module: STNDT = net.module_
     likelihood: Likelihood = module.likelihood
-    if not (_is_free(module) and type(likelihood) is Poisson):
+    if not (_is_free(module) and likelihood.has_derivatives):
         return None
     if len(training) < 2 or training.window > MAX_POSTERIOR_BINS:
         return None
@@ -187,7 +189,7 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
         batch = net.split_visible(training.__getitems__(chosen[start : start + size])[0])
         log_rates.append(net.infer(batch.spikes, batch.visible).log_rates.cpu())
         known.append(batch.known.cpu())
-    return LatentPosterior.of(torch.cat(log_rates), torch.cat(known))
+    return LatentPosterior.of(torch.cat(log_rates), torch.cat(known), likelihood.of(...))
 
 
 def groups_of(net: MaskedModellingNet) -> dict[str, Tensor]:
