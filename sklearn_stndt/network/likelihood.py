@@ -536,22 +536,11 @@ class ZeroInflatedGamma(LogLink):
         of_zeros = torch.xlogy(n_positive, share) + torch.xlogy(n_entries - n_positive, 1 - share)
         return n_positive * of_sizes - (shape - 1) * logs - of_zeros
 
-    def _slope(self, rate: Tensor) -> Tensor:
-        """Derivative of the log-probability of a positive entry."""
-        return self.exponent() * rate / torch.expm1(rate).clamp(max=1e30)
-
     def information(self, readout: Tensor) -> Tensor:
         rate, log_share, _ = self._positive(readout)
-        of_share = self._slope(rate)
-        of_size = log_share.exp() * self.shape() * (1 - of_share).square()
-        return self.exponent() * rate * of_share + of_size
-
-    def gradient(self, readout: Tensor, values: Tensor) -> Tensor:
-        rate, _, log_mean = self._positive(readout)
-        of_share = self._slope(rate)
-        excess = values / self.size * torch.exp(-log_mean) - 1
-        of_positive = of_share + (1 - of_share) * self.shape() * excess
-        return torch.where(values > 0, of_positive, -self.exponent() * rate)
+        exponent, share = self.exponent(), log_share.exp()
+        of_share = exponent * rate / torch.expm1(rate).clamp(max=1e30)  # its slope
+        return exponent * rate * of_share + share * self.shape() * (1 - of_share).square()
 
     def constants(self) -> dict[str, Tensor]:
         exponent = self.exponent().double()

@@ -67,7 +67,7 @@ def calibrate(
     standard errors of it, which hardly lowers the likelihood, and the squared error of rates more.
 
     Last, a share of the log-rates is inferred by a `LatentPosterior`, unless `context` or `causal`
-    limits the bins, the likelihood has no derivatives, or windows have more than 1,000 bins. Of the
+    limits the bins, the likelihood has no `gradient`, or windows have more than 1,000 bins. Of the
     `SHARES` within `N_ERRORS` standard errors of the most likely one, it is the largest for held-in
     neurons, whose rates it improves more than the likelihood says, and the smallest for held-out
     ones.
