@@ -63,8 +63,10 @@ def calibrate(
     .. math:: r \leftarrow \bar r + g\,(r - \bar r) + \delta,
 
     are chosen by the likelihood of hidden entries, too; :math:`\delta` preserves the mean rate. For
-    held-out neurons it is the most likely gain, for held-in ones the smallest within `N_ERRORS`
-    standard errors of it, which hardly lowers the likelihood, and the squared error of rates more.
+    held-in neurons it is the smallest gain within `N_ERRORS` standard errors of the most likely
+    one, which hardly lowers the likelihood, and the squared error of rates more. For held-out ones
+    it is the most likely gain; if that is below 1, the nearest to 1 within the same margin, because
+    a few windows of a recording that changes ask for far too small a gain.
 
     Last, a share of the log-rates is inferred by a `LatentPosterior`, unless `context` or `causal`
     limits the bins, the likelihood has no `gradient`, or windows have more than 1,000 bins. Of the
@@ -109,8 +111,8 @@ def calibrate(
             options={"xatol": GAIN_PRECISION},
         )
         gain = float(best.x)
-        if name == "heldin":
-            gain = _smallest_gain(gain, of_group, center[group], parts, rows)
+        target = GAINS[0] if name == "heldin" else max(gain, 1.0)
+        gain = _gain_toward(target, gain, of_group, center[group], parts, rows)
         gains[name] = gain
         _, shift = _scaled(gain, of_group, center[group], parts)
         readout = module.readout
@@ -463,26 +465,30 @@ def _within_errors(losses: Tensor, best: Tensor) -> bool:
     return bool(excess.mean() <= N_ERRORS * excess.std() / len(excess) ** 0.5)
 
 
-def _smallest_gain(
-    best: float, likelihood: Likelihood, center: Tensor, parts: _Predictions, rows: _Rows
+def _gain_toward(
+    target: float,
+    best: float,
+    likelihood: Likelihood,
+    center: Tensor,
+    parts: _Predictions,
+    rows: _Rows,
 ) -> float:
-    """Smallest gain whose likelihood is within errors of the highest, by bisection."""
+    """Gain nearest to a target whose likelihood is within errors of the highest, by bisection."""
 
     def losses(gain: float) -> Tensor:
         scaled, _ = _scaled(gain, likelihood, center, parts)
         return _window_losses(likelihood, scaled, parts, rows)
 
     lowest = losses(best)
-    low, high = GAINS[0], best
     if len(lowest) < 2:
         return best
-    while high - low > GAIN_PRECISION:
-        middle = (low + high) / 2
+    while abs(best - target) > GAIN_PRECISION:
+        middle = (target + best) / 2
         if _within_errors(losses(middle), lowest):
-            high = middle
+            best = middle
         else:
-            low = middle
-    return high
+            target = middle
+    return best
 
 
 def _smooth(log_rates: Tensor, bin_visible: Tensor, width: float) -> Tensor:
