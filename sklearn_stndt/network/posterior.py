@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 N_LATENTS = 16
-MOST_BASIS = 64  # functions of time, of which the courses of all latents are composed
+MOST_BASIS = 48  # functions of time, of which the courses of all latents are composed
 MOST_TRAJECTORIES = 256
 LEAST_INFORMED = 0.05  # prior variance of an amplitude, over that of an estimate by counts alone
 SCALE = 1.5  # of prior variances: inferred latents vary less than true ones

@@ -185,7 +185,7 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     log_rates, known = [], []
     for start in range(0, len(chosen), size):
         batch = net.split_visible(training.__getitems__(chosen[start : start + size])[0])
-        log_rates.append(net.infer(batch.spikes, batch.visible).log_rates.cpu())
+        log_rates.append(net.module_(batch.spikes, batch.visible).log_rates.cpu())
         known.append(batch.known.cpu())
     return LatentPosterior.of(torch.cat(log_rates), torch.cat(known))
 
