@@ -16,7 +16,7 @@ from sklearn_stndt.network.likelihood import as_likelihood
 from sklearn_stndt.training.objective import ObjectiveSettings
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
-PASSES = (25, 44)  # times each bin is seen: at one spike per bin or fewer, at two or more
+PASSES = (25, 38)  # times each bin is seen: at one spike per bin or fewer, at two or more
 N_UPDATES = (130, 4_000)  # fewest and most
 LONG = 1.5  # times the usual number of epochs, with max_epochs="long"
 LEARNING_RATES = {"muon": 8e-3, "adamw": 3e-3}
@@ -362,7 +362,7 @@ def auto_max_epochs(
     has_core: bool = False,
     together: bool = False,
 ) -> int:
-    """Enough epochs to see each bin 25 to 44 times, in 130 to 4,000 updates.
+    """Enough epochs to see each bin 25 to 38 times, in 130 to 4,000 updates.
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
