@@ -208,7 +208,8 @@ class LatentPosterior(nn.Module):
         base = self.center + self.mean @ loadings.T  # (n_bins, n_neurons)
         seen = shown.amax(2, keepdim=True)  # latents of other bins mean nothing
         latents = seen * ((log_rates - base) @ (self.rates[:, None] * loadings))
-        variances = trajectories.square().sum(1)  # (n_trajectories,)
+        squares, squared_loadings = trajectories.square(), loadings.square()
+        variances = squares.sum(1)  # (n_trajectories,)
         # amplitudes in standard deviations of the prior, (batch, n_trajectories)
         amplitudes = latents.flatten(1) @ trajectories.T / variances.clamp(min=LEAST_VARIANCE)
         for _ in range(N_STEPS):
@@ -216,8 +217,8 @@ class LatentPosterior(nn.Module):
             readout = readout.clamp(max=likelihood.steepest)
             score = (likelihood.gradient(readout, spikes) * shown) @ loadings
             gradient = score.flatten(1) @ trajectories.T - amplitudes
-            information = (likelihood.information(readout) * shown) @ loadings.square()
-            curvature = information.flatten(1) @ trajectories.square().T
+            information = (likelihood.information(readout) * shown) @ squared_loadings
+            curvature = information.flatten(1) @ squares.T
             amplitudes = amplitudes + (gradient / (1 + CAUTION * curvature)).clamp(-1, 1)
         return self._log_rates(base, amplitudes).clamp(self.lowest, self.highest)
 
