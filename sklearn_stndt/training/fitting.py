@@ -12,6 +12,7 @@ from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood, Poisson, Statistics, as_likelihood
 from sklearn_stndt.training.calibration import (
+    FEW_TRIALS_SHARES,
     calibrate,
     calibrate_as,
     fit_constants,
@@ -219,11 +220,7 @@ def _train(
             elif core is not None and training.calibration:
                 # the gain of most neurons, the held-in ones
                 width, gain = float(core.smoothing.width), float(core.readout.gain.median())
-                shares = None
-                if core.posterior is not None:
-                    share = float(core.posterior.weight.median())
-                    shares = {"heldin": share, "heldout": share}
-                calibrate_as(net, width, gain, data.windows, shares)
+                calibrate_as(net, width, gain, data.windows, FEW_TRIALS_SHARES)
             fit_constants(net, data.windows, data.validation)
             check_finite(net)
             if checkpoint is not None and not net.interrupted_:
