@@ -30,6 +30,7 @@ from sklearn_stndt.training.divergence import DivergenceGuard, check_finite
 from sklearn_stndt.training.fitting import TrainingData, as_tensors, count_positions
 from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net, count_folds, network_class
+from sklearn_stndt.training.readout import average_heldout
 from sklearn_stndt.training.settings import LONGEST_EPOCH, DataSize, Settings
 from sklearn_stndt.windows.cutting import Windows
 from sklearn_stndt.windows.segments import Segments
@@ -440,6 +441,8 @@ def _calibrate_together(
                 known = [one.gains[name] for one in found if name in one.gains]
                 gain[group] = float(np.mean(known)) if known else 1.0
             calibrate_as(net, width, gain, data.windows, FEW_TRIALS_SHARES)
+        if settings.training.calibration:
+            average_heldout(net, data.windows)
         fit_constants(net, data.windows, data.validation)
         check_finite(net)
         history = copy.copy(net.history)  # trimming drops it
