@@ -145,7 +145,7 @@ class STNDTEstimator(RateTransformer):
         Bins that the network sees at once. None: the longest trial; 128 for a continuous
         recording, or if groups are longer than 512 bins.
     max_epochs : int, "auto" or "long", default="auto"
-        Maximum number of epochs. "auto": enough to see each bin 44 times, fewer (down to 25) where
+        Maximum number of epochs. "auto": enough to see each bin 38 times, fewer (down to 25) where
         all neurons together have less than two spikes per bin on average; at least 130 updates and
         at most 4,000. "long": half as many again. An epoch is all windows once, or at most 600
         batches of them.

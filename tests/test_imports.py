@@ -33,6 +33,16 @@ print(json.dumps(loaded))
 """
 
 
+FIT = """
+import sys
+from sklearn_stndt import STNDTEstimator
+from sklearn_stndt.datasets import make_reaches
+spikes = make_reaches(n_trials=20, n_bins=10, n_neurons=5, random_state=0).spikes
+STNDTEstimator(d_model=8, max_epochs=2, random_state=0).fit(spikes)
+print(sorted({"torch._dynamo", "torch.fx.experimental.symbolic_shapes"} & sys.modules.keys()))
+"""
+
+
 def test_torch_is_imported_when_an_estimator_of_rates_is():
     last = "from sklearn_stndt import STNDTEstimator"
     printed = output_of("-c", PROGRAM.format(statements=[*FIRST, last]))
@@ -84,3 +94,8 @@ def test_names_are_completed_and_unknown_ones_are_refused():
 def test_classes_are_pickled_by_name():
     cls = sklearn_stndt.BaggingEnsemble
     assert pickle.loads(pickle.dumps(cls)) is copy.deepcopy(cls) is cls
+
+
+def test_a_fit_does_not_import_the_compiler_of_torch():
+    # which takes about as long as 100 updates
+    assert output_of("-c", FIT).strip() == "[]"

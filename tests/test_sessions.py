@@ -186,12 +186,12 @@ def test_automatic_parameters_are_those_of_a_session_of_mean_size(small):
     )
     assert together.network == alone.network
     assert (together.network.n_layers, together.training.batch_size) == (3, 16)
-    assert (alone.training.max_epochs, together.training.max_epochs) == (44, 25)
+    assert (alone.training.max_epochs, together.training.max_epochs) == (38, 21)
 
 
 def test_few_sessions_of_few_windows_have_updates_enough():
     n_epochs = auto_max_epochs(1000, 50, 20, 16, 2.0, n_largest=40)
-    assert n_epochs * 3 == 360
+    assert n_epochs * 3 == 312
 
 
 def test_validation_batches_are_of_one_session_each():

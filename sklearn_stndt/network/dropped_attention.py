@@ -103,8 +103,8 @@ class DroppedAttention(torch.autograd.Function):
             _attend(query[trials, :, rows], key[trials, :, columns], scores)
             _add_biases(scores, (bias, excluded), trials, rows, columns)
             if keeps:
-                kept.append(_softmax(scores))
-                weights = kept[-1][1].detach()
+                weights = torch.softmax(scores, -1)
+                kept.append(weights)
             else:
                 torch.softmax(scores, -1, out=weights)
             if threshold:
@@ -130,18 +130,19 @@ class DroppedAttention(torch.autograd.Function):
             q, g = query[trials, :, rows], grad[trials, :, rows]
             k, v = key[trials, :, columns], value[trials, :, columns]
             if ctx.kept:
-                leaf, softmax = ctx.kept[i]
+                softmax = ctx.kept[i]
             else:
                 _attend(q, k, scores)
                 _add_biases(scores, (bias, excluded), trials, rows, columns)
-                leaf, softmax = _softmax(scores)
+                softmax = torch.softmax(scores, -1)
             _attend(g, v, grad_weights)
-            used = softmax.detach()
+            used = softmax
             if ctx.noises:
-                used = torch.mul(used, ctx.noises[i], out=scores)
+                used = torch.mul(softmax, ctx.noises[i], out=scores)
                 grad_weights *= ctx.noises[i]
             grads[2, trials, :, columns] += used.mT @ g
-            (grad_scores,) = torch.autograd.grad(softmax, leaf, grad_weights, retain_graph=True)
+            # by autograd, the first call would take a third of a second for an import of torch
+            grad_scores = torch._softmax_backward_data(grad_weights, softmax, -1, softmax.dtype)
             if grad_bias is not None:
                 part = grad_bias[trials] if len(grad_bias) > 1 else grad_bias
                 part = of_block(part, rows, columns)
@@ -168,16 +169,6 @@ def _blocks(
             shape = (n_trials, n_heads, rows.stop - rows.start, columns.stop - columns.start)
             tensors = (buffer[: math.prod(shape)].view(shape) for buffer in buffers)
             yield slice(start, start + n_trials), rows, columns, *tensors
-
-
-def _softmax(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """A leaf and its differentiable softmax over keys; autograd stores the result only.
-
-    All of shape (trials, n_heads, queries, keys).
-    """
-    leaf = scores.detach().requires_grad_()
-    with torch.enable_grad():
-        return leaf, torch.softmax(leaf, -1)
 
 
 def _attend(query: Tensor, key: Tensor, scores: Tensor) -> None:

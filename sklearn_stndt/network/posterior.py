@@ -1,36 +1,44 @@
-"""Log-rates by Gaussian-process factor analysis, with loadings from a trained network."""
+"""Log-rates by Gaussian-process factor analysis, with the latents of a trained network."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-N_LATENTS = 12
-MOST_FUNCTIONS = 64  # of time, for each latent
+N_LATENTS = 16
+MOST_BASIS = 48  # functions of time, of which the courses of all latents are composed
+MOST_TRAJECTORIES = 256
+LEAST_INFORMED = 0.05  # prior variance of an amplitude, over that of an estimate by counts alone
 SCALE = 1.5  # of prior variances: inferred latents vary less than true ones
+STATIONARY_WINDOWS = 100.0  # the stationary covariance counts as much as so many windows
 N_STEPS = 10
 CAUTION = 3.0  # curvature is taken as this many times its diagonal, so that steps do not overshoot
 LEAST_RATE = 1e-6  # spikes per bin, of a silent neuron
 LEAST_VARIANCE = 1e-4  # of a function whose amplitude is read from the network's log-rates
-HIGHEST = 10.0  # log-rate
+HIGHEST = 10.0  # log-rate, within steps
+MARGIN = 0.5  # by which log-rates may exceed those of the network in training windows
 
 
 class LatentPosterior(nn.Module):
     r"""Infers latents of a window by their likelihood, and mixes log-rates with the network's.
 
     A network learns from few trials how to infer rates from counts, and makes errors in it. Another
-    way is explicit: latents :math:`z` with a Gaussian-process prior are moved uphill on
+    way is explicit: latents :math:`z` with a Gaussian prior over their trajectories are moved
+    uphill on
 
     .. math:: \sum_{tn} (s_{tn} r_{tn} - e^{r_{tn}}) + \log p(z), \qquad r_t = c + L (m_t + z_t),
 
     over visible counts :math:`s`, from the latents of the network in the bins that have any.
-    Loadings :math:`L`, means and autocovariances come from the log-rates of the network in training
-    windows. The errors of both differ, so that a weighted mean of log-rates is better than either.
+    Loadings :math:`L`, mean and covariance of trajectories come from the log-rates of the network
+    in training windows. The covariance, between all latents and bins, is a mean of the stationary
+    one, a function of the lag, and of the observed one; the latter counts the more, the more
+    windows there are. The errors of network and likelihood differ, so that a weighted mean of
+    log-rates is better than either.
 
     Parameters
     ----------
-    n_neurons, n_bins, n_latents, n_functions : int
-        Neurons, bins of a window, latents, and functions of time whose sum is a latent.
+    n_neurons, n_bins, n_latents, n_trajectories : int
+        Neurons, bins of a window, latents, and trajectories whose weighted sum all latents are.
 
     Attributes
     ----------
@@ -41,10 +49,12 @@ class LatentPosterior(nn.Module):
     loadings : Tensor, shape (n_neurons, n_latents)
     rates : Tensor, shape (n_neurons,)
         Mean spikes per bin.
+    lowest, highest : Tensor, shape (n_neurons,)
+        Bounds of log-rates.
     mean : Tensor, shape (n_bins, n_latents)
         Mean latents of a window.
-    functions : Tensor, shape (n_latents, n_bins, n_functions)
-        Eigenfunctions of the autocovariances, times standard deviations.
+    trajectories : Tensor, shape (n_trajectories, n_bins, n_latents)
+        Eigenvectors of the prior covariance, times standard deviations.
 
     References
     ----------
@@ -58,17 +68,21 @@ class LatentPosterior(nn.Module):
     center: Tensor
     loadings: Tensor
     rates: Tensor
+    lowest: Tensor
+    highest: Tensor
     mean: Tensor
-    functions: Tensor
+    trajectories: Tensor
 
-    def __init__(self, n_neurons: int, n_bins: int, n_latents: int, n_functions: int):
+    def __init__(self, n_neurons: int, n_bins: int, n_latents: int, n_trajectories: int):
         super().__init__()
         self.register_buffer("weight", torch.zeros(n_neurons))
         self.register_buffer("center", torch.zeros(n_neurons))
         self.register_buffer("loadings", torch.zeros(n_neurons, n_latents))
         self.register_buffer("rates", torch.zeros(n_neurons))
+        self.register_buffer("lowest", torch.zeros(n_neurons))
+        self.register_buffer("highest", torch.zeros(n_neurons))
         self.register_buffer("mean", torch.zeros(n_bins, n_latents))
-        self.register_buffer("functions", torch.zeros(n_latents, n_bins, n_functions))
+        self.register_buffer("trajectories", torch.zeros(n_trajectories, n_bins, n_latents))
 
     @classmethod
     def shaped_like(
@@ -93,7 +107,7 @@ class LatentPosterior(nn.Module):
         shapes = {
             name: tuple(state[prefix + name].shape) for name in names if prefix + name in state
         }
-        sizes = shapes.get("functions", ())
+        sizes = shapes.get("trajectories", ())
         fits = (
             len(sizes) == 3
             and min(sizes) > 0
@@ -101,10 +115,12 @@ class LatentPosterior(nn.Module):
             == {
                 "weight": (n_neurons,),
                 "center": (n_neurons,),
-                "loadings": (n_neurons, sizes[0]),
+                "loadings": (n_neurons, sizes[2]),
                 "rates": (n_neurons,),
-                "mean": (sizes[1], sizes[0]),
-                "functions": sizes,
+                "lowest": (n_neurons,),
+                "highest": (n_neurons,),
+                "mean": (sizes[1], sizes[2]),
+                "trajectories": sizes,
             }
         )
         if not fits:
@@ -112,12 +128,12 @@ class LatentPosterior(nn.Module):
                 f"its posterior has arrays of the shapes {shapes}, which do not fit each other or "
                 f"its {n_neurons} neurons"
             )
-        return cls(n_neurons, sizes[1], sizes[0], sizes[2])
+        return cls(n_neurons, sizes[1], sizes[2], sizes[0])
 
     @classmethod
     @torch.no_grad()
     def of(cls, log_rates: Tensor, known: Tensor) -> "LatentPosterior":
-        """Principal components of log-rates, and their autocovariances.
+        """Principal components of log-rates, and the covariance of their courses.
 
         Parameters
         ----------
@@ -128,28 +144,33 @@ class LatentPosterior(nn.Module):
         """
         _, n_bins, n_neurons = log_rates.shape
         n_latents = min(N_LATENTS, n_neurons)
-        self = cls(n_neurons, n_bins, n_latents, min(n_bins, MOST_FUNCTIONS))
         counted = known.to(log_rates.dtype)
         n_known = counted.sum((0, 1)).clamp(min=1)
-        self.center.copy_((log_rates * counted).sum((0, 1)) / n_known)
-        self.rates.copy_((log_rates.exp() * counted).sum((0, 1)) / n_known).clamp_(min=LEAST_RATE)
+        center = (log_rates * counted).sum((0, 1)) / n_known
+        rates = ((log_rates.exp() * counted).sum((0, 1)) / n_known).clamp(min=LEAST_RATE)
         seen = counted.amax(2, keepdim=True)  # (n_windows, n_bins, 1)
         # of this information, a spike of any neuron has as much as of any other
-        information = self.rates.sqrt()
-        deviations = ((log_rates - self.center) * information * seen).double()
+        information = rates.sqrt()
+        deviations = ((log_rates - center) * information * seen).double()
         flat = deviations.flatten(0, 1)
         components = torch.linalg.eigh(flat.T @ flat)[1].flip(1)[:, :n_latents]
-        self.loadings.copy_(components / information[:, None])
         latents = deviations @ components  # (n_windows, n_bins, n_latents)
-        self.mean.copy_(latents.sum(0) / seen.sum(0).clamp(min=1))
-        changes = (latents - self.mean) * seen
-        self.functions.copy_(_eigenfunctions(changes, seen.double(), self.functions.shape[2]))
+        mean = latents.sum(0) / seen.sum(0).clamp(min=1)
+        trajectories = _trajectories((latents - mean) * seen, seen[..., 0].double())
+        self = cls(n_neurons, n_bins, n_latents, len(trajectories))
+        self.center.copy_(center)
+        self.rates.copy_(rates)
+        self.lowest.copy_(torch.where(known, log_rates, center).amin((0, 1)) - MARGIN)
+        self.highest.copy_(torch.where(known, log_rates, center).amax((0, 1)) + MARGIN)
+        self.loadings.copy_(components / information[:, None])
+        self.mean.copy_(mean)
+        self.trajectories.copy_(trajectories)
         return self
 
     def with_more_neurons(self, n_new: int) -> "LatentPosterior":
         """Copy for a network with further neurons, whose log-rates are its own alone."""
-        n_latents, n_bins, n_functions = self.functions.shape
-        larger = LatentPosterior(len(self.weight) + n_new, n_bins, n_latents, n_functions)
+        n_trajectories, n_bins, n_latents = self.trajectories.shape
+        larger = LatentPosterior(len(self.weight) + n_new, n_bins, n_latents, n_trajectories)
         larger = larger.to(self.weight.device)
         for name, values in self.named_buffers():
             getattr(larger, name)[tuple(slice(size) for size in values.shape)] = values
@@ -172,59 +193,88 @@ class LatentPosterior(nn.Module):
         Tensor, same shape
         """
         shown = visible.to(log_rates.dtype)
-        functions, loadings = self.functions, self.loadings
+        loadings = self.loadings
+        trajectories = self.trajectories.flatten(1)  # (n_trajectories, n_bins * n_latents)
         base = self.center + self.mean @ loadings.T  # (n_bins, n_neurons)
         seen = shown.amax(2, keepdim=True)  # latents of other bins mean nothing
         latents = seen * ((log_rates - base) @ (self.rates[:, None] * loadings))
-        variances = functions.square().sum(1)  # (n_latents, n_functions)
-        # amplitudes in standard deviations of the prior, (batch, n_latents, n_functions)
-        amplitudes = torch.einsum("btk,ktr->bkr", latents, functions)
-        amplitudes = amplitudes / variances.clamp(min=LEAST_VARIANCE)
+        variances = trajectories.square().sum(1)  # (n_trajectories,)
+        # amplitudes in standard deviations of the prior, (batch, n_trajectories)
+        amplitudes = latents.flatten(1) @ trajectories.T / variances.clamp(min=LEAST_VARIANCE)
         for _ in range(N_STEPS):
             rates = self._log_rates(base, amplitudes).clamp(max=HIGHEST).exp() * shown
             score = (spikes * shown - rates) @ loadings
-            gradient = torch.einsum("btk,ktr->bkr", score, functions) - amplitudes
+            gradient = score.flatten(1) @ trajectories.T - amplitudes
             information = rates @ loadings.square()
-            curvature = torch.einsum("btk,ktr->bkr", information, functions.square())
+            curvature = information.flatten(1) @ trajectories.square().T
             amplitudes = amplitudes + (gradient / (1 + CAUTION * curvature)).clamp(-1, 1)
-        return self._log_rates(base, amplitudes)
+        return self._log_rates(base, amplitudes).clamp(self.lowest, self.highest)
 
     def _log_rates(self, base: Tensor, amplitudes: Tensor) -> Tensor:
-        latents = torch.einsum("bkr,ktr->btk", amplitudes, self.functions)
-        return base + latents @ self.loadings.T
+        latents = amplitudes @ self.trajectories.flatten(1)  # (batch, n_bins * n_latents)
+        return base + latents.unflatten(1, self.mean.shape) @ self.loadings.T
 
     def forward(self, log_rates: Tensor, spikes: Tensor, visible: Tensor) -> Tensor:
         """Mix the network's log-rates with those of `estimate`, of the same parameters."""
         return torch.lerp(log_rates, self.estimate(log_rates, spikes, visible), self.weight)
 
 
-def _eigenfunctions(changes: Tensor, seen: Tensor, n_functions: int) -> Tensor:
-    """Eigenfunctions of stationary autocovariances, times standard deviations.
+def _trajectories(changes: Tensor, seen: Tensor) -> Tensor:
+    """Eigenvectors of a covariance between latents and bins, times standard deviations.
 
     Parameters
     ----------
     changes : Tensor, shape (n_windows, n_bins, n_latents)
         Latents minus their mean, 0 where there is none.
-    seen : Tensor, shape (n_windows, n_bins, 1)
+    seen : Tensor, shape (n_windows, n_bins)
         1 where there is a latent, else 0.
-    n_functions : int
-        The largest so many.
 
     Returns
     -------
-    Tensor, shape (n_latents, n_bins, n_functions)
+    Tensor, shape (n_trajectories, n_bins, n_latents)
+        Those of which counts tell something, at least one and at most `MOST_TRAJECTORIES`.
+    """
+    n_windows, n_bins, n_latents = changes.shape
+    by_lag = _by_lag(changes, seen)  # (2 * n_bins - 1, n_latents, n_latents)
+    bins = torch.arange(n_bins)
+    lags = bins - bins[:, None] + n_bins - 1
+    total = by_lag.diagonal(dim1=1, dim2=2).sum(1)[lags]  # (n_bins, n_bins)
+    basis = torch.linalg.eigh(total)[1].flip(1)[:, :MOST_BASIS]  # (n_bins, n_basis)
+    n_pairs = (seen.T @ seen).clamp(min=1)
+    share = n_windows / (n_windows + STATIONARY_WINDOWS)
+    rows = []
+    for latent in range(n_latents):  # covariances with all latents, (n_latents, n_bins, n_bins)
+        stationary = by_lag[:, latent].T[:, lags]
+        products = changes[..., latent].T @ changes.permute(2, 0, 1)
+        rows.append(basis.T @ torch.lerp(stationary, products / n_pairs, share) @ basis)
+    # (n_latents * n_basis, n_latents * n_basis)
+    covariance = torch.stack(rows).transpose(1, 2).reshape([n_latents * basis.shape[1]] * 2)
+    values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
+    values = SCALE * values.flip(0)[:MOST_TRAJECTORIES].clamp(min=0)
+    n_kept = max(int((values > LEAST_INFORMED).sum()), 1)
+    scaled = vectors.flip(1)[:, :n_kept] * values[:n_kept].sqrt()
+    return torch.einsum("tr,krj->jtk", basis, scaled.unflatten(0, (n_latents, -1)))
+
+
+def _by_lag(changes: Tensor, seen: Tensor) -> Tensor:
+    """Stationary covariances of latents with those of later bins, from the lowest lag on.
+
+    Parameters
+    ----------
+    changes, seen : Tensor
+        As in `_trajectories`.
+
+    Returns
+    -------
+    Tensor, shape (2 * n_bins - 1, n_latents, n_latents)
     """
     n_bins = changes.shape[1]
-
-    def sums(x: Tensor) -> Tensor:  # of products by lag, (n_bins, n_latents)
-        spectrum = torch.fft.rfft(x, 2 * n_bins, dim=1).abs().square().sum(0)
-        return torch.fft.irfft(spectrum, 2 * n_bins, dim=0)[:n_bins]
-
+    lags = torch.arange(1 - n_bins, n_bins)
+    spectra = torch.fft.rfft(changes, 2 * n_bins, dim=1)
+    products = torch.einsum("nfk,nfl->fkl", spectra.conj(), spectra)
+    sums = torch.fft.irfft(products, 2 * n_bins, dim=0)[lags]
+    n_pairs = torch.fft.rfft(seen, 2 * n_bins, dim=1).abs().square().sum(0)
+    n_pairs = torch.fft.irfft(n_pairs, 2 * n_bins)[lags].clamp(min=1)
     # longer lags have fewer pairs, and are shrunk by their share of them
-    share = 1 - torch.arange(n_bins, dtype=changes.dtype)[:, None] / n_bins
-    by_lag = sums(changes) / sums(seen).clamp(min=1) * share
-    bins = torch.arange(n_bins)
-    covariances = by_lag.T[:, (bins[:, None] - bins).abs()]  # (n_latents, n_bins, n_bins)
-    values, vectors = torch.linalg.eigh(covariances)
-    values = SCALE * values.flip(1)[:, :n_functions].clamp(min=0)
-    return vectors.flip(2)[..., :n_functions] * values.sqrt()[:, None, :]
+    share = 1 - lags.abs() / n_bins
+    return sums * (share / n_pairs)[:, None, None]

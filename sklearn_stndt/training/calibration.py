@@ -18,7 +18,7 @@ from sklearn_stndt.windows.cutting import Windows
 GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
 GAIN_PRECISION = 1e-3
 WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing, in bins
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)  # of log-rates that a posterior of latents infers
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of log-rates that a posterior of latents infers
 # of them, in a network with so few trials that none are set aside, or a single window
 FEW_TRIALS_SHARES = {"heldin": 0.5, "heldout": 0.3}
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
@@ -28,7 +28,7 @@ MOST_STEPS = 30  # of the optimiser of constants
 MAX_CONSTANT_ENTRIES = 2**21  # entries of all folds from which constants are fitted
 MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
 MAX_POSTERIOR_ENTRIES = 2**21  # entries of log-rates from which latents are found
-MAX_POSTERIOR_BINS = 1000  # of a window: eigenfunctions take their third power
+MAX_POSTERIOR_BINS = 1000  # of a window: covariances grow with their square
 
 
 class Calibration(NamedTuple):
@@ -188,7 +188,7 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     log_rates, known = [], []
     for start in range(0, len(chosen), size):
         batch = net.split_visible(training.__getitems__(chosen[start : start + size])[0])
-        log_rates.append(net.infer(batch.spikes, batch.visible).log_rates.cpu())
+        log_rates.append(net.module_(batch.spikes, batch.visible).log_rates.cpu())
         known.append(batch.known.cpu())
     return LatentPosterior.of(torch.cat(log_rates), torch.cat(known))
 

@@ -13,6 +13,14 @@ A, B, C = 3.4445, -4.7750, 2.0315
 N_STEPS = 3
 
 
+def _without_compiler(method: Any) -> Any:
+    """Method of an optimizer without the decorator of torch that imports its compiler.
+
+    The import takes a second of processor time, a tenth or more of a usual fit.
+    """
+    return getattr(method, "__wrapped__", method)
+
+
 class Muon(AdamW):
     r"""Muon for matrices, AdamW for the rest.
 
@@ -44,6 +52,11 @@ class Muon(AdamW):
     .. [1] K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024.
     """
 
+    add_param_group = _without_compiler(AdamW.add_param_group)
+    zero_grad = _without_compiler(AdamW.zero_grad)
+    state_dict = _without_compiler(AdamW.state_dict)
+    load_state_dict = _without_compiler(AdamW.load_state_dict)
+
     def __init__(
         self,
         params,
@@ -64,7 +77,8 @@ class Muon(AdamW):
         groups = self.param_groups
         try:
             self.param_groups = [g for g in groups if not _is_orthogonal(g)]
-            super().step()
+            with torch.no_grad():
+                _without_compiler(AdamW.step)(self)
         finally:
             self.param_groups = groups
         self._update_matrices([g for g in groups if _is_orthogonal(g)])

@@ -16,7 +16,7 @@ from sklearn_stndt.network.likelihood import as_likelihood
 from sklearn_stndt.training.objective import ObjectiveSettings
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
-PASSES = (25, 44)  # times each bin is seen: at one spike per bin or fewer, at two or more
+PASSES = (25, 38)  # times each bin is seen: at one spike per bin or fewer, at two or more
 N_UPDATES = (130, 4_000)  # fewest and most
 LONG = 1.5  # times the usual number of epochs, with max_epochs="long"
 LEARNING_RATES = {"muon": 8e-3, "adamw": 3e-3}
@@ -30,8 +30,8 @@ SKORCH_NAMES = ("max_epochs", "batch_size", "lr", "inference_passes")
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
 TOGETHER_PASSES = 0.55  # passes over sessions that share a core, relative to those over one
-TOGETHER_UPDATES = 360  # fewest of them
-CORE_PASSES = 0.4  # passes of a network with the core of another, relative to others
+TOGETHER_UPDATES = 310  # fewest of them
+CORE_PASSES = 0.36  # passes of a network with the core of another, relative to others
 LEAST_UPDATES = 46  # fewest of them
 CORE_LR = 0.8  # its learning rate, relative to others
 CORE_SPIKES = 0.3  # spikes at which its dropout falls, relative to others
@@ -363,12 +363,12 @@ def auto_max_epochs(
     has_core: bool = False,
     n_largest: int | None = None,
 ) -> int:
-    """Enough epochs to see each bin 25 to 44 times, in 130 to 4,000 updates.
+    """Enough epochs to see each bin 25 to 38 times, in 130 to 4,000 updates.
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
-    core of another needs .4 of these passes, in at least 46 updates. Several sessions that share a
-    core need .55 of the passes of one alone, in at least 360 updates; an epoch has as many updates
+    core of another needs .36 of these passes, in at least 46 updates. Several sessions that share a
+    core need .55 of the passes of one alone, in at least 310 updates; an epoch has as many updates
     as one of the `n_largest` windows of the largest session.
     """
     together = n_largest is not None
