@@ -121,8 +121,9 @@ def test_each_neuron_keeps_its_mean_rate(trained, data):
     torch.testing.assert_close(after, before, rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize("target", [GAINS[0], 1.0])
 @pytest.mark.parametrize("n_windows", [1, 2, 30])
-def test_the_smallest_gain_is_at_the_edge_of_what_errors_allow(n_windows):
+def test_a_gain_is_at_the_edge_of_what_errors_allow(n_windows, target):
     parts, rows = rough_predictions(n_windows, 0.8), rows_of(n_windows)
     center = calibration._mean(parts.log_rates, parts.known)
 
@@ -132,13 +133,14 @@ def test_the_smallest_gain_is_at_the_edge_of_what_errors_allow(n_windows):
 
     grid = np.linspace(*GAINS, 500)
     best = grid[np.argmin([float(losses(g).sum()) for g in grid])]
-    gain = calibration._smallest_gain(best, Poisson(), center, parts, rows)
+    gain = calibration._gain_toward(target, best, Poisson(), center, parts, rows)
     if n_windows == 1:  # no standard error
         assert gain == best
         return
     allowed = [g for g in grid if calibration._within_errors(losses(g), losses(best))]
-    assert gain == pytest.approx(min(allowed), abs=0.005)
-    assert gain < best
+    edge = min(allowed) if target < best else min(max(allowed), target)
+    assert gain == pytest.approx(edge, abs=0.005)
+    assert gain != best
 
 
 def test_heldout_neurons_have_their_own_gain(trained, data):
@@ -148,7 +150,7 @@ def test_heldout_neurons_have_their_own_gain(trained, data):
     exaggerate(net, 2.0, heldout)
     gains = calibrate(net, windows).gains
     assert gains["heldin"] == pytest.approx(1, abs=0.05)
-    assert gains["heldout"] == pytest.approx(0.5, abs=0.05)
+    assert 0.45 < gains["heldout"] < 0.7  # the nearest to 1 that errors allow
 
 
 @pytest.mark.parametrize("heldout", [None, [2, 5]])

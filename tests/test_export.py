@@ -13,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_stndt import BaggingEnsemble, export
 from sklearn_stndt.export import to_onnx, to_torch
+from sklearn_stndt.network import LatentPosterior
 
 N_NEURONS = 12
 # as a rig would run it
@@ -99,6 +100,22 @@ def test_a_window_of_onnx_infers_the_rates_of_transform(fitted, spikes, tmp_path
     X = spikes[:3].astype(np.float32)
     (rates,) = session.run(["rates"], {"counts": X})
     assert_allclose(rates, fitted.transform(X), rtol=1e-4)
+
+
+def test_a_posterior_with_dispersions_is_part_of_the_file(small, spikes, tmp_path):
+    params = {"likelihood": "negative_binomial", "net_params": {"inference_passes": 1}}
+    estimator = small(max_epochs=1, **params).fit(spikes)
+    module, n_bins = estimator.net_.module_, spikes.shape[1]
+    readout = torch.randn(20, n_bins, N_NEURONS, generator=torch.Generator().manual_seed(0))
+    known = torch.ones_like(readout, dtype=torch.bool)
+    module.posterior = LatentPosterior.of(readout, known, module.likelihood.of(...))
+    module.posterior.weight.fill_(0.5)
+    path = to_torch(estimator, tmp_path / "window.pt2", n_streams=3)
+    X = spikes[:3].astype(np.float32)
+    rates = torch.export.load(path).module()(torch.from_numpy(X)).detach().numpy()
+    assert_allclose(rates, estimator.transform(X), rtol=1e-4)
+    module.posterior = None
+    assert np.abs(rates / estimator.transform(X) - 1).max() > 0.01
 
 
 def test_an_export_leaves_the_estimator_as_it_was(causal, spikes, tmp_path):

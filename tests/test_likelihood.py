@@ -13,6 +13,7 @@ from sklearn_stndt.network.likelihood import (
     LIKELIHOODS,
     MAX_LOG_RATE,
     Constant,
+    Gaussian,
     Likelihood,
     Poisson,
     Statistics,
@@ -23,6 +24,7 @@ from sklearn_stndt.network.likelihood import (
 )
 
 poisson_nll = Poisson().nll
+WITH_DERIVATIVES = ["poisson", "negative_binomial", "gaussian"]
 OTHERS = [name for name in LIKELIHOODS if name != "poisson"]
 
 
@@ -287,6 +289,27 @@ def test_the_information_is_the_curvature_of_the_expected_loss(name):
     torch.testing.assert_close(likelihood.information(readout), curvature, rtol=0.01, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", WITH_DERIVATIVES)
+def test_the_gradient_is_that_of_the_loss(name):
+    likelihood = made(name).double()
+    readout = torch.linspace(-3, 2, 60, dtype=torch.float64).view(20, 3).requires_grad_()
+    drawn = draw(likelihood, likelihood.mean(readout.detach()).numpy())
+    values = torch.as_tensor(drawn, dtype=torch.float64)
+    (slope,) = torch.autograd.grad(likelihood.nll(readout, values).sum(), readout)
+    torch.testing.assert_close(likelihood.gradient(readout, values), -slope)
+    assert likelihood.has_derivatives
+
+
+@pytest.mark.parametrize("name", WITH_DERIVATIVES)
+@pytest.mark.parametrize("readout", [-1e4, 0.0, 1e4])
+def test_derivatives_are_finite(name, readout):
+    likelihood = made(name)
+    limited = likelihood.limit(torch.full((4, 3), readout)).clamp(max=likelihood.steepest)
+    values = torch.tensor([0.0, 1.0, 7.0, 1e6])[:, None]
+    assert likelihood.gradient(limited, values).isfinite().all()
+    assert likelihood.information(limited).isfinite().all()
+
+
 def test_averages_are_of_the_numbers_of_each_neuron():
     first, second = made("negative_binomial", variance=3.0), made("negative_binomial", variance=30)
     of_each = [one.constants()["dispersion"] for one in (first, second)]
@@ -479,6 +502,30 @@ class Squares(Likelihood):
 
     def sample(self, mean, random_state):
         return random_state.normal(mean)
+
+
+class SquaresOfSignals(Gaussian):
+    """Another loss of a likelihood that has derivatives."""
+
+    def nll(self, readout, values):
+        return (self.link(values) - readout).square()
+
+
+class WithDerivatives(SquaresOfSignals):
+    """Derivatives of that loss."""
+
+    def gradient(self, readout, values):
+        return 2 * (self.link(values) - readout)
+
+    def information(self, readout):
+        return torch.full_like(readout, 2.0)
+
+
+def test_derivatives_are_of_the_same_loss():
+    assert WithDerivatives().has_derivatives
+    assert not SquaresOfSignals().has_derivatives
+    assert not Squares().has_derivatives
+    assert not LIKELIHOODS["zero_inflated_gamma"]().has_derivatives
 
 
 def test_what_a_likelihood_need_not_define():

@@ -11,11 +11,21 @@ from scipy.optimize import minimize
 from sklearn_stndt import STNDTEstimator, load, save
 from sklearn_stndt.datasets import make_reaches
 from sklearn_stndt.network import STNDT, LatentPosterior
+from sklearn_stndt.network.likelihood import LIKELIHOODS, Poisson, Statistics
 from sklearn_stndt.training.calibration import calibrate, posterior_of, shares_of
 from sklearn_stndt.windows.cutting import cut
 from sklearn_stndt.windows.segments import as_segments
 
 N_WINDOWS, N_BINS, N_NEURONS = 60, 20, 15
+POISSON = Poisson()
+WITH_DERIVATIVES = ["poisson", "negative_binomial", "gaussian"]
+
+
+class AnotherLoss(Poisson):
+    """A likelihood whose derivatives are not known."""
+
+    def nll(self, readout, values):
+        return 2 * super().nll(readout, values)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +55,7 @@ def fitted(trials):
 
 def test_components_are_those_of_the_log_rates(generated):
     log_rates, spikes = generated
-    posterior = LatentPosterior.of(log_rates, torch.ones_like(spikes, dtype=torch.bool))
+    posterior = LatentPosterior.of(log_rates, torch.ones_like(spikes, dtype=torch.bool), POISSON)
     deviations = (log_rates - posterior.center) * posterior.rates.sqrt()
     latents = (log_rates - posterior.center) @ (posterior.rates[:, None] * posterior.loadings)
     # two latents explain all, so two components do
@@ -64,7 +74,7 @@ def test_the_prior_covariance_is_stationary_and_observed(generated, monkeypatch,
     log_rates, spikes = generated
     known = torch.ones_like(spikes, dtype=torch.bool)
     known[:20, 15:] = False
-    posterior = LatentPosterior.of(log_rates, known)
+    posterior = LatentPosterior.of(log_rates, known, POISSON)
     n_latents = 2
     latents = (log_rates - posterior.center) @ (posterior.rates[:, None] * posterior.loadings)
     latents = (latents - posterior.mean)[..., :n_latents].double().numpy()
@@ -96,7 +106,7 @@ def test_bins_without_counts_have_no_part_in_it(generated):
     known[::2, 12:] = False
     padded = log_rates.clone()
     padded[::2, 12:] = 7.0
-    found, expected = (LatentPosterior.of(one, known) for one in (padded, log_rates))
+    found, expected = (LatentPosterior.of(one, known, POISSON) for one in (padded, log_rates))
     for name, values in found.named_buffers():
         torch.testing.assert_close(values, getattr(expected, name))
 
@@ -105,10 +115,10 @@ def test_steps_lead_to_the_most_likely_latents(generated, monkeypatch):
     monkeypatch.setattr("sklearn_stndt.network.posterior.N_STEPS", 300)
     log_rates, spikes = generated
     visible = torch.rand(spikes.shape, generator=torch.Generator().manual_seed(0)) < 0.8
-    posterior = LatentPosterior.of(log_rates, torch.ones_like(visible)).double()
+    posterior = LatentPosterior.of(log_rates, torch.ones_like(visible), POISSON).double()
     start = torch.zeros(1, N_BINS, N_NEURONS, dtype=torch.float64)
     counts, shown = spikes[:1].double(), visible[:1]
-    found = posterior.estimate(start, counts, shown)
+    found = posterior.estimate(start, counts, shown, POISSON)
 
     trajectories = posterior.trajectories.flatten(1).numpy()
     base = (posterior.center + posterior.mean @ posterior.loadings.T).numpy()
@@ -132,27 +142,49 @@ def test_steps_lead_to_the_most_likely_latents(generated, monkeypatch):
 def test_it_improves_noisy_log_rates(generated):
     log_rates, spikes = generated
     everything = torch.ones_like(spikes, dtype=torch.bool)
-    posterior = LatentPosterior.of(log_rates[:40], everything[:40])
+    posterior = LatentPosterior.of(log_rates[:40], everything[:40], POISSON)
     noisy = log_rates + 0.5 * torch.randn(spikes.shape, generator=torch.Generator().manual_seed(0))
     posterior.weight.fill_(0.5)
-    mixed = posterior(noisy, spikes, everything)
+    mixed = posterior(noisy, spikes, everything, POISSON)
 
     def error(one):
         return (one - log_rates)[40:].square().mean()
 
     assert error(mixed) < 0.5 * error(noisy)
     posterior.weight.zero_()
-    torch.testing.assert_close(posterior(noisy, spikes, everything), noisy)
+    torch.testing.assert_close(posterior(noisy, spikes, everything, POISSON), noisy)
+
+
+@pytest.mark.parametrize("name", WITH_DERIVATIVES)
+def test_visible_entries_of_any_likelihood_say_what_hidden_ones_are(generated, name):
+    readout, _ = generated
+    ones = torch.ones(N_NEURONS)
+    likelihood = LIKELIHOODS[name]().fresh(N_NEURONS).requires_grad_(False)
+    likelihood.begin(Statistics(ones, 0 * ones, ones, 1.5 * ones, 0.5 * ones))
+    drawn = likelihood.sample(likelihood.mean(readout).double().numpy(), np.random.RandomState(0))
+    values = torch.as_tensor(drawn).float()
+    visible = torch.rand(values.shape, generator=torch.Generator().manual_seed(1)) < 0.7
+    posterior = LatentPosterior.of(readout[:40], torch.ones_like(visible[:40]), likelihood)
+    start = posterior.center.expand(values.shape)
+    estimate = posterior.estimate(start, values, visible, likelihood)
+
+    def gain(one, best):
+        nll = likelihood.nll(one, values)[40:]
+        return (nll - likelihood.nll(best, values)[40:])[~visible[40:]].mean()
+
+    assert gain(start, estimate) > 0.4 * gain(start, readout) > 0
+    extreme = posterior.estimate(start, 1e6 * values, visible, likelihood)
+    assert extreme.isfinite().all()
 
 
 def test_hidden_counts_and_other_windows_do_not_matter(generated):
     log_rates, spikes = generated
     visible = torch.rand(spikes.shape, generator=torch.Generator().manual_seed(1)) < 0.7
-    posterior = LatentPosterior.of(log_rates, torch.ones_like(visible))
-    expected = posterior.estimate(log_rates, spikes, visible)
+    posterior = LatentPosterior.of(log_rates, torch.ones_like(visible), POISSON)
+    expected = posterior.estimate(log_rates, spikes, visible, POISSON)
     changed = torch.where(visible, spikes, 9.0)
-    torch.testing.assert_close(posterior.estimate(log_rates, changed, visible), expected)
-    alone = posterior.estimate(log_rates[3:4], spikes[3:4], visible[3:4])
+    torch.testing.assert_close(posterior.estimate(log_rates, changed, visible, POISSON), expected)
+    alone = posterior.estimate(log_rates[3:4], spikes[3:4], visible[3:4], POISSON)
     torch.testing.assert_close(alone, expected[3:4], rtol=1e-4, atol=1e-4)
 
 
@@ -160,13 +192,14 @@ def test_hidden_counts_and_other_windows_do_not_matter(generated):
 def test_estimates_are_finite(generated, scale):
     log_rates, spikes = generated
     visible = torch.ones_like(spikes, dtype=torch.bool)
-    posterior = LatentPosterior.of(log_rates, visible)
-    found = posterior.estimate(log_rates, scale * spikes, visible)
+    posterior = LatentPosterior.of(log_rates, visible, POISSON)
+    found = posterior.estimate(log_rates, scale * spikes, visible, POISSON)
     assert found.isfinite().all()
     assert (found <= log_rates.amax((0, 1)) + 0.51).all()
-    assert posterior.estimate(log_rates, spikes, ~visible).isfinite().all()
+    assert posterior.estimate(log_rates, spikes, ~visible, POISSON).isfinite().all()
     silent = torch.full_like(log_rates, -80.0)
-    assert LatentPosterior.of(silent, visible).estimate(silent, spikes, visible).isfinite().all()
+    posterior = LatentPosterior.of(silent, visible, POISSON)
+    assert posterior.estimate(silent, spikes, visible, POISSON).isfinite().all()
 
 
 def test_a_fit_chooses_a_share_and_its_rates_improve(fitted, trials):
@@ -185,6 +218,17 @@ def test_a_fit_chooses_a_share_and_its_rates_improve(fitted, trials):
         module.posterior = posterior
 
 
+@pytest.mark.parametrize("name", ["negative_binomial", "gaussian"])
+def test_fits_with_other_likelihoods_choose_a_share(trials, name, tmp_path):
+    train, test = trials.spikes[:70], trials.spikes[70:]
+    model = STNDTEstimator(max_epochs=25, likelihood=name, random_state=0).fit(train)
+    assert 0 < shares_of(model.net_)["heldin"] <= 0.7
+    save(model, tmp_path / "model.stndt")
+    loaded = load(tmp_path / "model.stndt")
+    assert shares_of(loaded.net_) == shares_of(model.net_)
+    np.testing.assert_array_equal(loaded.transform(test), model.transform(test))
+
+
 def test_held_out_neurons_have_a_share_of_their_own(trials):
     model = STNDTEstimator(max_epochs=25, heldout_neurons=[1, 5], random_state=0)
     net = model.fit(trials.spikes[:70]).net_
@@ -201,7 +245,8 @@ def test_held_out_neurons_have_a_share_of_their_own(trials):
     [
         {"causal": True},
         {"context": (5, 5)},
-        {"likelihood": "negative_binomial"},
+        {"likelihood": AnotherLoss()},
+        {"likelihood": "zero_inflated_gamma"},
         {"calibration": False},
         {"early_stopping": False},
     ],

@@ -266,7 +266,7 @@ class STNDT(nn.Module):
         log_rates = torch.stack([output.log_rates for output in outputs]).mean(0)
         latents = torch.stack([output.latents for output in outputs]).mean(0)
         if self.posterior is not None:
-            mixed = self.posterior(log_rates, spikes, visible)
+            mixed = self.posterior(log_rates, spikes, visible, self.likelihood)
             log_rates = self.likelihood.limit(mixed)
         return outputs[0]._replace(log_rates=log_rates, latents=latents)
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sklearn_stndt.network.likelihood import Likelihood
+
 N_LATENTS = 16
 MOST_BASIS = 48  # functions of time, of which the courses of all latents are composed
 MOST_TRAJECTORIES = 256
@@ -13,9 +15,8 @@ SCALE = 1.5  # of prior variances: inferred latents vary less than true ones
 STATIONARY_WINDOWS = 100.0  # the stationary covariance counts as much as so many windows
 N_STEPS = 10
 CAUTION = 3.0  # curvature is taken as this many times its diagonal, so that steps do not overshoot
-LEAST_RATE = 1e-6  # spikes per bin, of a silent neuron
+LEAST_RATE = 1e-6  # spikes per bin, of a silent neuron; or other information
 LEAST_VARIANCE = 1e-4  # of a function whose amplitude is read from the network's log-rates
-HIGHEST = 10.0  # log-rate, within steps
 MARGIN = 0.5  # by which log-rates may exceed those of the network in training windows
 
 
@@ -26,9 +27,11 @@ class LatentPosterior(nn.Module):
     way is explicit: latents :math:`z` with a Gaussian prior over their trajectories are moved
     uphill on
 
-    .. math:: \sum_{tn} (s_{tn} r_{tn} - e^{r_{tn}}) + \log p(z), \qquad r_t = c + L (m_t + z_t),
+    .. math:: \sum_{tn} \log p(s_{tn} | r_{tn}) + \log p(z), \qquad r_t = c + L (m_t + z_t),
 
-    over visible counts :math:`s`, from the latents of the network in the bins that have any.
+    over visible counts :math:`s`, from the latents of the network in the bins that have any; for
+    Poisson counts, :math:`\log p(s | r) = s r - e^r`. With a Gaussian likelihood, there are signals
+    instead of counts, and the readout of the network instead of log-rates.
     Loadings :math:`L`, mean and covariance of trajectories come from the log-rates of the network
     in training windows. The covariance, between all latents and bins, is a mean of the stationary
     one, a function of the lag, and of the observed one; the latter counts the more, the more
@@ -48,7 +51,7 @@ class LatentPosterior(nn.Module):
         Mean log-rates c.
     loadings : Tensor, shape (n_neurons, n_latents)
     rates : Tensor, shape (n_neurons,)
-        Mean spikes per bin.
+        Mean information of a bin about the log-rate; of Poisson counts, mean spikes per bin.
     lowest, highest : Tensor, shape (n_neurons,)
         Bounds of log-rates.
     mean : Tensor, shape (n_bins, n_latents)
@@ -132,7 +135,7 @@ class LatentPosterior(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def of(cls, log_rates: Tensor, known: Tensor) -> "LatentPosterior":
+    def of(cls, log_rates: Tensor, known: Tensor, likelihood: Likelihood) -> "LatentPosterior":
         """Principal components of log-rates, and the covariance of their courses.
 
         Parameters
@@ -141,15 +144,18 @@ class LatentPosterior(nn.Module):
             Of the network in training windows, on the CPU.
         known : Tensor of bool, same shape
             Entries that have a count; bins without any are left out.
+        likelihood : Likelihood
+            Of the neurons, on the CPU.
         """
         _, n_bins, n_neurons = log_rates.shape
         n_latents = min(N_LATENTS, n_neurons)
         counted = known.to(log_rates.dtype)
         n_known = counted.sum((0, 1)).clamp(min=1)
         center = (log_rates * counted).sum((0, 1)) / n_known
-        rates = ((log_rates.exp() * counted).sum((0, 1)) / n_known).clamp(min=LEAST_RATE)
+        of_entries = likelihood.information(log_rates) * counted
+        rates = (of_entries.sum((0, 1)) / n_known).clamp(min=LEAST_RATE)
         seen = counted.amax(2, keepdim=True)  # (n_windows, n_bins, 1)
-        # of this information, a spike of any neuron has as much as of any other
+        # a unit of information is worth the same in each neuron
         information = rates.sqrt()
         deviations = ((log_rates - center) * information * seen).double()
         flat = deviations.flatten(0, 1)
@@ -177,7 +183,9 @@ class LatentPosterior(nn.Module):
         larger.rates[len(self.weight) :] = LEAST_RATE
         return larger
 
-    def estimate(self, log_rates: Tensor, spikes: Tensor, visible: Tensor) -> Tensor:
+    def estimate(
+        self, log_rates: Tensor, spikes: Tensor, visible: Tensor, likelihood: Likelihood
+    ) -> Tensor:
         """Log-rates of the latents after `N_STEPS` steps from those of the network.
 
         Parameters
@@ -187,6 +195,8 @@ class LatentPosterior(nn.Module):
         spikes : Tensor, same shape
             Counts, finite everywhere.
         visible : Tensor of bool, same shape
+        likelihood : Likelihood
+            Of the neurons.
 
         Returns
         -------
@@ -202,10 +212,11 @@ class LatentPosterior(nn.Module):
         # amplitudes in standard deviations of the prior, (batch, n_trajectories)
         amplitudes = latents.flatten(1) @ trajectories.T / variances.clamp(min=LEAST_VARIANCE)
         for _ in range(N_STEPS):
-            rates = self._log_rates(base, amplitudes).clamp(max=HIGHEST).exp() * shown
-            score = (spikes * shown - rates) @ loadings
+            readout = likelihood.limit(self._log_rates(base, amplitudes))
+            readout = readout.clamp(max=likelihood.steepest)
+            score = (likelihood.gradient(readout, spikes) * shown) @ loadings
             gradient = score.flatten(1) @ trajectories.T - amplitudes
-            information = rates @ loadings.square()
+            information = (likelihood.information(readout) * shown) @ loadings.square()
             curvature = information.flatten(1) @ trajectories.square().T
             amplitudes = amplitudes + (gradient / (1 + CAUTION * curvature)).clamp(-1, 1)
         return self._log_rates(base, amplitudes).clamp(self.lowest, self.highest)
@@ -214,9 +225,12 @@ class LatentPosterior(nn.Module):
         latents = amplitudes @ self.trajectories.flatten(1)  # (batch, n_bins * n_latents)
         return base + latents.unflatten(1, self.mean.shape) @ self.loadings.T
 
-    def forward(self, log_rates: Tensor, spikes: Tensor, visible: Tensor) -> Tensor:
+    def forward(
+        self, log_rates: Tensor, spikes: Tensor, visible: Tensor, likelihood: Likelihood
+    ) -> Tensor:
         """Mix the network's log-rates with those of `estimate`, of the same parameters."""
-        return torch.lerp(log_rates, self.estimate(log_rates, spikes, visible), self.weight)
+        estimate = self.estimate(log_rates, spikes, visible, likelihood)
+        return torch.lerp(log_rates, estimate, self.weight)
 
 
 def _trajectories(changes: Tensor, seen: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from sklearn_stndt.network import N_FOLDS, STNDT, LatentPosterior
 from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.layers import smoothing_kernel
-from sklearn_stndt.network.likelihood import Constant, Likelihood, Poisson
+from sklearn_stndt.network.likelihood import Constant, Likelihood
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.windows.cutting import Windows
 
@@ -65,11 +65,13 @@ def calibrate(
     .. math:: r \leftarrow \bar r + g\,(r - \bar r) + \delta,
 
     are chosen by the likelihood of hidden entries, too; :math:`\delta` preserves the mean rate. For
-    held-out neurons it is the most likely gain, for held-in ones the smallest within `N_ERRORS`
-    standard errors of it, which hardly lowers the likelihood, and the squared error of rates more.
+    held-in neurons it is the smallest gain within `N_ERRORS` standard errors of the most likely
+    one, which hardly lowers the likelihood, and the squared error of rates more. For held-out ones
+    it is the most likely gain; if that is below 1, the nearest to 1 within the same margin, because
+    a few windows of a recording that changes ask for far too small a gain.
 
     Last, a share of the log-rates is inferred by a `LatentPosterior`, unless `context` or `causal`
-    limits the bins, the likelihood is not Poisson, or windows have more than 1,000 bins. Of the
+    limits the bins, the likelihood has no `gradient`, or windows have more than 1,000 bins. Of the
     `SHARES` within `N_ERRORS` standard errors of the most likely one, it is the largest for held-in
     neurons, whose rates it improves more than the likelihood says, and the smallest for held-out
     ones. With a single validation window, these are `FEW_TRIALS_SHARES`.
@@ -111,8 +113,8 @@ def calibrate(
             options={"xatol": GAIN_PRECISION},
         )
         gain = float(best.x)
-        if name == "heldin":
-            gain = _smallest_gain(gain, of_group, center[group], parts, rows)
+        target = GAINS[0] if name == "heldin" else max(gain, 1.0)
+        gain = _gain_toward(target, gain, of_group, center[group], parts, rows)
         gains[name] = gain
         _, shift = _scaled(gain, of_group, center[group], parts)
         readout = module.readout
@@ -139,13 +141,15 @@ def _add_posterior(
         return {}
     predictions, rows = _predictions(net, validation)
     size = inference_batch_size(module, validation.window, validation.rows.shape[1])
+    everyone = module.likelihood.of(...)
     batches = zip(*(part.split(size) for part in predictions), strict=True)
     estimates = torch.cat(
-        [posterior.estimate(b[0], b[1], b[-1]) for b in batches]  # log-rates, spikes, shown
+        # log-rates, spikes, shown
+        [posterior.estimate(b[0], b[1], b[-1], everyone) for b in batches]
     )
     shares = {}
     for name, group in groups_of(net).items():
-        parts, likelihood = predictions.of(group), module.likelihood.of(group).cpu()
+        parts, likelihood = predictions.of(group), everyone.of(group)
         if not (parts.spikes * parts.scored).any():
             continue
         mixtures = (torch.lerp(parts.log_rates, estimates[..., group], share) for share in SHARES)
@@ -177,7 +181,7 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     """Posterior of a network's latents in training windows; None if it can have none."""
     module: STNDT = net.module_
     likelihood: Likelihood = module.likelihood
-    if not (_is_free(module) and type(likelihood) is Poisson):
+    if not (_is_free(module) and likelihood.has_derivatives):
         return None
     if len(training) < 2 or training.window > MAX_POSTERIOR_BINS:
         return None
@@ -190,7 +194,7 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
         batch = net.split_visible(training.__getitems__(chosen[start : start + size])[0])
         log_rates.append(net.module_(batch.spikes, batch.visible).log_rates.cpu())
         known.append(batch.known.cpu())
-    return LatentPosterior.of(torch.cat(log_rates), torch.cat(known))
+    return LatentPosterior.of(torch.cat(log_rates), torch.cat(known), likelihood.of(...))
 
 
 def groups_of(net: MaskedModellingNet) -> dict[str, Tensor]:
@@ -464,26 +468,30 @@ def _within_errors(losses: Tensor, best: Tensor) -> bool:
     return bool(excess.mean() <= N_ERRORS * excess.std() / len(excess) ** 0.5)
 
 
-def _smallest_gain(
-    best: float, likelihood: Likelihood, center: Tensor, parts: _Predictions, rows: _Rows
+def _gain_toward(
+    target: float,
+    best: float,
+    likelihood: Likelihood,
+    center: Tensor,
+    parts: _Predictions,
+    rows: _Rows,
 ) -> float:
-    """Smallest gain whose likelihood is within errors of the highest, by bisection."""
+    """Gain nearest to a target whose likelihood is within errors of the highest, by bisection."""
 
     def losses(gain: float) -> Tensor:
         scaled, _ = _scaled(gain, likelihood, center, parts)
         return _window_losses(likelihood, scaled, parts, rows)
 
     lowest = losses(best)
-    low, high = GAINS[0], best
     if len(lowest) < 2:
         return best
-    while high - low > GAIN_PRECISION:
-        middle = (low + high) / 2
+    while abs(best - target) > GAIN_PRECISION:
+        middle = (target + best) / 2
         if _within_errors(losses(middle), lowest):
-            high = middle
+            best = middle
         else:
-            low = middle
-    return high
+            target = middle
+    return best
 
 
 def _smooth(log_rates: Tensor, bin_visible: Tensor, width: float) -> Tensor:
