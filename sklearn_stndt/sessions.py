@@ -54,7 +54,7 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
         Its parameters hold for all sessions; they can be set as ``estimator__lr`` and so on.
         Everything that is "auto" follows from the mean size of the sessions;
         ``max_epochs="auto"`` is .55 of what it is for one session of that size, but enough for at
-        least 250 updates. None: an STNDTEstimator with its defaults.
+        least 310 updates. None: an STNDTEstimator with its defaults.
     n_jobs : int or None, default=None
         Sessions whose rates or scores are inferred in parallel, as in joblib. Training is a single
         process, because there is a single core.
@@ -84,9 +84,9 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
     A training step takes windows of all sessions: `batch_size` of the largest one, and of the
     others in proportion. In an epoch, each window is used once, or twice if a step would have less
     than five of its session. A session that would set fewer than five windows aside for validation
-    is trained on all of them, if another session has more, and takes over its calibration. Memory
-    and time grow with the sum of the sessions, not with the product of sessions and neurons as in
-    one array padded with NaN.
+    is trained on all of them, if another session has more, and takes over its smoothing and gain.
+    Memory and time grow with the sum of the sessions, not with the product of sessions and neurons
+    as in one array padded with NaN.
 
     The rates of one session do not depend on the spikes of another. Nothing in the fit requires
     that latents of different sessions agree, so a decoder is fitted to each session.
@@ -190,9 +190,10 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
                     prepare_session(member, segments, seed, causal=base.causal, set_aside=set_aside)
                 )
         mean = mean_size([one.size for one in data])
+        n_largest = max(one.size.n_windows for one in data) if len(X) > 1 else None
         for member, one in zip(members, data, strict=True):
             size = replace(mean, n_neurons=one.size.n_neurons)
-            member.settings_ = resolve_session(member, size, seed, together=len(X) > 1)
+            member.settings_ = resolve_session(member, size, seed, n_largest=n_largest)
         nets, self.history_ = train_together(data, [member.settings_ for member in members])
         for member, net in zip(members, nets, strict=True):
             finish(member, net)

@@ -206,10 +206,19 @@ def test_without_validation_the_calibration_is_that_of_the_start(fitted, other, 
     width, gain = (1.5, 0.7) if calibration else (0.0, 1.0)
     assert float(adapted.smoothing.width) == width
     torch.testing.assert_close(adapted.readout.gain, torch.full_like(adapted.readout.gain, gain))
+    assert (adapted.posterior is not None) == calibration
+
+
+def test_with_few_trials_half_of_the_log_rates_are_those_of_the_posterior(fitted, other):
+    start = copy.deepcopy(fitted)
+    start.net_.module_.posterior = None
+    adapted = start.adapt(other, heldout_neurons=[1])
+    weights = adapted.net_.module_.posterior.weight.tolist()
+    assert weights == pytest.approx([0.5, 0.3, *[0.5] * (len(weights) - 2)])
 
 
 @pytest.mark.parametrize(
-    ("n_trials", "rate", "n_updates"), [(8, 5.0, 54), (64, 0.1, 56), (64, 5.0, 88)]
+    ("n_trials", "rate", "n_updates"), [(8, 5.0, 46), (64, 0.1, 48), (64, 5.0, 56)]
 )
 def test_a_core_needs_fewer_updates_of_few_trials(n_trials, rate, n_updates):
     batch = min(n_trials, 16)

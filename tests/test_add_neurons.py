@@ -1,16 +1,21 @@
 """Neurons that a fitted network has not seen, added from a few trials."""
 
+import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from sklearn_stndt import STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.persistence import load, save
-from sklearn_stndt.training.readout import fit_readout
+from sklearn_stndt.training.readout import average_heldout, fit_readout
+from sklearn_stndt.windows.cutting import cut
+from sklearn_stndt.windows.segments import as_segments
 
 N_KNOWN, N_NEW = 20, 10
 SMALL = {"max_epochs": 40, "attention": "temporal", "random_state": 0}
@@ -123,3 +128,47 @@ def test_what_cannot_be_added_is_refused(known, spikes):
         network = STNDTEstimator(max_epochs=1, **params).fit(spikes[:12, :, :N_KNOWN])
         with pytest.raises(ValueError, match=message):
             network.add_neurons(spikes[:4])
+
+
+def log_rates_and_latents(net, counts):
+    batch = net.split_visible(torch.as_tensor(counts))
+    with torch.no_grad():
+        output = net.infer(batch.spikes, batch.visible)
+    return output.log_rates.numpy(), output.latents.numpy()
+
+
+def holding_out(net, neurons):
+    """Copy of a net without a posterior that hides these neurons."""
+    net = copy.deepcopy(net)
+    net.objective = replace(net.objective, heldout_neurons=neurons)
+    net.module_.posterior = None
+    net.module_.readout.gain.fill_(0.8)
+    return net
+
+
+def test_readout_of_held_out_neurons_is_averaged_with_a_regression_on_latents(known, spikes):
+    counts = spikes[:6, :, :N_KNOWN].astype(np.float32)
+    counts[0, :5] = np.nan  # no bin to learn from
+    counts[1, :5, 4] = np.nan
+    net, heldout = holding_out(known.net_, (1, 4)), [1, 4]
+    before, latents = log_rates_and_latents(net, counts)
+    heldin = copy.deepcopy(net.module_.readout)
+    rest = np.setdiff1d(np.arange(N_KNOWN), heldout)
+    for name in ("weight", "bias", "gain", "shift"):
+        getattr(heldin, name).data = getattr(heldin, name).data[rest]
+    rows, of_heldout = latents.reshape(-1, latents.shape[-1]), counts[..., heldout].reshape(-1, 2)
+    weight, bias = fit_readout(heldin, rows, of_heldout)
+    average_heldout(net, cut(as_segments(counts), 25, 25))
+    after, _ = log_rates_and_latents(net, counts)
+    expected = (before[..., heldout] + latents @ weight.T + bias) / 2
+    np.testing.assert_allclose(after[..., heldout], expected, atol=1e-3)
+    assert abs(after - before)[..., heldout].max() > 0.05
+    np.testing.assert_array_equal(after[..., rest], before[..., rest])
+
+
+@pytest.mark.parametrize("neurons", [(), tuple(range(16))])
+def test_without_neurons_for_a_prior_the_readout_stays(known, spikes, neurons):
+    net = holding_out(known.net_, neurons)
+    before = net.module_.readout.weight.detach().clone()
+    average_heldout(net, cut(as_segments(spikes[:3, :, :N_KNOWN].astype(float)), 25, 25))
+    assert torch.equal(net.module_.readout.weight, before)

@@ -1,5 +1,8 @@
 """Log-rates by Gaussian-process factor analysis, and their share in the network's."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -265,11 +268,18 @@ def test_it_is_saved_and_continues(fitted, trials, tmp_path):
     np.testing.assert_array_equal(loaded.transform(spikes), fitted.transform(spikes))
 
 
-def test_a_second_training_and_other_neurons_take_its_share(fitted, trials):
+def test_a_second_training_takes_its_share(fitted, trials):
     again = STNDTEstimator(max_epochs=25, refit=True, random_state=0).fit(trials.spikes[:70])
     assert shares_of(again.net_) == shares_of(fitted.net_)
-    adapted = fitted.adapt(trials.spikes[:20, :, 3:])
-    assert shares_of(adapted.net_) == shares_of(fitted.net_)
+
+
+def test_with_a_single_validation_window_it_is_not_chosen(fitted, trials):
+    net = copy.deepcopy(fitted.net_)
+    net.objective = replace(net.objective, heldout_neurons=(1,))
+    windows = cut(as_segments(trials.spikes.astype(float)), 25, 25)
+    alone = cut(as_segments(trials.spikes[:1].astype(float)), 25, 25)
+    assert calibrate(net, alone, windows).shares == {"heldin": 0.5, "heldout": 0.3}
+    assert shares_of(net) == pytest.approx({"heldin": 0.5, "heldout": 0.3})
 
 
 @pytest.mark.parametrize(

@@ -57,12 +57,12 @@ def test_mean_rates_of_windows_are_preserved(spikes):
 
     @torch.no_grad()
     def mean_rates():
-        return calibration._predictions(net, windows)[0].log_rates.exp().mean((0, 1)).numpy()
+        return calibration._predictions(net, windows, 1)[0].log_rates.exp().mean((0, 1)).numpy()
 
     net_without = copy.deepcopy(net)
     net_without.module_.smoothing.width.fill_(1.0)
     with torch.no_grad():
-        smooth = calibration._predictions(net_without, windows)[0].log_rates.exp().mean((0, 1))
+        smooth = calibration._predictions(net_without, windows, 1)[0].log_rates.exp().mean((0, 1))
     calibrate_as(net, 1.0, 0.4, windows)
     np.testing.assert_allclose(mean_rates(), smooth.numpy(), rtol=1e-4)
     assert (net.module_.readout.gain == 0.4).all()

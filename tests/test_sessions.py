@@ -182,8 +182,7 @@ def test_automatic_parameters_are_those_of_a_session_of_mean_size(small):
     assert mean == DataSize(20_000, 9, 400, 50, 3.5)
     kwargs = {"heldout_neurons": (), "device": "cpu", "seed": 0}
     alone, together = (
-        resolve(small(**auto), mean, together=is_together, **kwargs)
-        for is_together in (False, True)
+        resolve(small(**auto), mean, n_largest=n_largest, **kwargs) for n_largest in (None, 600)
     )
     assert together.network == alone.network
     assert (together.network.n_layers, together.training.batch_size) == (3, 16)
@@ -191,8 +190,8 @@ def test_automatic_parameters_are_those_of_a_session_of_mean_size(small):
 
 
 def test_few_sessions_of_few_windows_have_updates_enough():
-    n_epochs = auto_max_epochs(1000, 50, 20, 16, 2.0, together=True)
-    assert n_epochs * 2 == 250
+    n_epochs = auto_max_epochs(1000, 50, 20, 16, 2.0, n_largest=40)
+    assert n_epochs * 3 == 312
 
 
 def test_validation_batches_are_of_one_session_each():
@@ -251,6 +250,7 @@ def test_few_windows_are_all_for_training_if_another_session_validates(small):
     large, few = networks(together)
     assert float(few.smoothing.width) == float(large.smoothing.width)
     assert torch.allclose(few.readout.gain, large.readout.gain[:1].expand(3), rtol=1e-5)
+    assert few.posterior.weight.tolist() == [0.5, 0.5, 0.5]
     both_few = MultiSessionEstimator(small(early_stopping=True)).fit([x[:20] for x in X])
     assert set(both_few.history_[-1]["session_bits"]) == {0, 1}
 

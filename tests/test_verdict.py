@@ -55,7 +55,7 @@ def noise():
 
 @pytest.mark.parametrize(
     ("n_updates", "has_core", "warns"),
-    [(129, False, False), (130, False, True), (53, True, False), (54, True, True)],
+    [(129, False, False), (130, False, True), (45, True, False), (46, True, True)],
 )
 def test_a_trial_run_does_not_warn(noise, n_updates, has_core, warns):
     rows = noise.reshape(-1, 12)

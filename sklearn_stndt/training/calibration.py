@@ -19,6 +19,8 @@ GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
 GAIN_PRECISION = 1e-3
 WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing, in bins
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of log-rates that a posterior of latents infers
+# of them, in a network with so few trials that none are set aside, or a single window
+FEW_TRIALS_SHARES = {"heldin": 0.5, "heldout": 0.3}
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
 N_GRID = 12  # values of a constant that are tried
 MOST_CORRECTION = math.log(2)  # of constants by validation windows
@@ -72,7 +74,7 @@ def calibrate(
     limits the bins, the likelihood has no `gradient`, or windows have more than 1,000 bins. Of the
     `SHARES` within `N_ERRORS` standard errors of the most likely one, it is the largest for held-in
     neurons, whose rates it improves more than the likelihood says, and the smallest for held-out
-    ones.
+    ones. With a single validation window, these are `FEW_TRIALS_SHARES`.
 
     Parameters
     ----------
@@ -154,7 +156,8 @@ def _add_posterior(
         losses = [_window_losses(likelihood, mixed, parts, rows) for mixed in mixtures]
         totals = [float(of_windows.sum()) for of_windows in losses]
         best = int(np.argmin(totals))
-        if len(losses[best]) < 2:  # nothing to be sure of
+        if len(losses[best]) < 2:  # no standard error
+            shares[name] = FEW_TRIALS_SHARES[name]
             continue
         within = [best, *np.flatnonzero([_within_errors(one, losses[best]) for one in losses])]
         shares[name] = SHARES[max(within) if name == "heldin" else min(within)]
@@ -348,7 +351,7 @@ def calibrate_as(
     module: STNDT = net.module_
     module.posterior = None
     module.smoothing.width.zero_()
-    predictions, rows = _predictions(net, windows)
+    predictions, rows = _predictions(net, windows, n_folds=1)
     module.smoothing.width.fill_(width)
     log_rates = _smooth(predictions.log_rates, rows.bin_visible, width)
     predictions = predictions._replace(log_rates=log_rates)

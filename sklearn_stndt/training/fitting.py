@@ -12,6 +12,7 @@ from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood, Poisson, Statistics, as_likelihood
 from sklearn_stndt.training.calibration import (
+    FEW_TRIALS_SHARES,
     calibrate,
     calibrate_as,
     fit_constants,
@@ -21,6 +22,7 @@ from sklearn_stndt.training.checkpointing import DamagedCheckpointError, Trainin
 from sklearn_stndt.training.divergence import check_finite
 from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net
+from sklearn_stndt.training.readout import average_heldout
 from sklearn_stndt.training.settings import DataSize, Settings
 from sklearn_stndt.training.splitting import split
 from sklearn_stndt.training.transfer import start_callbacks, take_core
@@ -219,11 +221,8 @@ def _train(
             elif core is not None and training.calibration:
                 # the gain of most neurons, the held-in ones
                 width, gain = float(core.smoothing.width), float(core.readout.gain.median())
-                shares = None
-                if core.posterior is not None:
-                    share = float(core.posterior.weight.median())
-                    shares = {"heldin": share, "heldout": share}
-                calibrate_as(net, width, gain, data.windows, shares)
+                calibrate_as(net, width, gain, data.windows, FEW_TRIALS_SHARES)
+                average_heldout(net, data.windows)
             fit_constants(net, data.windows, data.validation)
             check_finite(net)
             if checkpoint is not None and not net.interrupted_:

@@ -18,6 +18,7 @@ from sklearn_stndt.network.core import share_core
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood
 from sklearn_stndt.training.calibration import (
+    FEW_TRIALS_SHARES,
     Calibration,
     calibrate,
     calibrate_as,
@@ -29,6 +30,7 @@ from sklearn_stndt.training.divergence import DivergenceGuard, check_finite
 from sklearn_stndt.training.fitting import TrainingData, as_tensors, count_positions
 from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net, count_folds, network_class
+from sklearn_stndt.training.readout import average_heldout
 from sklearn_stndt.training.settings import LONGEST_EPOCH, DataSize, Settings
 from sklearn_stndt.windows.cutting import Windows
 from sklearn_stndt.windows.segments import Segments
@@ -421,7 +423,10 @@ def _net_of_session(
 def _calibrate_together(
     nets: Sequence[MaskedModellingNet], sessions: Sequence[TrainingData], settings: Settings
 ) -> None:
-    """Calibrate the network of each session; without validation, by the mean of the others."""
+    """Calibrate the network of each session; without validation, as the mean of the others.
+
+    The posterior, which matters more the fewer trials there are, then has `FEW_TRIALS_SHARES`.
+    """
     validated = [data.validation is not None for data in sessions]
     found: list[Calibration] = []
     if settings.training.calibration:
@@ -431,13 +436,13 @@ def _calibrate_together(
     for net, data, is_validated in zip(nets, sessions, validated, strict=True):
         if found and not is_validated:
             width = float(np.mean([one.width for one in found]))
-            gain, shares = torch.ones(data.size.n_neurons), {}
+            gain = torch.ones(data.size.n_neurons)
             for name, group in groups_of(net).items():
                 known = [one.gains[name] for one in found if name in one.gains]
                 gain[group] = float(np.mean(known)) if known else 1.0
-                of_others = [one.shares[name] for one in found if name in one.shares]
-                shares[name] = float(np.mean(of_others)) if of_others else 0.0
-            calibrate_as(net, width, gain, data.windows, shares)
+            calibrate_as(net, width, gain, data.windows, FEW_TRIALS_SHARES)
+        if settings.training.calibration:
+            average_heldout(net, data.windows)
         fit_constants(net, data.windows, data.validation)
         check_finite(net)
         history = copy.copy(net.history)  # trimming drops it

@@ -7,15 +7,20 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.covariance import ledoit_wolf
+from torch import Tensor
 
 from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.core import with_more_neurons
+from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.likelihood import Poisson
 from sklearn_stndt.network.population import ReadOut
 from sklearn_stndt.training.net import MaskedModellingNet
+from sklearn_stndt.windows.cutting import Windows
 
 PRIOR_SHARE = 0.7  # of the covariance of known weights, which their own errors enlarge
 LEAST_SPREAD = 1.0  # standard deviation of biases (log-rates), if that of known neurons is smaller
+FEWEST_KNOWN = 5  # neurons whose weights say how those of others are distributed
+MOST_BINS = 2**14  # for a regression of held-out neurons
 HIGHEST = 15.0  # log-rate, as in the network
 
 
@@ -63,6 +68,56 @@ def add_to_readout(
     larger.module_ = with_more_neurons(module, n_bins, weight, bias)
     larger.module__n_neurons = larger.module_.readout.out_features  # what a file restores
     return larger
+
+
+@torch.no_grad()
+def average_heldout(net: MaskedModellingNet, windows: Windows) -> None:
+    """Average the readout of held-out neurons with that of `fit_readout`.
+
+    Trained on few trials, their rows have errors, of which the held-in neurons know nothing. Those
+    of a regression with a prior from the held-in neurons are others, so the mean is better.
+
+    Parameters
+    ----------
+    net : MaskedModellingNet
+        Trained and calibrated net; the readout of its held-out neurons is modified, if the
+        likelihood is Poisson and other neurons can serve as a prior.
+    windows : Windows
+        Windows used for training.
+    """
+    module: STNDT = net.module_
+    readout: ReadOut = module.readout
+    heldout = torch.as_tensor(net.objective.heldout_neurons, dtype=torch.long)
+    heldin = torch.as_tensor(np.setdiff1d(np.arange(readout.out_features), heldout.numpy()))
+    if not len(heldout) or len(heldin) < FEWEST_KNOWN or type(module.likelihood) is not Poisson:
+        return
+    module.eval()
+    size = inference_batch_size(module, windows.window, windows.rows.shape[1])
+    most = max(MOST_BINS // windows.window, 1)
+    chosen = np.linspace(0, len(windows) - 1, min(most, len(windows))).astype(int)
+    latents, counts = [], []
+    for part in np.array_split(chosen, -(-len(chosen) // size)):
+        batch = net.split_visible(windows.__getitems__(part)[0])
+        of_heldout = batch.spikes.masked_fill(~batch.known, torch.nan)[..., heldout]
+        used = ~of_heldout.isnan().all(2)
+        inferred = net.infer(batch.spikes, batch.visible).latents
+        assert inferred is not None
+        latents.append(inferred[used].cpu())
+        counts.append(of_heldout[used].cpu())
+    fitted = fit_readout(
+        _rows_of(readout, heldin), torch.cat(latents).numpy(), torch.cat(counts).numpy()
+    )
+    gain, shift = readout.gain[heldout], readout.shift[heldout]
+    weight, bias = (torch.as_tensor(part).to(readout.weight) for part in fitted)
+    readout.weight[heldout] += 0.5 * (weight / gain[:, None] - readout.weight[heldout])
+    readout.bias[heldout] += 0.5 * ((bias - shift) / gain - readout.bias[heldout])
+
+
+def _rows_of(readout: ReadOut, neurons: Tensor) -> ReadOut:
+    """Readout of some of the neurons."""
+    part = ReadOut(readout.in_features, len(neurons)).to(readout.weight)
+    part.load_state_dict({name: rows[neurons] for name, rows in readout.state_dict().items()})
+    return part
 
 
 def known_weights(readout: ReadOut) -> NDArray:

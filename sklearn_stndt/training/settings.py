@@ -30,9 +30,9 @@ SKORCH_NAMES = ("max_epochs", "batch_size", "lr", "inference_passes")
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
 TOGETHER_PASSES = 0.55  # passes over sessions that share a core, relative to those over one
-TOGETHER_UPDATES = 250  # fewest of them, for a session of mean size
-CORE_PASSES = 0.5  # passes of a network with the core of another, relative to others
-LEAST_UPDATES = 54  # fewest of them
+TOGETHER_UPDATES = 310  # fewest of them
+CORE_PASSES = 0.36  # passes of a network with the core of another, relative to others
+LEAST_UPDATES = 46  # fewest of them
 CORE_LR = 0.8  # its learning rate, relative to others
 CORE_SPIKES = 0.3  # spikes at which its dropout falls, relative to others
 
@@ -129,7 +129,7 @@ def resolve(
     previous: Settings | None = None,
     core: NetworkSettings | None = None,
     taught: bool = False,
-    together: bool = False,
+    n_largest: int | None = None,
 ) -> Settings:
     """Turn the parameters of an estimator into settings.
 
@@ -151,8 +151,9 @@ def resolve(
         Settings of the network whose core is the start: those in `CORE_SETTINGS` are its own.
     taught : bool, default=False
         Whether rates are learned instead of counts.
-    together : bool, default=False
-        Whether several sessions share a core; `size` is then their mean.
+    n_largest : int or None, default=None
+        Windows of the largest of several sessions that share a core; `size` is then their mean.
+        None: there is one session.
 
     Returns
     -------
@@ -170,7 +171,7 @@ def resolve(
     network = _override(network, of_module)
     if core is not None:
         network = replace(network, **{name: getattr(core, name) for name in CORE_SETTINGS})
-    kind = {"has_core": core is not None, "taught": taught, "together": together}
+    kind: dict[str, Any] = {"has_core": core is not None, "taught": taught, "n_largest": n_largest}
     training = _training(estimator, size, device, seed, causal=network.causal, **kind)
     training = _override(training, of_skorch)
     if network.causal and training.inference_passes > 1:
@@ -246,7 +247,7 @@ def _training(
     causal: bool,
     has_core: bool,
     taught: bool,
-    together: bool,
+    n_largest: int | None,
 ) -> TrainingSettings:
     batch_size = estimator.batch_size
     if batch_size == "auto":
@@ -261,7 +262,7 @@ def _training(
             batch_size,
             size.spikes_per_bin,
             has_core=has_core,
-            together=together,
+            n_largest=n_largest,
         )
         max_epochs = math.ceil(factor * max_epochs)
     lr = estimator.lr
@@ -360,18 +361,22 @@ def auto_max_epochs(
     batch_size: int,
     spikes_per_bin: float,
     has_core: bool = False,
-    together: bool = False,
+    n_largest: int | None = None,
 ) -> int:
     """Enough epochs to see each bin 25 to 38 times, in 130 to 4,000 updates.
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
-    core of another needs half of these passes, in at least 54 updates. Several sessions
-    `together` need .55 of the passes of one alone, in at least 250 updates.
+    core of another needs .36 of these passes, in at least 46 updates. Several sessions that share a
+    core need .55 of the passes of one alone, in at least 310 updates; an epoch has as many updates
+    as one of the `n_largest` windows of the largest session.
     """
+    together = n_largest is not None
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
     n_passes *= CORE_PASSES if has_core else TOGETHER_PASSES if together else 1
     n_epochs = n_passes * n_bins / (n_windows * window)
+    if n_largest is not None:
+        n_windows = min(n_largest, LONGEST_EPOCH * batch_size)
     updates = math.ceil(n_windows / batch_size)  # of an epoch
     least = LEAST_UPDATES if has_core else TOGETHER_UPDATES if together else N_UPDATES[0]
     return max(math.ceil(min(max(n_epochs, least / updates), N_UPDATES[1] / updates)), 1)

@@ -14,7 +14,7 @@ from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.core import copy_core, core_parameters
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.training.objective import Batch
-from sklearn_stndt.training.readout import known_weights, spread_of
+from sklearn_stndt.training.readout import FEWEST_KNOWN, known_weights, spread_of
 from sklearn_stndt.training.settings import DataSize, Settings
 from sklearn_stndt.windows.cutting import Windows
 from sklearn_stndt.windows.segments import Segments
@@ -26,7 +26,6 @@ N_ROUNDS = 3  # regressions for each of them
 N_FURTHER = 2  # regressions for the best of them
 FEW_WINDOWS = 24  # windows for the regressions of each
 MOST_WINDOWS = 64  # for those of the best
-FEWEST_KNOWN = 5  # neurons of the start; with fewer, ends are drawn
 SCALES = np.linspace(0.2, 1.0, 5)
 PENALTIES = np.logspace(-4, 3, 15)  # of the embedding, given the readout
 FEWEST_SET_ASIDE = 30  # windows; fewer are worth more as training data
