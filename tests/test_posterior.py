@@ -304,6 +304,13 @@ def test_states_that_do_not_fit_are_refused(fitted, name, shape):
         module.load_state_dict(state)
 
 
+def test_states_of_the_first_form_are_refused(fitted):
+    state = dict(fitted.net_.module_.state_dict())
+    state["posterior.functions"] = state.pop("posterior.trajectories")
+    with pytest.raises(RuntimeError, match=r"earlier development version.*fit it again"):
+        STNDT(25, 25, fitted.settings_.network).load_state_dict(state)
+
+
 def test_calibrating_again_replaces_it(fitted, trials):
     net = fitted.net_
     kept = {name: value.clone() for name, value in net.module_.state_dict().items()}

@@ -32,16 +32,16 @@ class LatentPosterior(nn.Module):
     over visible counts :math:`s`, from the latents of the network in the bins that have any; for
     Poisson counts, :math:`\log p(s | r) = s r - e^r`. With a Gaussian likelihood, there are signals
     instead of counts, and the readout of the network instead of log-rates.
+
     Loadings :math:`L`, mean and covariance of trajectories come from the log-rates of the network
-    in training windows. The covariance, between all latents and bins, is a mean of the stationary
-    one, a function of the lag, and of the observed one; the latter counts the more, the more
-    windows there are. The errors of network and likelihood differ, so that a weighted mean of
-    log-rates is better than either.
+    in training windows. The covariance between all latents and bins is a mean of the stationary
+    one, a function of the lag, and of the observed one, whose weight is the number of windows. The
+    errors of the two ways differ, so that a weighted mean of log-rates is better than either.
 
     Parameters
     ----------
     n_neurons, n_bins, n_latents, n_trajectories : int
-        Neurons, bins of a window, latents, and trajectories whose weighted sum all latents are.
+        Neurons, bins of a window, latents, and trajectories, of which latents are a weighted sum.
 
     Attributes
     ----------
@@ -104,8 +104,14 @@ class LatentPosterior(nn.Module):
         Raises
         ------
         RuntimeError
-            If buffers are missing, or their shapes do not fit each other or the network.
+            If buffers are missing, or their shapes do not fit each other or the network; or if they
+            are those of the first form, which had a prior for each latent alone.
         """
+        if prefix + "functions" in state:
+            raise RuntimeError(
+                "it was saved by an earlier development version, whose factor analysis had another "
+                "prior; fit it again"
+            )
         names = list(dict(cls(1, 1, 1, 1).named_buffers()))
         shapes = {
             name: tuple(state[prefix + name].shape) for name in names if prefix + name in state
