@@ -1,6 +1,8 @@
 """Several sessions in one fit, each with its own neurons."""
 
 import pickle
+import sys
+from dataclasses import fields
 from types import MappingProxyType, SimpleNamespace
 
 import numpy as np
@@ -15,7 +17,7 @@ from skorch import NeuralNet
 from skorch.history import History
 
 from sklearn_stndt import MultiSessionEstimator, STNDTEstimator
-from sklearn_stndt.network import NetworkSettings
+from sklearn_stndt.network import STNDT, NetworkSettings
 from sklearn_stndt.network.likelihood import Poisson
 from sklearn_stndt.streaming import RateStream
 from sklearn_stndt.training.joint import (
@@ -23,11 +25,13 @@ from sklearn_stndt.training.joint import (
     MultiSessionNet,
     SessionBatches,
     SessionNetworks,
+    SessionPart,
     SessionsInTurn,
     SessionWindows,
     mean_size,
 )
-from sklearn_stndt.training.net import HIDDEN_MATRICES
+from sklearn_stndt.training.net import HIDDEN_MATRICES, MaskedModellingNet
+from sklearn_stndt.training.objective import ObjectiveSettings
 from sklearn_stndt.training.optimizer import Muon
 from sklearn_stndt.training.settings import DataSize, auto_max_epochs, resolve
 from sklearn_stndt.windows.cutting import cut
@@ -213,34 +217,82 @@ def test_windows_are_read_from_their_own_session():
     assert np.array_equal(parts[1].spikes, X[1][[1, 0]])
 
 
-def test_an_update_weighs_sessions_by_their_windows(small, sessions, monkeypatch):
-    seen = []
+CONFIGURATIONS = {
+    "spatiotemporal": {},
+    "temporal, within a context": {"attention": "temporal", "context": (3, 2)},
+    "with other losses": {"heldout_neurons": (1,), "forecast_bins": 2, "contrastive_weight": 0.1},
+    "negative binomial": {"likelihood": "negative_binomial"},
+    "spatial attention in every layer": {"spatial_layers": "all"},
+    "causal": {"causal": True},
+}
 
-    def recorded(self, windows, rates=None, share=1.0):
-        before = torch.zeros_like(self.module_.present.norm.weight)
-        if self.module_.present.norm.weight.grad is not None:
-            before = self.module_.present.norm.weight.grad.clone()
-        state = torch.get_rng_state()
-        terms, log_rates = backpropagate(self, windows, rates, share)
-        gradient = self.module_.present.norm.weight.grad - before
-        self.module_.present.norm.weight.grad.copy_(before)
-        after = torch.get_rng_state()
-        torch.set_rng_state(state)
-        backpropagate(self, windows, rates, 1.0)
-        whole = self.module_.present.norm.weight.grad - before
-        self.module_.present.norm.weight.grad.copy_(before + gradient)
-        torch.set_rng_state(after)
-        seen.append((self.module_.session, len(windows), share))
-        assert torch.allclose(gradient, share * whole, rtol=1e-4, atol=1e-7)
-        return terms, log_rates
 
-    backpropagate = MultiSessionNet.backpropagate
-    monkeypatch.setattr(MultiSessionNet, "backpropagate", recorded)
-    MultiSessionEstimator(small(window=10, max_epochs=1, batch_size=8)).fit(sessions)
-    n_largest = max(sum(n for i, n, _ in seen if i == session) for session in range(4))
-    assert sum(share for _, _, share in seen) == pytest.approx(-(-n_largest // 8))  # updates
-    assert {session for session, _, _ in seen} == {0, 1, 2, 3}
-    assert len({share for _, _, share in seen}) > 1
+@pytest.mark.parametrize("chunk", [100, 3])
+@pytest.mark.parametrize("config", CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+def test_a_step_adds_the_gradients_of_sessions_weighed_by_their_windows(
+    config, chunk, monkeypatch, torch_seed
+):
+    no_dropout = {"dropout": 0.0, "dropout_embedding": 0.0, "dropout_rates": 0.0}
+    of_objective = {f.name for f in fields(ObjectiveSettings)} & config.keys()
+    of_network = config.keys() - of_objective
+    settings = NetworkSettings(
+        n_layers=2,
+        d_model=8,
+        dim_feedforward=16,
+        **no_dropout,
+        **{k: config[k] for k in of_network},
+    )
+    objective = ObjectiveSettings(**{k: config[k] for k in of_objective})
+    net = MultiSessionNet(
+        SessionNetworks,
+        module__n_neurons=[5, 4, 3],
+        module__n_bins=10,
+        module__settings=[settings] * 3,
+        objectives=[objective] * 3,
+    ).initialize()
+    net.history.new_epoch()
+    net.history.new_batch()
+    with torch.no_grad():
+        for p in net.module_.parameters():
+            p += 0.1 * torch.randn_like(p)
+    pattern = torch.rand(10, 1) < 0.5
+    monkeypatch.setattr(ObjectiveSettings, "draw_mask", lambda self, visible: visible & pattern)
+    for kind in (MaskedModellingNet, MultiSessionNet):
+        monkeypatch.setattr(sys.modules[kind.__module__], "training_chunk_size", lambda *_: chunk)
+    first, last = (torch.as_tensor(counts(7, 10, n)).float() for n in (5, 3))
+    last[2:4, 6:] = torch.nan  # shorter trials
+    batch = torch.arange(10), [SessionPart(0, first), SessionPart(2, last[:3])]
+
+    torch.manual_seed(1)  # of the contrastive loss
+    loss = net.train_step_single(batch)["loss"]
+    gradients = [None if p.grad is None else p.grad.clone() for p in net.module_.parameters()]
+    net.module_.zero_grad()
+    torch.manual_seed(1)
+    expected = 0.0
+    for (session, spikes), share in zip(batch[1], (0.7, 0.3), strict=True):
+        net.take(session)
+        terms, _ = net.backpropagate(spikes, share=share)
+        expected += share * (
+            terms["train_nll"] + objective.contrastive_weight * terms.get("train_contrast", 0.0)
+        )
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+    for p, gradient in zip(net.module_.parameters(), gradients, strict=True):
+        assert (p.grad is None) == (gradient is None)
+        assert gradient is None or torch.allclose(gradient, p.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_sessions_pass_the_core_together(small, sessions, monkeypatch):
+    passes = []
+
+    def counted(self, x, *args, **kwargs):
+        passes.append(len(x))
+        return run_layers(self, x, *args, **kwargs)
+
+    run_layers = STNDT.run_layers
+    monkeypatch.setattr(STNDT, "run_layers", counted)
+    params = {"max_epochs": 1, "batch_size": 4, "early_stopping": False, "calibration": False}
+    MultiSessionEstimator(small(**params)).fit([sessions[0], sessions[3]])
+    assert passes == [9, 9, 9]  # 15 of 12 windows and 12 of 6, in three updates
 
 
 def test_few_windows_are_all_for_training_if_another_session_validates(small):

@@ -298,31 +298,75 @@ class STNDT(nn.Module):
         -------
         NetworkOutput
         """
+        x, bin_visible, neurons = self.before_layers(entering, values, shown)
+        x, temporal, spatial = self.run_layers(x, bin_visible, neurons, return_attention)
+        output = self.after_layers(x, bin_visible, neurons)
+        spatial += output.spatial_weights
+        if not return_attention:
+            temporal, spatial = [], []
+        return output._replace(temporal_weights=temporal, spatial_weights=spatial)
+
+    def before_layers(
+        self, entering: Tensor, values: Tensor, shown: Tensor
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Return the first arguments of `run_layers`; parameters as in `from_scaled`."""
         bin_visible = shown.sum(2) > 0  # (batch, n_bins)
         neuron_visible = shown.sum(1) > 0  # (batch, n_neurons)
-        x = self.positions(self.embed(entering))  # (batch, n_bins, width)
-        x = self.drop_embedding(x)
+        return self.embed(entering), bin_visible, (values, neuron_visible)
+
+    def run_layers(
+        self,
+        x: Tensor,
+        bin_visible: Tensor,
+        neurons: tuple[Tensor, Tensor] | None = None,
+        return_attention: bool = False,
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Residual stream after all layers, and their temporal and spatial attention weights.
+
+        Parameters
+        ----------
+        x : Tensor, shape (batch, n_bins, width)
+            Embedded counts.
+        bin_visible : Tensor of bool, shape (batch, n_bins)
+            Whether a bin has a visible entry.
+        neurons : (Tensor, Tensor), default=None
+            `values` of `from_scaled`, and which neurons have a visible entry, (batch, n_neurons).
+            Only needed if every layer has spatial attention.
+        return_attention : bool, default=False
+            As in `forward`.
+        """
+        x = self.drop_embedding(self.positions(x))
         temporal, spatial, readout = [], [], self.readout.weight
         allowed, band_before = allowed_keys(bin_visible, self.bands[0]), self.bands[0]
         for i, (layer, band) in enumerate(zip(self.layers, self.bands, strict=True)):
             if band != band_before:
                 allowed, band_before = allowed_keys(bin_visible, band), band
-            factor = 0.0 if self.mix_every is None else self.depth.draw_factor()
-            if self.mix_every is not None and factor:
+            factor = 0.0
+            if self.mix_every is not None and neurons is not None:
+                values, neuron_visible = neurons
+                factor = self.depth.draw_factor()
+            if factor:
                 courses = self.mix_every.courses(i, x, values, bin_visible, readout)
             x, weights = layer(x, allowed, return_attention, band)
             temporal.append(weights)
-            if self.mix_every is not None and factor:
+            if factor:
                 x, weights = self.mix_every(i, x, courses, neuron_visible, readout, factor)
                 spatial.append(weights)
+        return x, temporal, spatial
+
+    def after_layers(
+        self, x: Tensor, bin_visible: Tensor, neurons: tuple[Tensor, Tensor]
+    ) -> NetworkOutput:
+        """Output of the network from the stream after its layers; parameters as in `run_layers`."""
+        spatial = []
         factor = 0.0 if self.mix_last is None else self.depth.draw_factor()
-        if self.mix_last is not None and factor:
-            mixed, weights = self.mix_last(x, values.transpose(1, 2), neuron_visible, readout)
+        if factor:
+            values, neuron_visible = neurons
+            courses = values.transpose(1, 2)
+            mixed, weights = self.mix_last(x, courses, neuron_visible, self.readout.weight)
             x = torch.add(x, mixed, alpha=factor)
             spatial.append(weights)
-        if not return_attention:
-            temporal, spatial = [], []
-        return self.read_out(x, bin_visible[:, :, None], temporal, spatial)
+        return self.read_out(x, bin_visible[:, :, None], [], spatial)
 
     def read_out(
         self, x: Tensor, bin_visible: Tensor, temporal: list[Tensor], spatial: list[Tensor]

@@ -2,8 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise, zip_longest
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset, Sampler
 
 from sklearn_stndt.network import STNDT, NetworkOutput, NetworkSettings
 from sklearn_stndt.network.core import share_core
+from sklearn_stndt.network.cost import training_chunk_size
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood
 from sklearn_stndt.training.calibration import (
@@ -208,6 +209,37 @@ class SessionNetworks(nn.Module):
         """Width of the residual stream."""
         return self.present.width
 
+    @property
+    def can_share_passes(self) -> bool:
+        """Whether no layer of the core depends on the neurons, and all bins pass at once."""
+        return self[0].mix_every is None and not self[0].settings.causal
+
+    def forward_together(self, views: Mapping[int, tuple[Tensor, Tensor]]) -> list[NetworkOutput]:
+        """Infer log-rates of several sessions in one pass through the core.
+
+        Parameters
+        ----------
+        views : mapping of int to (Tensor, Tensor)
+            By session: counts and visible entries, as for `forward`. Only if `can_share_passes`.
+
+        Returns
+        -------
+        list of NetworkOutput
+            One per session, in the order of `views`.
+        """
+        entered = []
+        for session, (spikes, visible) in views.items():
+            shown = visible.to(spikes.dtype)
+            entering, values = self[session].scaling(spikes, shown)
+            entered.append(self[session].before_layers(entering, values, shown))
+        streams, bins_visible, neurons = zip(*entered, strict=True)
+        stream, _, _ = self[0].run_layers(torch.cat(streams), torch.cat(bins_visible))
+        streams = stream.split([len(x) for x in streams])
+        return [
+            self[session].after_layers(*of_session)
+            for session, *of_session in zip(views, streams, bins_visible, neurons, strict=True)
+        ]
+
     def embeddings(self, spikes: Tensor, visible: Tensor) -> list[Tensor]:
         """Embedded input, as of one network."""
         return self.present.embeddings(spikes, visible)
@@ -240,17 +272,64 @@ class MultiSessionNet(MaskedModellingNet):
         self.objective = self.objectives[session]
 
     def train_step_single(self, batch, **fit_params) -> dict[str, Any]:
-        """Train on a batch, session by session, before the weights are updated."""
+        """Train on a batch, with windows of several sessions, before the weights are updated."""
         indices, parts = batch
         self._set_training(True)
+        shares = [len(spikes) / len(indices) for _, spikes in parts]
+        together = len(parts) > 1 and self.module_.can_share_passes
+        backpropagate = self.backpropagate_together if together else self.backpropagate_in_turn
         terms: dict[str, Tensor] = {}
-        for session, spikes in parts:
-            self.take(session)
-            share = len(spikes) / len(indices)
-            of_session, _ = self.backpropagate(spikes, share=share)
+        for share, of_session in zip(shares, backpropagate(parts, shares), strict=True):
             for name, term in of_session.items():
                 terms[name] = terms.get(name, 0.0) + share * term
         return self.recorded(terms) | {"y_pred": indices}
+
+    def backpropagate_in_turn(
+        self, parts: Sequence[SessionPart], shares: Sequence[float]
+    ) -> list[dict[str, Tensor]]:
+        """Add the gradients of a batch, one session after the other; return terms of the losses.
+
+        Parameters
+        ----------
+        parts : sequence of SessionPart
+            Windows of each session.
+        shares : sequence of float
+            Of each session in the update.
+        """
+        terms = []
+        for (session, spikes), share in zip(parts, shares, strict=True):
+            self.take(session)
+            terms.append(self.backpropagate(spikes, share=share)[0])
+        return terms
+
+    def backpropagate_together(
+        self, parts: Sequence[SessionPart], shares: Sequence[float]
+    ) -> list[dict[str, Tensor]]:
+        """As `backpropagate_in_turn`, but all sessions pass the core at once, which is faster."""
+        device = torch.device(self.device)
+        # in micro-batches with windows of all sessions, so that activations of the core, and those
+        # of the ends of a session, are no larger than in a micro-batch of one session
+        sizes = [training_chunk_size(self.module_[i], x.shape, device) for i, x in parts]
+        loads = [len(x) / size for (_, x), size in zip(parts, sizes, strict=True)]
+        n_micro = math.ceil(max(*loads, sum(len(x) for _, x in parts) / max(sizes)))
+        masked, terms = [], []
+        for (session, spikes), share in zip(parts, shares, strict=True):
+            self.take(session)
+            split, starts = self.split_for_training(spikes)
+            masked.append(list(self.masked_parts(split, starts, -(-len(spikes) // n_micro))))
+            nll = torch.zeros((), device=device)
+            terms.append({"train_nll": nll} | self.backpropagate_contrast(split, share))
+        for micro_batch in zip_longest(*masked):
+            present = {i: part for i, part in enumerate(micro_batch) if part is not None}
+            views = {parts[i].session: part.view for i, part in present.items()}
+            outputs = self.module_.forward_together(views)
+            weighted = []
+            for (i, part), output in zip(present.items(), outputs, strict=True):
+                nll = part.loss(output.log_rates)
+                weighted.append(shares[i] * nll)
+                terms[i]["train_nll"] += nll.detach()
+            torch.stack(weighted).sum().backward()
+        return terms
 
     def validation_step(self, batch, **fit_params) -> dict[str, Any]:
         """Score a batch of one session."""

@@ -3,11 +3,11 @@
 import copy
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import NDArray
@@ -65,6 +65,29 @@ HIDDEN_MATRICES = (
 _DEFAULT_OBJECTIVE = ObjectiveSettings()
 
 
+class MaskedPart(NamedTuple):
+    """Windows of a training step, with masks.
+
+    Attributes
+    ----------
+    view : (Tensor, Tensor), shape (n_windows, n_bins, n_neurons)
+        Counts and visible entries, for the network.
+    target, weights : Tensor, same shape
+        What is to be predicted, and the weight of each entry in the loss.
+    loss_of : callable
+        Loss of each entry, from log-rates and target.
+    """
+
+    view: tuple[Tensor, Tensor]
+    target: Tensor
+    weights: Tensor
+    loss_of: Callable[[Tensor, Tensor], Tensor]
+
+    def loss(self, log_rates: Tensor) -> Tensor:
+        """Loss of log-rates of these windows, shape ()."""
+        return masked_modelling_loss(self.loss_of(log_rates, self.target), self.weights)
+
+
 class MaskedModellingNet(NeuralNet):
     """Trains a network to predict hidden counts.
 
@@ -106,6 +129,11 @@ class MaskedModellingNet(NeuralNet):
         if starts is None and self.module_.settings.causal:
             starts = torch.full((len(windows), 1), windows.shape[1])
         return self.objective.split(windows.to(self.device), starts)
+
+    def split_for_training(self, windows: Tensor) -> tuple[Batch, Tensor | None]:
+        """As `split_visible`, with the first bins of forecasts, which are also returned."""
+        starts = self.forecast_starts(windows, spread=False)
+        return self.split_visible(windows, starts), starts
 
     def infer(self, spikes: Tensor, visible: Tensor) -> NetworkOutput:
         """Output of the network: mean log-rates and latents of `inference_passes` passes.
@@ -174,11 +202,37 @@ class MaskedModellingNet(NeuralNet):
         share : float, default=1
             Of these windows in an update. The terms that are returned are not multiplied by it.
         """
-        objective = self.objective
-        starts = self.forecast_starts(windows, spread=False)
-        spikes, known, visible = self.split_visible(windows, starts)
+        split, starts = self.split_for_training(windows)
         # in micro-batches: activations of one are freed before those of the next are computed
-        size = training_chunk_size(self.module_, spikes.shape, spikes.device)
+        size = training_chunk_size(self.module_, windows.shape, split.spikes.device)
+        nll, log_rates = torch.zeros((), device=split.spikes.device), []
+        for part in self.masked_parts(split, starts, size, rates):
+            output = self.module_(*part.view)
+            part_nll = part.loss(output.log_rates)
+            (share * part_nll).backward()
+            nll += part_nll.detach()
+            log_rates.append(output.log_rates.detach())
+        terms = {"train_nll": nll} | self.backpropagate_contrast(split, share)
+        return terms, torch.cat(log_rates)
+
+    def masked_parts(
+        self, split: Batch, starts: Tensor | None, size: int, rates: Any = None
+    ) -> Iterator[MaskedPart]:
+        """Draw masks of a batch; iterate over its parts of `size` windows, with their losses.
+
+        Parameters
+        ----------
+        split : Batch
+            Counts, and known and visible entries.
+        starts : Tensor or None
+            From `forecast_starts`.
+        size : int
+            Windows of a part.
+        rates : Tensor of shape (n_windows, n_bins, n_neurons), optional
+            Rates to be learned; anything else is ignored.
+        """
+        spikes, known, visible = split
+        objective = self.objective
         ratios, largest = (objective.token_ratio, objective.random_ratio), spikes.max()
         masks = [objective.draw_mask(part) for part in visible.split(size)]
         of_parts = [None] * len(masks) if starts is None else starts.split(size)
@@ -194,25 +248,21 @@ class MaskedModellingNet(NeuralNet):
                 (part, *group[1:]) for part, group in zip(visible.split(size), groups, strict=True)
             ]
         totals = torch.stack([group_sizes(*group) for group in groups]).sum(0)
-        nll, log_rates = torch.zeros((), device=spikes.device), []
         inputs = zip(spikes.split(size), visible.split(size), masks, strict=True)
         for (counts, shown, masked), group, target in zip(
             inputs, groups, targets.split(size), strict=True
         ):
             view = corrupt(counts, shown, masked, *ratios, largest, likelihood.counts)
-            output = self.module_(*view)
-            weights = loss_weights(*group, totals)
-            entry_nll = loss_of(output.log_rates, target)
-            part_nll = masked_modelling_loss(entry_nll, weights)
-            (share * part_nll).backward()
-            nll += part_nll.detach()
-            log_rates.append(output.log_rates.detach())
-        terms = {"train_nll": nll}
-        if objective.contrastive_weight:
-            contrast = self.contrast(spikes, visible)
-            (share * objective.contrastive_weight * contrast).backward()
-            terms["train_contrast"] = contrast.detach()
-        return terms, torch.cat(log_rates)
+            yield MaskedPart(view, target, loss_weights(*group, totals), loss_of)
+
+    def backpropagate_contrast(self, split: Batch, share: float) -> dict[str, Tensor]:
+        """Add the gradients of the contrastive loss of a batch; return it, if it has a weight."""
+        weight = self.objective.contrastive_weight
+        if not weight:
+            return {}
+        contrast = self.contrast(split.spikes, split.visible)
+        (share * weight * contrast).backward()
+        return {"train_contrast": contrast.detach()}
 
     def recorded(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Sum terms of the loss; if there are several, record each in the history."""
