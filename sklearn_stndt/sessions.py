@@ -53,8 +53,9 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
     estimator : STNDTEstimator or None, default=None
         Its parameters hold for all sessions; they can be set as ``estimator__lr`` and so on.
         Everything that is "auto" follows from the mean size of the sessions;
-        ``max_epochs="auto"`` is .55 of what it is for one session of that size, but enough for at
-        least 310 updates. None: an STNDTEstimator with its defaults.
+        ``max_epochs="auto"`` is .95 of what it is for one session of that size, but enough for at
+        least 285 updates, or 410 for sessions of equal size, so that training takes about as long
+        as a fit of each session. None: an STNDTEstimator with its defaults.
     n_jobs : int or None, default=None
         Sessions whose rates or scores are inferred in parallel, as in joblib. Training is a single
         process, because there is a single core.

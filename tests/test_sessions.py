@@ -190,12 +190,15 @@ def test_automatic_parameters_are_those_of_a_session_of_mean_size(small):
     )
     assert together.network == alone.network
     assert (together.network.n_layers, together.training.batch_size) == (3, 16)
-    assert (alone.training.max_epochs, together.training.max_epochs) == (38, 21)
+    assert (alone.training.max_epochs, together.training.max_epochs) == (38, 37)
 
 
-def test_few_sessions_of_few_windows_have_updates_enough():
-    n_epochs = auto_max_epochs(1000, 50, 20, 16, 2.0, n_largest=40)
-    assert n_epochs * 3 == 312
+@pytest.mark.parametrize(("n_largest", "n_updates"), [(20, 410), (40, 348)])
+def test_sessions_of_few_windows_have_updates_enough_and_more_if_they_are_equal(
+    n_largest, n_updates
+):
+    n_epochs = auto_max_epochs(1000, 50, 20, 16, 2.0, n_largest=n_largest)
+    assert n_epochs * -(-n_largest // 16) == n_updates
 
 
 def test_validation_batches_are_of_one_session_each():

@@ -29,8 +29,8 @@ INFERENCE_PASSES = 4  # of a network that is not causal
 SKORCH_NAMES = ("max_epochs", "batch_size", "lr", "inference_passes")
 DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before the readout
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
-TOGETHER_PASSES = 0.55  # passes over sessions that share a core, relative to those over one
-TOGETHER_UPDATES = 310  # fewest of them
+TOGETHER_PASSES = 0.95  # passes over sessions that share a core, relative to those over one
+TOGETHER_UPDATES = (285, 410)  # fewest of them: if one is far larger than others, if all are equal
 CORE_PASSES = 0.36  # passes of a network with the core of another, relative to others
 LEAST_UPDATES = 46  # fewest of them
 CORE_LR = 0.8  # its learning rate, relative to others
@@ -368,17 +368,19 @@ def auto_max_epochs(
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
     core of another needs .36 of these passes, in at least 46 updates. Several sessions that share a
-    core need .55 of the passes of one alone, in at least 310 updates; an epoch has as many updates
-    as one of the `n_largest` windows of the largest session.
+    core get .95 of the passes of one alone, in at least 285 to 410 updates, the more the nearer
+    their mean size is to that of the largest one, which has `n_largest` windows: about as many as
+    take the time of a fit of each. An epoch has as many updates as one of the largest session.
     """
-    together = n_largest is not None
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
-    n_passes *= CORE_PASSES if has_core else TOGETHER_PASSES if together else 1
+    n_passes *= CORE_PASSES if has_core else TOGETHER_PASSES if n_largest is not None else 1
     n_epochs = n_passes * n_bins / (n_windows * window)
+    least: float = LEAST_UPDATES if has_core else N_UPDATES[0]
     if n_largest is not None:
-        n_windows = min(n_largest, LONGEST_EPOCH * batch_size)
+        n_mean, n_windows = n_windows, min(n_largest, LONGEST_EPOCH * batch_size)
+        fewest, most = TOGETHER_UPDATES
+        least = fewest + (most - fewest) * n_mean / n_windows
     updates = math.ceil(n_windows / batch_size)  # of an epoch
-    least = LEAST_UPDATES if has_core else TOGETHER_UPDATES if together else N_UPDATES[0]
     return max(math.ceil(min(max(n_epochs, least / updates), N_UPDATES[1] / updates)), 1)
 
 
