@@ -19,7 +19,8 @@ N_STEPS = 10
 CAUTION = 3.0  # curvature is taken as this many times its diagonal, so that steps do not overshoot
 LEAST_RATE = 1e-6  # spikes per bin, of a silent neuron; or other information
 LEAST_VARIANCE = 1e-4  # of a function whose amplitude is read from the network's log-rates
-PRIOR_BINS = 100.0  # the network's loadings count as much as so many bins of counts
+PRIOR_BINS = 100.0  # former loadings count as much as so many bins of counts
+PRIOR_WINDOWS = 20.0  # the former prior covariance counts as much as so many windows
 MOST_OPERATIONS = 3e9  # of a step; longer ones use a part of the windows
 LEAST_WINDOWS = 16
 MARGIN = 0.5  # by which log-rates may exceed those of the network in training windows
@@ -202,8 +203,9 @@ class LatentPosterior(nn.Module):
         """Take a step of expectation maximisation, so that counts have a say in the parameters.
 
         Amplitudes of each training window are given a normal distribution by Laplace's method. The
-        prior covariance becomes their mean second moment. Center and loadings of a neuron take a
-        Newton step on the expected log-likelihood, with a normal prior around what they were.
+        prior covariance becomes a mean of what it was and of their second moment. Center and
+        loadings of a neuron take a Newton step on the expected log-likelihood, with a normal prior
+        around what they were.
 
         Parameters
         ----------
@@ -250,7 +252,7 @@ class LatentPosterior(nn.Module):
         -------
         amplitudes : Tensor, shape (n_windows, n_trajectories)
         moment : Tensor, shape (n_trajectories, n_trajectories)
-            Mean second moment of amplitudes.
+            Mean of the second moments of amplitudes and of the prior's, the identity.
         spread : Tensor, shape (n_windows, n_bins, n_latents, n_latents)
             Covariance of the latents of a bin.
         """
@@ -274,7 +276,8 @@ class LatentPosterior(nn.Module):
             whitened = torch.linalg.solve_triangular(root, flat, upper=False)
             whitened = whitened.view(trajectories.shape)
             spread.append(torch.einsum("jtk,jtl->tkl", whitened, whitened))
-        return torch.stack(amplitudes), moment / len(start), torch.stack(spread)
+        moment = (moment + PRIOR_WINDOWS * identity) / (len(start) + PRIOR_WINDOWS)
+        return torch.stack(amplitudes), moment, torch.stack(spread)
 
     def _regress(
         self, latents: Tensor, spread: Tensor, spikes: Tensor, shown: Tensor, likelihood: Likelihood
