@@ -202,6 +202,106 @@ def test_estimates_are_finite(generated, scale):
     assert posterior.estimate(silent, spikes, visible, POISSON).isfinite().all()
 
 
+@pytest.fixture
+def gaussian(generated):
+    """A posterior with a Gaussian likelihood, its values, and the windows and bins that count."""
+    readout, _ = generated
+    ones = torch.ones(N_NEURONS)
+    likelihood = LIKELIHOODS["gaussian"]().fresh(N_NEURONS).requires_grad_(False)
+    likelihood.begin(Statistics(ones, 0 * ones, ones, 1.5 * ones, 0.5 * ones))
+    generator = torch.Generator().manual_seed(0)
+    values = likelihood.mean(readout + torch.randn(readout.shape, generator=generator))
+    known = torch.rand(values.shape, generator=generator) < 0.9
+    known[::3, 15:] = False
+    return LatentPosterior.of(readout, known, likelihood), likelihood, values, known
+
+
+def test_a_refinement_is_expectation_maximisation(generated, gaussian):
+    readout, _ = generated
+    posterior, likelihood, values, known = gaussian
+    center, loadings, mean, trajectories = (
+        getattr(posterior, name).double().numpy()
+        for name in ("center", "loadings", "mean", "trajectories")
+    )
+    n_latents = loadings.shape[1]
+    precision = float(
+        likelihood.information(torch.zeros(N_NEURONS))[0]
+    )  # of noise, the same for all
+    of_readout = likelihood.link(values).double().numpy()
+    shown = known.numpy()
+    courses = np.einsum("jtk,nk->jtn", trajectories, loadings)
+    moment, left, right = 0, 0, 0
+    for y, k in zip(of_readout, shown, strict=True):
+        B = courses[:, k]  # (n_trajectories, n_entries)
+        cov = np.linalg.inv(np.eye(len(B)) + precision * B @ B.T)
+        amplitudes = cov @ B @ (precision * (y - center - mean @ loadings.T)[k])
+        moment = moment + np.outer(amplitudes, amplitudes) + cov
+        latents = mean + np.einsum("j,jtk->tk", amplitudes, trajectories)
+        w = np.column_stack([np.ones(N_BINS), latents])
+        spread = np.zeros((N_BINS, n_latents + 1, n_latents + 1))
+        spread[:, 1:, 1:] = np.einsum("jtk,ji,itl->tkl", trajectories, cov, trajectories)
+        outer = w[:, :, None] * w[:, None] + spread
+        left = left + precision * np.einsum("tn,tkl->nkl", k, outer)
+        right = right + precision * (np.where(k, y, 0).T @ w)
+    moment = (moment + 20 * np.eye(len(moment))) / (N_WINDOWS + 20)
+    start = np.column_stack([center, loadings])
+    prior = 100 * posterior.rates.double().numpy()[:, None, None] * np.eye(n_latents + 1)
+    rows = np.linalg.solve(left + prior, right[..., None] + prior @ start[..., None])[..., 0]
+
+    posterior.refine(readout, values, known, likelihood)
+    found = posterior.double()
+    np.testing.assert_allclose(found.center, rows[:, 0], atol=1e-3)
+    base = found.mean @ found.loadings.T
+    np.testing.assert_allclose(base, mean @ rows[:, 1:].T, atol=1e-3)
+    courses = np.einsum("jtk,nk->jtn", trajectories, rows[:, 1:]).reshape(len(moment), -1)
+    of_log_rates = torch.einsum("jtk,nk->jtn", found.trajectories, found.loadings).flatten(1)
+    np.testing.assert_allclose(
+        of_log_rates.T @ of_log_rates, courses.T @ moment @ courses, atol=2e-3
+    )
+    # steps of `estimate` need loadings that are orthonormal in units of information
+    squares = found.loadings.T @ (found.rates[:, None] * found.loadings)
+    np.testing.assert_allclose(squares, np.eye(n_latents), atol=1e-5)
+
+
+def test_refinements_improve_estimates(generated):
+    log_rates, spikes = generated
+    known = torch.ones_like(spikes, dtype=torch.bool)
+    noisy = log_rates + 0.5 * torch.randn(spikes.shape, generator=torch.Generator().manual_seed(0))
+    posterior = LatentPosterior.of(noisy[:40], known[:40], POISSON)
+    errors = []
+    for _ in range(3):
+        estimate = posterior.estimate(noisy, spikes, known, POISSON)
+        errors.append((estimate - log_rates)[40:].square().mean())
+        posterior.refine(noisy[:40], spikes[:40], known[:40], POISSON)
+    assert max(errors[1:]) < 0.9 * errors[0]
+
+
+def test_long_refinements_use_a_part_of_the_windows(generated, monkeypatch):
+    monkeypatch.setattr("sklearn_stndt.network.posterior.MOST_OPERATIONS", 0)
+    log_rates, spikes = generated
+    known = torch.ones_like(spikes, dtype=torch.bool)
+    posterior = LatentPosterior.of(log_rates, known, POISSON)
+    same = copy.deepcopy(posterior)
+    posterior.refine(log_rates, spikes, known, POISSON)
+    chosen = np.linspace(0, N_WINDOWS - 1, 16).astype(int)
+    same.refine(log_rates[chosen], spikes[chosen], known[chosen], POISSON)
+    for name, values in posterior.named_buffers():
+        torch.testing.assert_close(values, getattr(same, name))
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e3, 1e6])
+def test_refined_estimates_are_finite(generated, scale):
+    log_rates, spikes = generated
+    known = torch.ones_like(spikes, dtype=torch.bool)
+    known[5] = False
+    silent = torch.full_like(log_rates, -80.0)
+    for rates in (log_rates, silent):
+        posterior = LatentPosterior.of(rates, known, POISSON)
+        posterior.refine(rates, scale * spikes, known, POISSON)
+        assert all(values.isfinite().all() for values in posterior.buffers())
+        assert posterior.estimate(rates, spikes, known, POISSON).isfinite().all()
+
+
 def test_a_fit_chooses_a_share_and_its_rates_improve(fitted, trials):
     share = shares_of(fitted.net_)["heldin"]
     assert 0 < share <= 0.7

@@ -1,7 +1,9 @@
 """Log-rates by Gaussian-process factor analysis, with the latents of a trained network."""
 
+import copy
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +19,10 @@ N_STEPS = 10
 CAUTION = 3.0  # curvature is taken as this many times its diagonal, so that steps do not overshoot
 LEAST_RATE = 1e-6  # spikes per bin, of a silent neuron; or other information
 LEAST_VARIANCE = 1e-4  # of a function whose amplitude is read from the network's log-rates
+PRIOR_BINS = 100.0  # former loadings count as much as so many bins of counts
+PRIOR_WINDOWS = 20.0  # the former prior covariance counts as much as so many windows
+MOST_OPERATIONS = 3e9  # of a step; longer ones use a part of the windows
+LEAST_WINDOWS = 16
 MARGIN = 0.5  # by which log-rates may exceed those of the network in training windows
 
 
@@ -35,8 +41,9 @@ class LatentPosterior(nn.Module):
 
     Loadings :math:`L`, mean and covariance of trajectories come from the log-rates of the network
     in training windows. The covariance between all latents and bins is a mean of the stationary
-    one, a function of the lag, and of the observed one, whose weight is the number of windows. The
-    errors of the two ways differ, so that a weighted mean of log-rates is better than either.
+    one, a function of the lag, and of the observed one, whose weight is the number of windows.
+    `refine` improves them by expectation maximisation. The errors of the two ways differ, so that a
+    weighted mean of log-rates is better than either.
 
     Parameters
     ----------
@@ -189,6 +196,120 @@ class LatentPosterior(nn.Module):
         larger.rates[len(self.weight) :] = LEAST_RATE
         return larger
 
+    @torch.no_grad()
+    def refine(
+        self, log_rates: Tensor, spikes: Tensor, known: Tensor, likelihood: Likelihood
+    ) -> None:
+        """Take a step of expectation maximisation, so that counts have a say in the parameters.
+
+        Amplitudes of each training window are given a normal distribution by Laplace's method. The
+        prior covariance becomes a mean of what it was and of their second moment. Center and
+        loadings of a neuron take a Newton step on the expected log-likelihood, with a normal prior
+        around what they were.
+
+        Parameters
+        ----------
+        log_rates, known, likelihood
+            As in `of`.
+        spikes : Tensor, shape (n_windows, n_bins, n_neurons)
+            Counts, finite everywhere.
+        """
+        n_trajectories, n_bins, n_latents = self.trajectories.shape
+        cost = n_bins * n_latents * (n_trajectories**2 + n_latents * len(self.center))
+        n_used = min(len(spikes), max(int(MOST_OPERATIONS / cost), LEAST_WINDOWS))
+        chosen = np.linspace(0, len(spikes) - 1, n_used).astype(int)
+        log_rates, spikes, known = (part[chosen] for part in (log_rates, spikes, known))
+        start = self._infer(log_rates, spikes, known, likelihood).double()
+        exact = copy.deepcopy(self).double()
+        likelihood = copy.deepcopy(likelihood).double()
+        spikes, shown = spikes.double(), known.double()
+        amplitudes, moment, spread = exact._expect(start, spikes, shown, likelihood)
+        latents = exact.mean + torch.einsum("nj,jtk->ntk", amplitudes, exact.trajectories)
+        center, loadings = exact._regress(latents, spread, spikes, shown, likelihood)
+        courses = torch.linalg.cholesky(moment).T @ exact.trajectories.flatten(1)
+        # latents such that loadings are orthonormal in units of information
+        units = exact.rates.sqrt()[:, None]
+        orthonormal, change = torch.linalg.qr(units * loadings)
+        self.center.copy_(center)
+        self.loadings.copy_(orthonormal / units)
+        self.mean.copy_(exact.mean @ change.T)
+        self.trajectories.copy_(courses.view(exact.trajectories.shape) @ change.T)
+
+    def _expect(
+        self, start: Tensor, spikes: Tensor, shown: Tensor, likelihood: Likelihood
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normal distribution of the amplitudes of each window, after a Newton step.
+
+        Parameters
+        ----------
+        start : Tensor, shape (n_windows, n_trajectories)
+            Amplitudes.
+        spikes, shown : Tensor, shape (n_windows, n_bins, n_neurons)
+            Counts, and 1 where there is one, else 0.
+        likelihood : Likelihood
+
+        Returns
+        -------
+        amplitudes : Tensor, shape (n_windows, n_trajectories)
+        moment : Tensor, shape (n_trajectories, n_trajectories)
+            Mean of the second moments of amplitudes and of the prior's, the identity.
+        spread : Tensor, shape (n_windows, n_bins, n_latents, n_latents)
+            Covariance of the latents of a bin.
+        """
+        trajectories, loadings = self.trajectories, self.loadings
+        flat = trajectories.flatten(1)
+        base = self.center + self.mean @ loadings.T
+        identity = torch.eye(len(flat), dtype=flat.dtype)
+        amplitudes, moment, spread = [], torch.zeros_like(identity), []
+        for amplitude, counts, present in zip(start, spikes, shown, strict=True):
+            readout = likelihood.limit(self._log_rates(base, amplitude[None])[0])
+            readout = readout.clamp(max=likelihood.steepest)
+            information = likelihood.information(readout) * present
+            of_latents = torch.einsum("tn,nk,nl->tkl", information, loadings, loadings)
+            weighted = torch.einsum("jtk,tkl->jtl", trajectories, of_latents).flatten(1)
+            root = torch.linalg.cholesky(identity + weighted @ flat.T)
+            score = (likelihood.gradient(readout, counts) * present) @ loadings
+            gradient = flat @ score.flatten() - amplitude
+            step = torch.cholesky_solve(gradient[:, None], root)[:, 0]
+            amplitudes.append(amplitude + step.clamp(-1, 1))
+            moment += torch.outer(amplitudes[-1], amplitudes[-1]) + torch.cholesky_inverse(root)
+            whitened = torch.linalg.solve_triangular(root, flat, upper=False)
+            whitened = whitened.view(trajectories.shape)
+            spread.append(torch.einsum("jtk,jtl->tkl", whitened, whitened))
+        moment = (moment + PRIOR_WINDOWS * identity) / (len(start) + PRIOR_WINDOWS)
+        return torch.stack(amplitudes), moment, torch.stack(spread)
+
+    def _regress(
+        self, latents: Tensor, spread: Tensor, spikes: Tensor, shown: Tensor, likelihood: Likelihood
+    ) -> tuple[Tensor, Tensor]:
+        """Center, (n_neurons,), and loadings, (n_neurons, n_latents), after a Newton step.
+
+        Parameters
+        ----------
+        latents : Tensor, shape (n_windows, n_bins, n_latents)
+            Their mean.
+        spread, spikes, shown : Tensor
+            As in `_expect`.
+        likelihood : Likelihood
+        """
+        rows = torch.cat([self.center[:, None], self.loadings], 1)  # (n_neurons, n_features)
+        features = nn.functional.pad(latents, (1, 0), value=1.0).flatten(0, 1)
+        spread = nn.functional.pad(spread, (1, 0, 1, 0)).flatten(0, 1)
+        spikes, shown = spikes.flatten(0, 1), shown.flatten(0, 1)
+        readout = likelihood.limit(features @ rows.T).clamp(max=likelihood.steepest)
+        information = likelihood.information(readout) * shown
+        score = likelihood.gradient(readout, spikes) * shown
+        outer = features[:, :, None] * features[:, None]
+
+        def total(squares: Tensor) -> Tensor:  # of each neuron, (n_neurons, n_features, n_features)
+            return (information.T @ squares.flatten(1)).unflatten(1, squares.shape[1:])
+
+        gradient = score.T @ features - (total(spread) @ rows[..., None])[..., 0]
+        prior = PRIOR_BINS * self.rates[:, None].expand_as(rows)
+        curvature = total(outer + spread) + torch.diag_embed(prior)
+        rows = rows + torch.linalg.solve(curvature, gradient).clamp(-1, 1)
+        return rows[:, 0], rows[:, 1:]
+
     def estimate(
         self, log_rates: Tensor, spikes: Tensor, visible: Tensor, likelihood: Likelihood
     ) -> Tensor:
@@ -208,6 +329,14 @@ class LatentPosterior(nn.Module):
         -------
         Tensor, same shape
         """
+        base = self.center + self.mean @ self.loadings.T  # (n_bins, n_neurons)
+        amplitudes = self._infer(log_rates, spikes, visible, likelihood)
+        return self._log_rates(base, amplitudes).clamp(self.lowest, self.highest)
+
+    def _infer(
+        self, log_rates: Tensor, spikes: Tensor, visible: Tensor, likelihood: Likelihood
+    ) -> Tensor:
+        """Amplitudes of trajectories, (batch, n_trajectories); parameters as in `estimate`."""
         shown = visible.to(log_rates.dtype)
         loadings = self.loadings
         trajectories = self.trajectories.flatten(1)  # (n_trajectories, n_bins * n_latents)
@@ -226,7 +355,7 @@ class LatentPosterior(nn.Module):
             information = (likelihood.information(readout) * shown) @ squared_loadings
             curvature = information.flatten(1) @ squares.T
             amplitudes = amplitudes + (gradient / (1 + CAUTION * curvature)).clamp(-1, 1)
-        return self._log_rates(base, amplitudes).clamp(self.lowest, self.highest)
+        return amplitudes
 
     def _log_rates(self, base: Tensor, amplitudes: Tensor) -> Tensor:
         latents = amplitudes @ self.trajectories.flatten(1)  # (batch, n_bins * n_latents)

@@ -19,6 +19,7 @@ GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
 GAIN_PRECISION = 1e-3
 WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing, in bins
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of log-rates that a posterior of latents infers
+N_REFINEMENTS = 2  # of a posterior, by expectation maximisation
 # of them, in a network with so few trials that none are set aside, or a single window
 FEW_TRIALS_SHARES = {"heldin": 0.5, "heldout": 0.3}
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
@@ -189,12 +190,17 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     size = inference_batch_size(module, training.window, training.rows.shape[1])
     most = max(MAX_POSTERIOR_ENTRIES // (training.window * training.rows.shape[1]), 2)
     chosen = np.linspace(0, len(training) - 1, min(most, len(training))).astype(int)
-    log_rates, known = [], []
+    parts = []
     for start in range(0, len(chosen), size):
         batch = net.split_visible(training.__getitems__(chosen[start : start + size])[0])
-        log_rates.append(net.module_(batch.spikes, batch.visible).log_rates.cpu())
-        known.append(batch.known.cpu())
-    return LatentPosterior.of(torch.cat(log_rates), torch.cat(known), likelihood.of(...))
+        log_rates = net.module_(batch.spikes, batch.visible).log_rates
+        parts.append([part.cpu() for part in (log_rates, batch.spikes, batch.known)])
+    log_rates, spikes, known = (torch.cat(part) for part in zip(*parts, strict=True))
+    on_cpu = likelihood.of(...)
+    posterior = LatentPosterior.of(log_rates, known, on_cpu)
+    for _ in range(N_REFINEMENTS):
+        posterior.refine(log_rates, spikes, known, on_cpu)
+    return posterior
 
 
 def groups_of(net: MaskedModellingNet) -> dict[str, Tensor]:
