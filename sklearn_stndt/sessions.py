@@ -54,7 +54,7 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
         Its parameters hold for all sessions; they can be set as ``estimator__lr`` and so on.
         Everything that is "auto" follows from the mean size of the sessions;
         ``max_epochs="auto"`` is .95 of what it is for one session of that size, but enough for at
-        least 285 updates, or 410 for sessions of equal size, so that training takes about as long
+        least 240 updates, or 410 for sessions of equal size, so that training takes about as long
         as a fit of each session. None: an STNDTEstimator with its defaults.
     n_jobs : int or None, default=None
         Sessions whose rates or scores are inferred in parallel, as in joblib. Training is a single
