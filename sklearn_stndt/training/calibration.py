@@ -19,9 +19,8 @@ GAINS = (0.2, 2.0)  # bounds, for recordings that hardly constrain the gain
 GAIN_PRECISION = 1e-3
 WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing, in bins
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of log-rates that a posterior of latents infers
-N_REFINEMENTS = 2  # of a posterior, by expectation maximisation
 # of them, in a network with so few trials that none are set aside, or a single window
-FEW_TRIALS_SHARES = {"heldin": 0.5, "heldout": 0.3}
+FEW_TRIALS_SHARES = {"heldin": 0.6, "heldout": 0.3}
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
 N_GRID = 12  # values of a constant that are tried
 MOST_CORRECTION = math.log(2)  # of constants by validation windows
@@ -198,8 +197,7 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     log_rates, spikes, known = (torch.cat(part) for part in zip(*parts, strict=True))
     on_cpu = likelihood.of(...)
     posterior = LatentPosterior.of(log_rates, known, on_cpu)
-    for _ in range(N_REFINEMENTS):
-        posterior.refine(log_rates, spikes, known, on_cpu)
+    posterior.refine(log_rates, spikes, known, on_cpu)
     return posterior
 
 
