@@ -39,6 +39,6 @@ def test_defaults_estimate_rates_better_than_smoothing(reaching, default_members
 
 
 @pytest.mark.slow
-def test_an_ensemble_estimates_rates_better_than_its_members(reaching, default_members):
+def test_an_ensemble_estimates_rates_better_than_each_of_its_members(reaching, default_members):
     members = [r2(reaching.rates, m.transform(reaching.spikes)) for m in default_members]
-    assert r2(reaching.rates, default_members.transform(reaching.spikes)) > np.mean(members) + 0.005
+    assert r2(reaching.rates, default_members.transform(reaching.spikes)) > max(members)
