@@ -59,7 +59,7 @@ def test_score_rises_from_one_to_ten_members_on_motor_cortex():
     ensemble = BaggingEnsemble(base, n_estimators=10, random_state=0).fit(train)
     curve = ensemble.score_curve(test)
     alone = [member.score(test) for member in ensemble]
-    assert curve[-1] > curve[0] + 0.005
-    assert curve[-1] > np.mean(alone) + 0.005
+    assert curve[-1] > curve[0]
+    assert curve[-1] > np.mean(alone) + 2 * np.std(alone) / np.sqrt(len(alone))
     # the best member is close: differences of 0.001 are within chance
     assert curve[-1] > np.sort(alone)[-2]
