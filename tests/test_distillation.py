@@ -39,7 +39,6 @@ def test_a_student_is_an_ordinary_fitted_estimator():
     assert type(student) is STNDTEstimator
     assert (student.dropout, student.d_model) == (0.0, SMALL["d_model"])
     assert student.mask_ratio == STUDENT["mask_ratio"]
-    assert student.calibration is STUDENT["calibration"]
     assert student.max_epochs == TINY["max_epochs"]
     assert_array_equal(student.heldout_neurons_, ensemble.heldout_neurons_)
     assert np.isfinite(student.score(X))
@@ -61,12 +60,32 @@ def test_a_recording_with_trials_of_unequal_length(causal):
     assert np.isfinite(student.transform(X, groups=groups)).all()
 
 
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_student_has_a_posterior_with_fixed_shares(refit):
+    X = counts_of()
+    ensemble = ensemble_of(X, heldout_neurons=[1], refit=refit)
+    network = ensemble.distill(X).net_.module_
+    expected = [0.3] * X.shape[2]
+    expected[1] = 0.1
+    assert network.posterior.weight.tolist() == pytest.approx(expected)
+    assert float(network.smoothing.width) == 0
+    assert (network.readout.gain == 1).all()
+    for params in ({"calibration": False}, {"causal": True}):
+        assert ensemble.distill(X, **params).net_.module_.posterior is None
+
+
 def test_rates_are_learned_and_counts_are_not():
     X = counts_of(16)
     far = X.mean((0, 1)) * [0.5, 1, 2, 3, 4]
     lesson = Lesson(X.reshape(-1, 5), np.broadcast_to(far, X.shape).reshape(-1, 5))
     student = STNDTEstimator(
-        **SMALL, max_epochs=80, lr=0.03, early_stopping=False, heldout_neurons=[4], random_state=0
+        **SMALL,
+        max_epochs=80,
+        lr=0.03,
+        early_stopping=False,
+        calibration=False,
+        heldout_neurons=[4],
+        random_state=0,
     )
     student._fit_to(X, [lesson], None)
     assert_allclose(student.transform(X).mean((0, 1)), far, rtol=0.1)

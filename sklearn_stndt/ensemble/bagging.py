@@ -36,8 +36,8 @@ from sklearn_stndt.training.distillation import draw_lessons
 from sklearn_stndt.training.summary import EnsembleSummary
 
 # in place of the defaults of STNDTEstimator: rates are less noisy than counts, and can be learned
-# for longer and with less regularisation; those of calibrated members are calibrated already
-STUDENT = {"max_epochs": "long", "dropout": 0.0, "mask_ratio": (0.0, 0.4), "calibration": False}
+# for longer and with less regularisation
+STUDENT = {"max_epochs": "long", "dropout": 0.0, "mask_ratio": (0.0, 0.4)}
 
 
 class BaggingEnsemble(RateTransformer):
@@ -372,9 +372,11 @@ class BaggingEnsemble(RateTransformer):
         **params
             Parameters of the network that differ from those of `estimator`, such as a smaller
             `d_model`, or ``causal=True`` for a network that sees no later bins. If neither these
-            nor `estimator` set them: ``max_epochs="long"``, ``dropout=0.0``,
-            ``mask_ratio=(0.0, 0.4)`` and ``calibration=False``. Held-out neurons are those of the
-            ensemble, and so is `random_state` if it is not passed.
+            nor `estimator` set them: ``max_epochs="long"``, ``dropout=0.0`` and
+            ``mask_ratio=(0.0, 0.4)``. Held-out neurons are those of the ensemble, and so is
+            `random_state` if it is not passed. With ``calibration=True``, .3 of the log-rates (.1
+            of held-out neurons) are inferred by factor analysis; smoothing and gain are not
+            chosen again, because the rates of members have them.
 
         Returns
         -------

@@ -21,6 +21,7 @@ WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of log-rates that a posterior of latents infers
 # of them, in a network with so few trials that none are set aside, or a single window
 FEW_TRIALS_SHARES = {"heldin": 0.6, "heldout": 0.3}
+TAUGHT_SHARES = {"heldin": 0.3, "heldout": 0.1}  # in a network that has learned calibrated rates
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
 N_GRID = 12  # values of a constant that are tried
 MOST_CORRECTION = math.log(2)  # of constants by validation windows
@@ -370,6 +371,23 @@ def calibrate_as(
         posterior = posterior_of(net, windows if training is None else training)
         if posterior is not None:
             _set_shares(net, posterior, shares)
+
+
+def calibrate_taught(net: MaskedModellingNet, windows: Windows) -> None:
+    """Give a network that has learned calibrated rates a posterior, with `TAUGHT_SHARES`.
+
+    Its rates are neither smoothed nor scaled.
+
+    Parameters
+    ----------
+    net : MaskedModellingNet
+        Trained net; the posterior of its network is modified.
+    windows : Windows
+        Counts in which the posterior finds latents.
+    """
+    posterior = posterior_of(net, windows)
+    if posterior is not None:
+        _set_shares(net, posterior, TAUGHT_SHARES)
 
 
 def shares_of(net: MaskedModellingNet) -> dict[str, float]:

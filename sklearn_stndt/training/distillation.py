@@ -100,3 +100,8 @@ class TaughtWindows(Windows):
             counts[chosen] = self.read(self.lessons[number].counts, indices[chosen])
             rates[chosen] = self.read(self.lessons[number].rates, indices[chosen])
         return torch.from_numpy(counts), torch.from_numpy(np.nan_to_num(rates, copy=False))
+
+    @property
+    def of_recording(self) -> Windows:
+        """The same windows, with the counts of the recording."""
+        return Windows(self.rows, self.starts, self.lengths, self.window, self.final)

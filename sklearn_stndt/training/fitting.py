@@ -15,10 +15,12 @@ from sklearn_stndt.training.calibration import (
     FEW_TRIALS_SHARES,
     calibrate,
     calibrate_as,
+    calibrate_taught,
     fit_constants,
     shares_of,
 )
 from sklearn_stndt.training.checkpointing import DamagedCheckpointError, TrainingCheckpoint
+from sklearn_stndt.training.distillation import TaughtWindows
 from sklearn_stndt.training.divergence import check_finite
 from sklearn_stndt.training.memory import check_memory, reuse_memory
 from sklearn_stndt.training.net import MaskedModellingNet, build_net
@@ -216,7 +218,10 @@ def _train(
             if core is not None:
                 take_core(net, core, data.windows)
             net.partial_fit(data.windows)
-            if data.validation is not None and training.calibration:
+            if isinstance(data.windows, TaughtWindows):
+                if training.calibration:
+                    calibrate_taught(net, data.windows.of_recording)
+            elif data.validation is not None and training.calibration:
                 calibrate(net, data.validation, data.windows)
             elif core is not None and training.calibration:
                 # the gain of most neurons, the held-in ones
@@ -279,7 +284,7 @@ def refit(
     if result.interrupted_:
         net.interrupted_ = True
         return net
-    if settings.training.calibration:
+    if settings.training.calibration and not isinstance(data.windows, TaughtWindows):
         of_first = net.module_
         gain = of_first.readout.gain / result.module_.readout.gain
         width, shares = float(of_first.smoothing.width), shares_of(net)
