@@ -31,7 +31,7 @@ DROPOUT_SHARE = 0.75  # share of `dropout`, for the embedded input and before th
 TAUGHT = 2  # times the number of epochs if rates are learned, on which a network hardly overfits
 TOGETHER_PASSES = 0.95  # passes over sessions that share a core, relative to those over one
 TOGETHER_UPDATES = (240, 410)  # fewest of them: if one is far larger than others, if all are equal
-CORE_PASSES = 0.36  # passes of a network with the core of another, relative to others
+CORE_PASSES = 0.33  # passes of a network with the core of another, relative to others
 LEAST_UPDATES = 46  # fewest of them
 CORE_LR = 0.8  # its learning rate, relative to others
 CORE_SPIKES = 0.3  # spikes at which its dropout falls, relative to others
@@ -367,7 +367,7 @@ def auto_max_epochs(
 
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
-    core of another needs .36 of these passes, in at least 46 updates. Several sessions that share a
+    core of another needs .33 of these passes, in at least 46 updates. Several sessions that share a
     core get .95 of the passes of one alone, in at least 240 to 410 updates, the more the nearer
     their mean size is to that of the largest one, which has `n_largest` windows: about as many as
     take the time of a fit of each. An epoch has as many updates as one of the largest session.
