@@ -99,7 +99,7 @@ def infers(form):
     np.testing.assert_allclose(
         there.transform(hidden), here.transform(hidden), rtol=1e-3, atol=1e-6
     )
-    np.testing.assert_allclose(there.score(SPIKES), here.score(SPIKES), rtol=1e-3)
+    np.testing.assert_allclose(there.score(SPIKES), here.score(SPIKES), rtol=1e-3, atol=1e-6)
     if form.get("forecast_bins"):
         forecasts = there.forecast(SPIKES, 2), here.forecast(SPIKES, 2)
         np.testing.assert_allclose(*forecasts, rtol=1e-3, atol=1e-6)

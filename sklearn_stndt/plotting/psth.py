@@ -218,7 +218,8 @@ class PSTHDisplay:
                 panel.set_xlim(*edges)
                 panel.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
                 panel.xaxis.set_major_formatter("{x:g}")
-                panel.yaxis.set_major_locator(MaxNLocator(4))
+                panel.yaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
+                panel.yaxis.set_major_formatter("{x:g}")
         for panel, neuron in zip(self.axes_[0], self.neurons, strict=True):
             panel.set_title(f"neuron {neuron}", fontsize="medium")
             panel.set_ylim(0, None)
