@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from sklearn_stndt import BaggingEnsemble, STNDTEstimator
+from sklearn_stndt import BaggingEnsemble, STNDTEstimator, load, save
 from sklearn_stndt.ensemble.bagging import STUDENT
 from sklearn_stndt.training.distillation import N_DRAWS, Lesson, TaughtWindows, draw_lessons
 from sklearn_stndt.windows.cutting import cut
@@ -38,8 +38,10 @@ def test_a_student_is_an_ordinary_fitted_estimator():
     student = ensemble.distill(X, dropout=0.0)
     assert type(student) is STNDTEstimator
     assert (student.dropout, student.d_model) == (0.0, SMALL["d_model"])
-    assert student.mask_ratio == STUDENT["mask_ratio"]
-    assert student.max_epochs == TINY["max_epochs"]
+    own = {"max_epochs": TINY["max_epochs"], "dropout": 0.0}
+    assert {name: getattr(student, name) for name in STUDENT} == STUDENT | own
+    assert student.net_.inference_passes == 1
+    assert len(student.history_) == 1
     assert_array_equal(student.heldout_neurons_, ensemble.heldout_neurons_)
     assert np.isfinite(student.score(X))
     assert student.forecast(X[:, :8], 2).shape == (8, 2, 5)
@@ -48,6 +50,28 @@ def test_a_student_is_an_ordinary_fitted_estimator():
     assert_array_equal(rates, pickle.loads(pickle.dumps(student)).transform(X))
     assert_array_equal(rates, ensemble.distill(X, dropout=0.0).transform(X))
     clone(student).fit(X)
+
+
+def test_parameters_of_the_ensemble_and_those_that_are_passed_have_priority():
+    X = counts_of()
+    ensemble = ensemble_of(X, mask_ratio=0.3, inference_passes=2)
+    student = ensemble.distill(X, early_stopping=True)
+    assert (student.mask_ratio, student.net_.inference_passes) == (0.3, 2)
+    assert "valid_loss" in student.history_[0]
+    assert "valid_loss" not in ensemble.distill(X).history_[0]
+
+
+def test_a_continuous_recording_and_its_saved_student(tmp_path):
+    pytest.importorskip("safetensors")
+    X = counts_of(1, 70, 4)[0].astype(float)
+    X[20:25] = np.nan
+    ensemble = ensemble_of(X, window=10)
+    student = ensemble.distill(X)
+    assert student.net_.module_.posterior is not None
+    rates = student.transform(X)
+    assert np.isfinite(rates).all()
+    save(student, tmp_path / "student")
+    assert_array_equal(load(tmp_path / "student").transform(X), rates)
 
 
 @pytest.mark.parametrize("causal", [False, True])
