@@ -36,8 +36,8 @@ from sklearn_stndt.training.distillation import draw_lessons
 from sklearn_stndt.training.summary import EnsembleSummary
 
 # in place of the defaults of STNDTEstimator: rates are less noisy than counts, and can be learned
-# for longer, with less regularisation and without trials set aside; and further passes with hidden
-# entries make rates worse that were learned from all entries
+# for longer, with less regularisation and without trials set aside. They are learned with nearly
+# all entries visible, so passes that hide some of them are worse
 STUDENT = {
     "max_epochs": "long",
     "dropout": 0.0,
@@ -366,9 +366,9 @@ class BaggingEnsemble(RateTransformer):
     ) -> STNDTEstimator:
         """Train one network to infer the rates of the ensemble.
 
-        Its rates are closer to those of the ensemble than a member's [1]_, and those of many trials
-        are inferred in a third of a member's time, because one pass through the network is enough.
-        It learns the rates that the ensemble infers from counts drawn from the rates of X.
+        Its rates are closer to those of the ensemble than a member's [1]_. It infers the rates of
+        many trials in a third of a member's time, because it needs a single pass. It learns the
+        rates that the ensemble infers from counts drawn from the rates of X.
 
         Parameters
         ----------
@@ -389,8 +389,8 @@ class BaggingEnsemble(RateTransformer):
         Returns
         -------
         student : STNDTEstimator
-            Fitted. Its score uses counts, as in :meth:`STNDTEstimator.fit`, and so does early
-            stopping.
+            Fitted. Its score, and early stopping if there is any, use counts, as in
+            :meth:`STNDTEstimator.fit`.
 
         Raises
         ------

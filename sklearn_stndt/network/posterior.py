@@ -200,12 +200,12 @@ class LatentPosterior(nn.Module):
     def refine(
         self, log_rates: Tensor, spikes: Tensor, known: Tensor, likelihood: Likelihood
     ) -> None:
-        """Take a step of expectation maximisation, so that counts have a say in the parameters.
+        """Fit center, loadings and prior to counts, by one step of expectation maximisation.
 
-        Amplitudes of each training window are given a normal distribution by Laplace's method. The
-        prior covariance becomes a mean of what it was and of their second moment. Center and
-        loadings of a neuron take a Newton step on the expected log-likelihood, with a normal prior
-        around what they were.
+        Laplace's method gives the amplitudes of each training window a normal distribution. The new
+        prior covariance is a weighted mean of the former one and of the second moments of
+        amplitudes. Center and loadings of a neuron take a Newton step on the expected
+        log-likelihood, with a normal prior around their former values.
 
         Parameters
         ----------

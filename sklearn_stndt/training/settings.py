@@ -368,9 +368,9 @@ def auto_max_epochs(
     The training data have `n_bins` bins with a mean of `spikes_per_bin`, summed over neurons; an
     epoch is `n_windows` windows of `window` bins, which may overlap. A network that starts with the
     core of another needs .33 of these passes, in at least 46 updates. Several sessions that share a
-    core get .95 of the passes of one alone, in at least 240 to 410 updates, the more the nearer
-    their mean size is to that of the largest one, which has `n_largest` windows: about as many as
-    take the time of a fit of each. An epoch has as many updates as one of the largest session.
+    core get .95 of the passes of one alone, in at least 240 updates if one is much larger than the
+    others, and 410 if all are equal. This takes about as long as a fit of each. An epoch has as
+    many updates as one of the largest session, which has `n_largest` windows.
     """
     n_passes = min(max(PASSES[0] * spikes_per_bin, PASSES[0]), PASSES[1])
     n_passes *= CORE_PASSES if has_core else TOGETHER_PASSES if n_largest is not None else 1
