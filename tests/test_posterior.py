@@ -382,6 +382,16 @@ def test_with_a_single_validation_window_it_is_not_chosen(fitted, trials):
     assert shares_of(net) == pytest.approx({"heldin": 0.6, "heldout": 0.3})
 
 
+def test_a_continuous_recording_has_at_most_a_small_share(fitted, trials):
+    net = copy.deepcopy(fitted.net_)
+    one = cut(as_segments(trials.spikes[:70].astype(float).reshape(-1, 25)), 25, 12)
+    several = cut(as_segments(trials.spikes[70:].astype(float)), 25, 25)
+    assert shares_of(net)["heldin"] > 0.3
+    assert calibrate(net, several, one).shares == {"heldin": 0.3}
+    alone = cut(as_segments(trials.spikes[70:71].astype(float)), 25, 25)
+    assert calibrate(net, alone, one).shares == {"heldin": 0.3}
+
+
 @pytest.mark.parametrize(
     ("name", "shape"),
     [

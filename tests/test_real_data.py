@@ -62,8 +62,8 @@ def test_trials_of_unequal_length_at_5_ms(small, real_data):
     ("calibration", "decoder", "margin"),
     [
         (False, Ridge(0.01), 0.3),
-        # with so few bins, position loses by factor analysis, and least in log-rates
-        (True, make_pipeline(FunctionTransformer(np.log), Ridge()), 0.2),
+        # with so few bins, position loses a little by factor analysis, and least in log-rates
+        (True, make_pipeline(FunctionTransformer(np.log), Ridge()), 0.3),
     ],
 )
 def test_position_is_decoded_from_a_continuous_recording(

@@ -21,6 +21,8 @@ WIDTHS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0, 2.5, 3.2, 4.0)  # of smoothing
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # of log-rates that a posterior of latents infers
 # of them, in a network with so few trials that none are set aside, or a single window
 FEW_TRIALS_SHARES = {"heldin": 0.6, "heldout": 0.3}
+# in windows that begin anywhere: where place cells have few bins, more of it loses position
+MOST_CONTINUOUS = 0.3
 TAUGHT_SHARES = {"heldin": 0.3, "heldout": 0.1}  # in a network that has learned calibrated rates
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
 N_GRID = 12  # values of a constant that are tried
@@ -75,7 +77,8 @@ def calibrate(
     limits the bins, the likelihood has no `gradient`, or windows have more than 1,000 bins. Of the
     `SHARES` within `N_ERRORS` standard errors of the most likely one, it is the largest for held-in
     neurons, whose rates it improves more than the likelihood says, and the smallest for held-out
-    ones. With a single validation window, these are `FEW_TRIALS_SHARES`.
+    ones. With a single validation window, these are `few_trials_shares`. Unless each training
+    window is a trial, shares are at most `MOST_CONTINUOUS`.
 
     Parameters
     ----------
@@ -149,19 +152,20 @@ def _add_posterior(
         [posterior.estimate(b[0], b[1], b[-1], everyone) for b in batches]
     )
     shares = {}
+    allowed = [share for share in SHARES if share <= _largest_share(training)]
     for name, group in groups_of(net).items():
         parts, likelihood = predictions.of(group), everyone.of(group)
         if not (parts.spikes * parts.scored).any():
             continue
-        mixtures = (torch.lerp(parts.log_rates, estimates[..., group], share) for share in SHARES)
+        mixtures = (torch.lerp(parts.log_rates, estimates[..., group], share) for share in allowed)
         losses = [_window_losses(likelihood, mixed, parts, rows) for mixed in mixtures]
         totals = [float(of_windows.sum()) for of_windows in losses]
         best = int(np.argmin(totals))
         if len(losses[best]) < 2:  # no standard error
-            shares[name] = FEW_TRIALS_SHARES[name]
+            shares[name] = few_trials_shares(training)[name]
             continue
         within = [best, *np.flatnonzero([_within_errors(one, losses[best]) for one in losses])]
-        shares[name] = SHARES[max(within) if name == "heldin" else min(within)]
+        shares[name] = allowed[max(within) if name == "heldin" else min(within)]
     return _set_shares(net, posterior, shares)
 
 
@@ -175,6 +179,18 @@ def _set_shares(
     if posterior.weight.any():
         net.module_.posterior = posterior.to(net.module_.readout.weight.device)
     return shares
+
+
+def few_trials_shares(training: Windows) -> dict[str, float]:
+    """Shares of a posterior without validation windows, under the names of `groups_of`."""
+    largest = _largest_share(training)
+    return {name: min(share, largest) for name, share in FEW_TRIALS_SHARES.items()}
+
+
+def _largest_share(training: Windows) -> float:
+    """Share of the log-rates that a posterior may infer."""
+    # whole trials: each window is the last of its segment
+    return SHARES[-1] if training.final.all() else MOST_CONTINUOUS
 
 
 @torch.no_grad()

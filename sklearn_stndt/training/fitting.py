@@ -12,10 +12,10 @@ from sklearn_stndt.network import STNDT
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood, Poisson, Statistics, as_likelihood
 from sklearn_stndt.training.calibration import (
-    FEW_TRIALS_SHARES,
     calibrate,
     calibrate_as,
     calibrate_taught,
+    few_trials_shares,
     fit_constants,
     shares_of,
 )
@@ -226,7 +226,7 @@ def _train(
             elif core is not None and training.calibration:
                 # the gain of most neurons, the held-in ones
                 width, gain = float(core.smoothing.width), float(core.readout.gain.median())
-                calibrate_as(net, width, gain, data.windows, FEW_TRIALS_SHARES)
+                calibrate_as(net, width, gain, data.windows, few_trials_shares(data.windows))
                 average_heldout(net, data.windows)
             fit_constants(net, data.windows, data.validation)
             check_finite(net)

@@ -19,10 +19,10 @@ from sklearn_stndt.network.cost import training_chunk_size
 from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood
 from sklearn_stndt.training.calibration import (
-    FEW_TRIALS_SHARES,
     Calibration,
     calibrate,
     calibrate_as,
+    few_trials_shares,
     fit_constants,
     groups_of,
 )
@@ -504,7 +504,7 @@ def _calibrate_together(
 ) -> None:
     """Calibrate the network of each session; without validation, as the mean of the others.
 
-    The posterior, which matters more the fewer trials there are, then has `FEW_TRIALS_SHARES`.
+    The posterior, which matters more the fewer trials there are, then has `few_trials_shares`.
     """
     validated = [data.validation is not None for data in sessions]
     found: list[Calibration] = []
@@ -519,7 +519,7 @@ def _calibrate_together(
             for name, group in groups_of(net).items():
                 known = [one.gains[name] for one in found if name in one.gains]
                 gain[group] = float(np.mean(known)) if known else 1.0
-            calibrate_as(net, width, gain, data.windows, FEW_TRIALS_SHARES)
+            calibrate_as(net, width, gain, data.windows, few_trials_shares(data.windows))
         if settings.training.calibration:
             average_heldout(net, data.windows)
         fit_constants(net, data.windows, data.validation)
