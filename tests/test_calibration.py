@@ -12,8 +12,9 @@ from sklearn_stndt.datasets import make_reaches
 from sklearn_stndt.metrics import bits_per_spike
 from sklearn_stndt.network import speckled_folds
 from sklearn_stndt.network.likelihood import Poisson
-from sklearn_stndt.training import calibration
+from sklearn_stndt.training import calibration, hidden
 from sklearn_stndt.training.calibration import GAINS, calibrate
+from sklearn_stndt.training.hidden import Predictions, Rows, predict_hidden, window_losses
 from sklearn_stndt.windows.cutting import cut
 from sklearn_stndt.windows.segments import as_segments
 
@@ -115,9 +116,9 @@ def test_exaggerated_rates_are_scaled_back(trained, data, factor):
 def test_each_neuron_keeps_its_mean_rate(trained, data):
     net, windows = trained(), windows_of(data.spikes[60:])
     exaggerate(net, 3.0)
-    before = calibration._predictions(net, windows)[0].log_rates.exp().mean((0, 1))
+    before = predict_hidden(net, windows)[0].log_rates.exp().mean((0, 1))
     assert calibrate(net, windows).gains["heldin"] < 0.8
-    after = calibration._predictions(net, windows)[0].log_rates.exp().mean((0, 1))
+    after = predict_hidden(net, windows)[0].log_rates.exp().mean((0, 1))
     torch.testing.assert_close(after, before, rtol=1e-3, atol=0)
 
 
@@ -129,7 +130,7 @@ def test_a_gain_is_at_the_edge_of_what_errors_allow(n_windows, target):
 
     def losses(gain):
         scaled, _ = calibration._scaled(gain, Poisson(), center, parts)
-        return calibration._window_losses(Poisson(), scaled, parts, rows)
+        return window_losses(Poisson(), scaled, parts, rows)
 
     grid = np.linspace(*GAINS, 500)
     best = grid[np.argmin([float(losses(g).sum()) for g in grid])]
@@ -156,7 +157,7 @@ def test_heldout_neurons_have_their_own_gain(trained, data):
 @pytest.mark.parametrize("heldout", [None, [2, 5]])
 def test_every_entry_of_a_group_has_the_same_weight(trained, data, heldout):
     net = trained(forecast_bins=5, heldout_neurons=heldout, max_epochs=1)
-    scored = calibration._predictions(net, windows_of(data.spikes[60:]))[0].scored
+    scored = predict_hidden(net, windows_of(data.spikes[60:]))[0].scored
     times = scored.unflatten(0, (5, -1)).sum(0).sum(0)  # (n_bins, n_neurons)
     n_windows = len(data.spikes[60:])
     heldin = np.setdiff1d(np.arange(12), heldout or [])
@@ -209,8 +210,8 @@ def test_a_recording_without_a_hidden_spike_changes_nothing(trained):
 
 def test_the_number_of_stored_log_rates_is_bounded(trained, data, monkeypatch):
     net, windows = trained(), windows_of(data.spikes)
-    monkeypatch.setattr(calibration, "MAX_ENTRIES", 5 * N_BINS * 12 * 7)
-    predictions, rows = calibration._predictions(net, windows)
+    monkeypatch.setattr(hidden, "MAX_ENTRIES", 5 * N_BINS * 12 * 7)
+    predictions, rows = predict_hidden(net, windows)
     assert predictions.log_rates.shape == (5 * 7, N_BINS, 12)
     assert sorted(rows.window.tolist()) == sorted(5 * list(range(7)))
 
@@ -239,7 +240,7 @@ def test_without_validation_rates_are_not_scaled(data):
 
 def predictions_of(log_rates, spikes):
     everywhere = torch.ones(spikes.shape, dtype=torch.bool)
-    return calibration._Predictions(log_rates, spikes, *[everywhere] * 3)
+    return Predictions(log_rates, spikes, *[everywhere] * 3)
 
 
 def rough_predictions(n_windows, roughness, n_spikes=1.0, seed=0):
@@ -253,7 +254,7 @@ def rough_predictions(n_windows, roughness, n_spikes=1.0, seed=0):
 
 
 def rows_of(n_windows):
-    return calibration._Rows(torch.arange(n_windows), torch.ones(n_windows, 40, 1, dtype=bool))
+    return Rows(torch.arange(n_windows), torch.ones(n_windows, 40, 1, dtype=bool))
 
 
 def test_rough_rates_are_smoothed_and_smooth_ones_are_not():
@@ -279,7 +280,7 @@ def test_windows_without_counts_do_not_influence_the_width():
     expected, _ = calibration._smoothed(predictions, rows_of(12), Poisson())
     padded = [torch.cat([part, part[:6]]) for part in predictions]
     padded[3][12:] = False
-    found, _ = calibration._smoothed(calibration._Predictions(*padded), rows_of(18), Poisson())
+    found, _ = calibration._smoothed(Predictions(*padded), rows_of(18), Poisson())
     assert found == expected > 0
 
 

@@ -20,7 +20,7 @@ from sklearn_stndt.network.likelihood import (
 )
 from sklearn_stndt.persistence.refusals import CannotSaveError
 from sklearn_stndt.streaming import RateStream
-from sklearn_stndt.training.calibration import _part_of, fit_constants
+from sklearn_stndt.training.constants import _predict_some, fit_constants
 from sklearn_stndt.windows.cutting import cut
 from sklearn_stndt.windows.segments import as_segments
 
@@ -123,7 +123,7 @@ def test_constants_are_the_most_likely_ones_of_each_neuron(entries, name):
     for constant in net.module_.likelihood.children():
         constant.start.add_(0.5)
     windows = cut(as_segments(X), X.shape[1], X.shape[1])
-    parts = _part_of(net, windows)  # a posterior changes them a little with the constants
+    parts = _predict_some(net, windows)  # a posterior changes them a little with the constants
     fit_constants(net, windows)
     likelihood = net.module_.likelihood.of(...).double()
 

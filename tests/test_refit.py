@@ -8,8 +8,9 @@ import torch
 
 from sklearn_stndt import MultiSessionEstimator, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
-from sklearn_stndt.training import calibration, fitting
+from sklearn_stndt.training import fitting
 from sklearn_stndt.training.calibration import calibrate_as
+from sklearn_stndt.training.hidden import predict_hidden
 from sklearn_stndt.windows.cutting import cut
 from sklearn_stndt.windows.segments import as_segments
 
@@ -57,12 +58,12 @@ def test_mean_rates_of_windows_are_preserved(spikes):
 
     @torch.no_grad()
     def mean_rates():
-        return calibration._predictions(net, windows, 1)[0].log_rates.exp().mean((0, 1)).numpy()
+        return predict_hidden(net, windows, 1)[0].log_rates.exp().mean((0, 1)).numpy()
 
     net_without = copy.deepcopy(net)
     net_without.module_.smoothing.width.fill_(1.0)
     with torch.no_grad():
-        smooth = calibration._predictions(net_without, windows, 1)[0].log_rates.exp().mean((0, 1))
+        smooth = predict_hidden(net_without, windows, 1)[0].log_rates.exp().mean((0, 1))
     calibrate_as(net, 1.0, 0.4, windows)
     np.testing.assert_allclose(mean_rates(), smooth.numpy(), rtol=1e-4)
     assert (net.module_.readout.gain == 0.4).all()

@@ -20,16 +20,14 @@ from sklearn_stndt import MultiSessionEstimator, STNDTEstimator
 from sklearn_stndt.network import STNDT, NetworkSettings
 from sklearn_stndt.network.likelihood import Poisson
 from sklearn_stndt.streaming import RateStream
-from sklearn_stndt.training.joint import (
-    MeanHeldOutBits,
-    MultiSessionNet,
+from sklearn_stndt.training.joint import mean_size
+from sklearn_stndt.training.joint_batches import (
     SessionBatches,
-    SessionNetworks,
     SessionPart,
     SessionsInTurn,
     SessionWindows,
-    mean_size,
 )
+from sklearn_stndt.training.joint_net import MeanHeldOutBits, MultiSessionNet, SessionNetworks
 from sklearn_stndt.training.net import HIDDEN_MATRICES, MaskedModellingNet
 from sklearn_stndt.training.objective import ObjectiveSettings
 from sklearn_stndt.training.optimizer import Muon

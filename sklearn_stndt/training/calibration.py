@@ -1,6 +1,5 @@
 """Choose on validation windows how inferred rates are smoothed, scaled and mixed."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -8,10 +7,11 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from sklearn_stndt.network import N_FOLDS, STNDT, LatentPosterior
+from sklearn_stndt.network import STNDT, LatentPosterior
 from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.layers import smoothing_kernel
-from sklearn_stndt.network.likelihood import Constant, Likelihood
+from sklearn_stndt.network.likelihood import Likelihood
+from sklearn_stndt.training.hidden import Predictions, Rows, predict_hidden, window_losses
 from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.windows.cutting import Windows
 
@@ -25,11 +25,6 @@ FEW_TRIALS_SHARES = {"heldin": 0.6, "heldout": 0.3}
 MOST_CONTINUOUS = 0.3
 TAUGHT_SHARES = {"heldin": 0.3, "heldout": 0.1}  # in a network that has learned calibrated rates
 N_ERRORS = 0.5  # standard errors by which a likelihood may be below the highest
-N_GRID = 12  # values of a constant that are tried
-MOST_CORRECTION = math.log(2)  # of constants by validation windows
-MOST_STEPS = 30  # of the optimiser of constants
-MAX_CONSTANT_ENTRIES = 2**21  # entries of all folds from which constants are fitted
-MAX_ENTRIES = 2**22  # entries of the log-rates of all folds kept to choose a gain
 MAX_POSTERIOR_ENTRIES = 2**21  # entries of log-rates from which latents are found
 MAX_POSTERIOR_BINS = 1000  # of a window: covariances grow with their square
 
@@ -98,7 +93,7 @@ def calibrate(
     likelihood = module.likelihood.of(...)
     width = 0.0
     module.smoothing.width.zero_()
-    predictions, rows = _predictions(net, validation)
+    predictions, rows = predict_hidden(net, validation)
     if _is_free(module) and (predictions.spikes * predictions.scored).any():
         width, log_rates = _smoothed(predictions, rows, likelihood)
         module.smoothing.width.fill_(width)
@@ -143,7 +138,7 @@ def _add_posterior(
     posterior = posterior_of(net, training)
     if posterior is None:
         return {}
-    predictions, rows = _predictions(net, validation)
+    predictions, rows = predict_hidden(net, validation)
     size = inference_batch_size(module, validation.window, validation.rows.shape[1])
     everyone = module.likelihood.of(...)
     batches = zip(*(part.split(size) for part in predictions), strict=True)
@@ -158,7 +153,7 @@ def _add_posterior(
         if not (parts.spikes * parts.scored).any():
             continue
         mixtures = (torch.lerp(parts.log_rates, estimates[..., group], share) for share in allowed)
-        losses = [_window_losses(likelihood, mixed, parts, rows) for mixed in mixtures]
+        losses = [window_losses(likelihood, mixed, parts, rows) for mixed in mixtures]
         totals = [float(of_windows.sum()) for of_windows in losses]
         best = int(np.argmin(totals))
         if len(losses[best]) < 2:  # no standard error
@@ -225,124 +220,6 @@ def groups_of(net: MaskedModellingNet) -> dict[str, Tensor]:
     return {"heldin": ~heldout, "heldout": heldout}
 
 
-def fit_constants(
-    net: MaskedModellingNet, training: Windows, validation: Windows | None = None
-) -> None:
-    """Fit the numbers of each neuron that a likelihood has, with fixed expected values.
-
-    While the network is trained, they describe entries around expected values that dropout and
-    earlier weights make worse. Here, they are those that maximise the likelihood of hidden entries
-    in training windows. What all neurons have in common, a factor for each `Constant`, is then
-    corrected by validation windows, to whose entries the network is not fitted.
-
-    Parameters
-    ----------
-    net : MaskedModellingNet
-        Trained net; the likelihood of its network is modified, if it has trained parameters.
-    training : Windows
-        Windows used for training.
-    validation : Windows or None, default=None
-        Windows not used for training.
-    """
-    fitted: Likelihood = net.module_.likelihood
-    if not any(parameter.requires_grad for parameter in fitted.parameters()):
-        return
-    likelihood = fitted.of(...).double().requires_grad_()
-    constants = [part for part in likelihood.modules() if isinstance(part, Constant)]
-    parts = _part_of(net, training)
-    for constant in constants:
-        _search(likelihood, constant, parts)
-    _minimize(likelihood, parts)
-    likelihood.requires_grad_(False)
-    if validation is not None:
-        parts = _part_of(net, validation)
-        for constant in constants:
-            _multiply(likelihood, constant, parts)
-    for constant in constants:
-        constant.settle()
-    fitted.load_state_dict(likelihood.state_dict())
-
-
-@torch.no_grad()
-def _part_of(net: MaskedModellingNet, windows: Windows) -> "_Predictions":
-    """Predictions of hidden entries, for windows that are spread evenly over all of them."""
-    most = max(MAX_CONSTANT_ENTRIES // (windows.window * windows.rows.shape[1]), 1)
-    chosen = np.linspace(0, len(windows) - 1, min(most, len(windows))).astype(int)
-    n_folds = min(max(most // len(windows), 1), N_FOLDS)
-    part = Windows(
-        windows.rows,
-        windows.starts[chosen],
-        windows.lengths[chosen],
-        windows.window,
-        windows.final[chosen],
-    )
-    return _predictions(net, part, n_folds)[0]
-
-
-@torch.no_grad()
-def _search(likelihood: Likelihood, constant: Constant, parts: "_Predictions") -> None:
-    """Give each neuron the best of its present value and of values spread over the bounds."""
-    present = constant.log().clone()
-    grid = torch.linspace(*constant.bounds, N_GRID, dtype=present.dtype)
-    candidates = [present, *(torch.full_like(present, float(value)) for value in grid)]
-    constant.change.zero_()
-    losses = []
-    for candidate in candidates:
-        constant.start.copy_(candidate)
-        nll = likelihood.nll(parts.log_rates.double(), parts.spikes.double())
-        losses.append(torch.where(parts.scored, nll, 0.0).sum((0, 1)))  # (n_neurons,)
-    best = torch.stack(losses).argmin(0)
-    constant.start.copy_(torch.stack(candidates).gather(0, best[None])[0])
-
-
-@torch.no_grad()
-def _multiply(likelihood: Likelihood, constant: Constant, parts: "_Predictions") -> None:
-    """Multiply a constant of all neurons by the most likely factor."""
-    start = constant.start.clone()
-
-    def loss(change: float) -> float:
-        constant.start.copy_(start + change)
-        nll = likelihood.nll(parts.log_rates.double(), parts.spikes.double())
-        return float(torch.where(parts.scored, nll, 0.0).sum())
-
-    bounds = (-MOST_CORRECTION, MOST_CORRECTION)
-    best = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-2})
-    constant.start.copy_(start + best.x)
-
-
-def _minimize(likelihood: Likelihood, parts: "_Predictions") -> None:
-    """Minimise the loss of scored entries; parameters stay as they are if it is not lower."""
-    parameters = list(likelihood.parameters())
-    kept = [parameter.detach().clone() for parameter in parameters]
-    readout, values = parts.log_rates.double(), parts.spikes.double()
-    optimizer = torch.optim.LBFGS(
-        parameters,
-        max_iter=MOST_STEPS,
-        tolerance_grad=1e-3,
-        tolerance_change=1e-3,
-        line_search_fn="strong_wolfe",
-    )
-
-    def loss() -> Tensor:
-        nll = likelihood.nll(readout, values)
-        return torch.where(parts.scored, nll, 0.0).sum()  # in nats
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        value = loss()
-        value.backward()
-        return float(value.detach())
-
-    with torch.enable_grad():
-        first = float(loss().detach())
-        optimizer.step(closure)
-        last = float(loss().detach())
-    if not last <= first:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, kept, strict=True):
-                parameter.copy_(value)
-
-
 @torch.no_grad()
 def calibrate_as(
     net: MaskedModellingNet,
@@ -372,7 +249,7 @@ def calibrate_as(
     module: STNDT = net.module_
     module.posterior = None
     module.smoothing.width.zero_()
-    predictions, rows = _predictions(net, windows, n_folds=1)
+    predictions, rows = predict_hidden(net, windows, n_folds=1)
     module.smoothing.width.fill_(width)
     log_rates = _smooth(predictions.log_rates, rows.bin_visible, width)
     predictions = predictions._replace(log_rates=log_rates)
@@ -415,89 +292,18 @@ def shares_of(net: MaskedModellingNet) -> dict[str, float]:
     return {name: float(weights[g].max()) for name, g in groups_of(net).items() if g.any()}
 
 
-class _Predictions(NamedTuple):
-    """Log-rates of windows and the counts they are scored against, on the CPU.
-
-    Each of shape (n_folds * n_windows, n_bins, n_neurons).
-    """
-
-    log_rates: Tensor
-    spikes: Tensor
-    known: Tensor
-    scored: Tensor  # hidden from the network and scored
-    shown: Tensor  # visible to the network
-
-    def of(self, neurons: Tensor) -> "_Predictions":
-        """Select neurons."""
-        return _Predictions(*(part[..., neurons] for part in self))
-
-
-class _Rows(NamedTuple):
-    """What the rows of predictions are: a window with one fold hidden.
-
-    Attributes
-    ----------
-    window : Tensor of int, shape (n_folds * n_windows,)
-        Number of the window.
-    bin_visible : Tensor of bool, shape (n_folds * n_windows, n_bins, 1)
-        Bins with an entry that was visible.
-    """
-
-    window: Tensor
-    bin_visible: Tensor
-
-
-def _predictions(
-    net: MaskedModellingNet, windows: Windows, n_folds: int = N_FOLDS
-) -> tuple[_Predictions, _Rows]:
-    """Log-rates with each fold, or the first ones, hidden in turn, and what their rows are."""
-    net.module_.eval()
-    n_neurons = windows.rows.shape[1]
-    a_window = n_folds * windows.window * n_neurons
-    n_windows = min(len(windows), max(MAX_ENTRIES // a_window, 1))
-    size = inference_batch_size(net.module_, windows.window, n_neurons)
-    collected, window_of, seen = [], [], []
-    for start in range(0, n_windows, size):
-        indices = np.arange(start, min(start + size, n_windows))
-        counts = windows.__getitems__(indices)[0]
-        starts = net.forecast_starts(counts, spread=True)
-        batch = net.split_visible(counts, starts)
-        for scored in net.objective.calibration_sets(batch, starts)[:n_folds]:
-            shown = batch.visible & ~scored
-            log_rates = net.infer(batch.spikes, shown).log_rates
-            parts = (log_rates, batch.spikes, batch.known, scored, shown)
-            collected.append([part.cpu() for part in parts])
-            window_of.append(torch.as_tensor(indices))
-            seen.append(shown.any(2, keepdim=True).cpu())
-    predictions = _Predictions(*(torch.cat(parts) for parts in zip(*collected, strict=True)))
-    return predictions, _Rows(torch.cat(window_of), torch.cat(seen))
-
-
-def _smoothed(
-    predictions: _Predictions, rows: _Rows, likelihood: Likelihood
-) -> tuple[float, Tensor]:
+def _smoothed(predictions: Predictions, rows: Rows, likelihood: Likelihood) -> tuple[float, Tensor]:
     """Width in bins, and the log-rates smoothed by it."""
     losses = []
     for width in WIDTHS:
         smooth = _smooth(predictions.log_rates, rows.bin_visible, width)
-        losses.append(_window_losses(likelihood, smooth, predictions, rows))
+        losses.append(window_losses(likelihood, smooth, predictions, rows))
     best = min(losses, key=lambda of_windows: float(of_windows.sum()))
     chosen = 0.0  # with a single window, there is no standard error
     if len(best) > 1:
         within = (_within_errors(of_windows, best) for of_windows in losses)
         chosen = next(w for w, is_within in zip(WIDTHS, within, strict=True) if is_within)
     return chosen, _smooth(predictions.log_rates, rows.bin_visible, chosen)
-
-
-def _window_losses(
-    likelihood: Likelihood, log_rates: Tensor, parts: _Predictions, rows: _Rows
-) -> Tensor:
-    """Negative log-likelihood of the scored entries of each window that has any."""
-    counted = torch.zeros(int(rows.window.max()) + 1, dtype=torch.bool)
-    counted[rows.window[parts.scored.flatten(1).any(1)]] = True
-    nll = likelihood.nll(log_rates, parts.spikes)
-    of_rows = torch.where(parts.scored, nll, 0.0).sum((1, 2), dtype=torch.float64)
-    return of_rows.new_zeros(len(counted)).index_add(0, rows.window, of_rows)[counted]
 
 
 def _within_errors(losses: Tensor, best: Tensor) -> bool:
@@ -511,14 +317,14 @@ def _gain_toward(
     best: float,
     likelihood: Likelihood,
     center: Tensor,
-    parts: _Predictions,
-    rows: _Rows,
+    parts: Predictions,
+    rows: Rows,
 ) -> float:
     """Gain nearest to a target whose likelihood is within errors of the highest, by bisection."""
 
     def losses(gain: float) -> Tensor:
         scaled, _ = _scaled(gain, likelihood, center, parts)
-        return _window_losses(likelihood, scaled, parts, rows)
+        return window_losses(likelihood, scaled, parts, rows)
 
     lowest = losses(best)
     if len(lowest) < 2:
@@ -545,7 +351,7 @@ def _mean(log_rates: Tensor, known: Tensor) -> Tensor:
 
 
 def _scaled(
-    gain: float | Tensor, likelihood: Likelihood, center: Tensor, parts: _Predictions
+    gain: float | Tensor, likelihood: Likelihood, center: Tensor, parts: Predictions
 ) -> tuple[Tensor, Tensor]:
     """Scaled log-rates, and the shift in them, (n_neurons,), that preserves each mean rate."""
     scaled = center + gain * (parts.log_rates - center)
@@ -553,7 +359,7 @@ def _scaled(
     return scaled + shift, shift
 
 
-def _loss(gain: float, likelihood: Likelihood, center: Tensor, parts: _Predictions) -> float:
+def _loss(gain: float, likelihood: Likelihood, center: Tensor, parts: Predictions) -> float:
     scaled, _ = _scaled(gain, likelihood, center, parts)
     nll = likelihood.nll(scaled, parts.spikes)
     return float(torch.where(parts.scored, nll, 0.0).sum(dtype=torch.float64))

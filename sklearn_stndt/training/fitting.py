@@ -16,10 +16,10 @@ from sklearn_stndt.training.calibration import (
     calibrate_as,
     calibrate_taught,
     few_trials_shares,
-    fit_constants,
     shares_of,
 )
 from sklearn_stndt.training.checkpointing import DamagedCheckpointError, TrainingCheckpoint
+from sklearn_stndt.training.constants import fit_constants
 from sklearn_stndt.training.distillation import TaughtWindows
 from sklearn_stndt.training.divergence import check_finite
 from sklearn_stndt.training.memory import check_memory, reuse_memory
