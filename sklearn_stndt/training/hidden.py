@@ -50,9 +50,21 @@ class Rows(NamedTuple):
 def predict_hidden(
     net: MaskedModellingNet, windows: Windows, n_folds: int = N_FOLDS
 ) -> tuple[Predictions, Rows]:
-    """Log-rates with each fold, or the first ones, hidden in turn, and what their rows are.
+    """Infer each fold of the entries while it is hidden, from the others.
 
-    Windows after the first `MAX_ENTRIES` entries are left out.
+    Parameters
+    ----------
+    net : MaskedModellingNet
+        Trained net.
+    windows : Windows
+        Those after the first `MAX_ENTRIES` entries, of all folds, are left out.
+    n_folds : int, default=N_FOLDS
+        The first folds alone, if fewer.
+
+    Returns
+    -------
+    predictions : Predictions
+    rows : Rows
     """
     net.module_.eval()
     n_neurons = windows.rows.shape[1]
@@ -79,7 +91,21 @@ def predict_hidden(
 def window_losses(
     likelihood: Likelihood, log_rates: Tensor, parts: Predictions, rows: Rows
 ) -> Tensor:
-    """Negative log-likelihood of the scored entries of each window that has any."""
+    """Negative log-likelihood of the scored entries of each window that has any.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        Of the neurons, on the CPU.
+    log_rates : Tensor, shape (n_folds * n_windows, n_bins, n_neurons)
+        Log-rates in place of those of `parts`.
+    parts : Predictions
+    rows : Rows
+
+    Returns
+    -------
+    Tensor, shape (n_scored_windows,)
+    """
     counted = torch.zeros(int(rows.window.max()) + 1, dtype=torch.bool)
     counted[rows.window[parts.scored.flatten(1).any(1)]] = True
     nll = likelihood.nll(log_rates, parts.spikes)
