@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from sklearn_stndt.network import STNDT, LatentPosterior
+from sklearn_stndt.network import STNDT, CausalPosterior, CausalSTNDT, LatentPosterior
 from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.layers import smoothing_kernel
 from sklearn_stndt.network.likelihood import Likelihood
@@ -193,7 +193,7 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     """Posterior of a network's latents in training windows; None if it can have none."""
     module: STNDT = net.module_
     likelihood: Likelihood = module.likelihood
-    if not (_is_free(module) and likelihood.has_derivatives):
+    if module.settings.context is not None or not likelihood.has_derivatives:
         return None
     if len(training) < 2 or training.window > MAX_POSTERIOR_BINS:
         return None
@@ -210,6 +210,9 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     on_cpu = likelihood.of(...)
     posterior = LatentPosterior.of(log_rates, known, on_cpu)
     posterior.refine(log_rates, spikes, known, on_cpu)
+    if isinstance(module, CausalSTNDT):
+        hidden = groups_of(net)["heldout"]
+        return CausalPosterior.filtering(posterior, hidden, restarts=not module.in_trials)
     return posterior
 
 
