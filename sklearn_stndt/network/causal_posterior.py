@@ -6,6 +6,8 @@ from torch import Tensor
 from sklearn_stndt.network.likelihood import Likelihood
 from sklearn_stndt.network.posterior import LatentPosterior
 
+MOST_CHANGE = 2.0  # of an amplitude by the counts of a bin, in standard deviations of its prior
+
 
 class CausalPosterior(LatentPosterior):
     r"""Filters latents bin by bin, and mixes log-rates with those of a causal network.
@@ -127,19 +129,18 @@ class CausalPosterior(LatentPosterior):
         """
         position, older = self._positions(age, spikes.shape[1])
         trajectories, gains = self.trajectories.transpose(0, 1), self.gains.transpose(0, 1)
-        bases = self.center + self.mean @ self.loadings.T  # (n_bins, n_neurons)
         shown = visible.to(log_rates.dtype)
         estimates, after = [], []
         for t in range(spikes.shape[1]):
             at = position[:, t]  # (n_streams, n_filters)
-            courses, base = trajectories[at], bases[at]
+            courses, mean = trajectories[at], self.mean[at]
             amplitudes = torch.where(at[..., None] == 0, 0.0, amplitudes)  # a filter begins
-            readout = self._at(base, amplitudes, courses).clamp(self.lowest, self.highest)
+            readout = self._at(mean, amplitudes, courses).clamp(self.lowest, self.highest)
             readout = likelihood.limit(readout).clamp(max=likelihood.steepest)
             score = likelihood.gradient(readout, spikes[:, None, t]) * shown[:, None, t]
             change = gains[at] @ (score @ self.loadings)[..., None]
-            amplitudes = amplitudes + change[..., 0].clamp(-1, 1)
-            estimate = self._at(base, amplitudes, courses).clamp(self.lowest, self.highest)
+            amplitudes = amplitudes + change[..., 0].clamp(-MOST_CHANGE, MOST_CHANGE)
+            estimate = self._at(mean, amplitudes, courses).clamp(self.lowest, self.highest)
             # 0 for the filters not used, of which one has begun later, or the window has ended
             of_older = older[:, t, :, None]
             unused = 1 - of_older.sum(1)
@@ -147,10 +148,10 @@ class CausalPosterior(LatentPosterior):
             after.append(amplitudes)
         return torch.stack(estimates, 1), torch.stack(after, 2)
 
-    def _at(self, base: Tensor, amplitudes: Tensor, courses: Tensor) -> Tensor:
+    def _at(self, mean: Tensor, amplitudes: Tensor, courses: Tensor) -> Tensor:
         """Log-rates of a bin, (n_streams, n_filters, n_neurons)."""
-        latents = (amplitudes[..., None, :] @ courses)[..., 0, :]
-        return base + latents @ self.loadings.T
+        latents = mean + (amplitudes[..., None, :] @ courses)[..., 0, :]
+        return self.center + latents @ self.loadings.T
 
     def _positions(self, age: Tensor, n_bins: int) -> tuple[Tensor, Tensor]:
         """Bin of the window at which each filter is, and which filter is used.
