@@ -231,7 +231,8 @@ class STNDTEstimator(RateTransformer):
         1. "auto": 4, or 1 with `causal`, which allows no more.
     output : {"rates", "latents"}, default="rates"
         What `transform` returns: rates, or the `d_model` latent variables from which the network
-        computes log-rates. Latent variables of two fits are not aligned.
+        computes log-rates (before these are mixed with those of factor analysis, see
+        `calibration`). Latent variables of two fits are not aligned.
 
     Attributes
     ----------
