@@ -142,8 +142,9 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
             If X is not a list.
         ValueError
             If X is empty or holds vectors; if the estimator has `pretrained`, `refit`,
-            `checkpoint_dir` or no width (``d_model=None``); if sessions that know the width of their bins differ in
-            it; or as in :meth:`STNDTEstimator.fit`, with a note that names the session.
+            `checkpoint_dir` or no width (``d_model=None``); if sessions that know the width of
+            their bins differ in it; or as in :meth:`STNDTEstimator.fit`, with a note that names the
+            session.
         """
         with unchanged_if_failed(self):
             self._fit(check_sessions(X), groups)
