@@ -178,8 +178,9 @@ class STNDTEstimator(RateTransformer):
         networks trained on few trials exaggerate them; and the weight of a second estimate of the
         log-rates, by Gaussian-process factor analysis with the loadings of the network [6]_: at
         most .7, or .3 unless windows are whole trials; none with "zero_inflated_gamma". With
-        `context` or `causal`, the factor alone. If no windows are set aside, there is no
-        calibration, except with `pretrained`.
+        `causal`, there is no smoothing, and factor analysis uses earlier bins alone; with
+        `context`, there is only the factor. If no windows are set aside, there is no calibration,
+        except with `pretrained`.
     refit : bool, default=False
         Train a second network, on all windows, those set aside included, for as many epochs and
         with the same calibration; it is the result. This doubles the time. Recordings of few

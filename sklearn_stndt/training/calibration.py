@@ -68,8 +68,8 @@ def calibrate(
     it is the most likely gain; if that is below 1, the nearest to 1 within the same margin, because
     a few windows of a recording that changes ask for far too small a gain.
 
-    Last, a share of the log-rates is inferred by a `LatentPosterior`, unless `context` or `causal`
-    limits the bins, the likelihood has no `gradient`, or windows have more than 1,000 bins. Of the
+    Last, a share of the log-rates is inferred by a `LatentPosterior`, unless `context` limits the
+    bins, the likelihood has no `gradient`, or windows have more than 1,000 bins. Of the
     `SHARES` within `N_ERRORS` standard errors of the most likely one, it is the largest for held-in
     neurons, whose rates it improves more than the likelihood says, and the smallest for held-out
     ones. With a single validation window, these are `few_trials_shares`. Unless each training
