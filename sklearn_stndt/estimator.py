@@ -509,8 +509,8 @@ class STNDTEstimator(RateTransformer):
         ConvergenceWarning
             If the network has learnt nothing: after at least 130 updates (60 with `pretrained`),
             hidden counts in the windows set aside are predicted no better than by each neuron's
-            mean rate. With fewer than 1,000 spikes in these windows, the score must be below 0 by
-            more than chance. The warning says what to check.
+            mean rate, and after calibration neither. With fewer than 1,000 spikes in these windows,
+            the score must be below 0 by more than chance. The warning says what to check.
         """
         with unchanged_if_failed(self):
             fit_network(self, X, groups)
