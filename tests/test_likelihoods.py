@@ -167,6 +167,20 @@ def test_neurons_without_positive_entries_or_without_zeros_are_learned():
     assert (means[..., 2] < 0.1).all()
 
 
+def test_sizes_are_inferred_in_any_unit(entries):
+    X = entries["zero_inflated_gamma"]
+    small = STNDTEstimator(**SMALL | {"causal": True}, likelihood="zero_inflated_gamma").fit(X)
+    large = clone(small).fit(1e8 * X)  # beyond all counts
+    means = large.transform(1e8 * X)
+    np.testing.assert_allclose(means, 1e8 * small.transform(X), rtol=1e-3)
+    streamed = RateStream(large).step(1e8 * np.nan_to_num(X[0, 0]))
+    assert streamed.shape == (N_NEURONS,)
+    with pytest.raises(ValueError, match=r"takes values up to 1e\+15"):
+        large.transform(1e20 * X)
+    with pytest.raises(ValueError, match="not values of a bin"):
+        RateStream(large).step(np.full(N_NEURONS, 1e20))
+
+
 def test_a_dispersion_is_found():
     random = np.random.RandomState(0)
     alpha = np.array([0.01, 0.01, 1.0, 1.0, 3.0, 3.0])

@@ -126,7 +126,7 @@ def gaussian_bits(values: ArrayLike, means: ArrayLike, noise: ArrayLike) -> floa
     if not n_entries:
         warnings.warn(
             "gaussian_bits is not defined without variance: the evaluated values of each neuron "
-            "are all the same. Returning NaN.",
+            "are the same in float32. Returning NaN. If a signal has a large offset, subtract it.",
             RuntimeWarning,
             stacklevel=2,
         )
