@@ -6,11 +6,14 @@ import os
 from dataclasses import replace
 from typing import Any
 
+import joblib
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
+from torch import nn
 
 from sklearn_stndt._rates import rate_estimator
 from sklearn_stndt.network.core import CORE_SETTINGS
+from sklearn_stndt.network.likelihood import Likelihood
 
 _ADVICE = (
     "clone, which cross_val_score, searches and pipelines call, removes what was fitted. Freeze "
@@ -106,8 +109,19 @@ def check_same_core(estimator: Any, source: Any) -> None:
             )
 
 
+def _content(likelihood: Likelihood) -> tuple[type, str]:
+    """Class of a likelihood, and a hash of its settings and numbers."""
+    of_modules = vars(nn.Module())
+    settings = {k: v for k, v in vars(likelihood).items() if k not in of_modules}
+    numbers = {k: v.detach().cpu().numpy() for k, v in likelihood.state_dict().items()}
+    return type(likelihood), joblib.hash((settings, numbers))
+
+
 def _same(first: Any, second: Any) -> bool:
     def plain(value: Any) -> Any:
         return tuple(value) if hasattr(value, "__len__") and not isinstance(value, str) else value
 
+    if isinstance(first, Likelihood) and isinstance(second, Likelihood):
+        # clone copies an object of the user, and modules are equal to themselves alone
+        return _content(first) == _content(second)
     return plain(first) == plain(second)

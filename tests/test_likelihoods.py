@@ -361,6 +361,30 @@ class WithoutLoss(Likelihood):
         return readout
 
 
+class Mixture(Laplace):
+    """A likelihood with numbers that all neurons have in common."""
+
+    def __init__(self, widths=(0.5, 1.0, 2.0)):
+        super().__init__()
+        self.widths = widths
+        self.register_buffer("inverse", 1 / torch.tensor(widths))
+
+    def nll(self, readout, values):
+        deviation = (self.link(values) - readout).abs()[..., None] * self.inverse
+        return -(self.inverse.log() - deviation).logsumexp(-1)
+
+
+def test_a_likelihood_may_have_numbers_of_all_neurons(entries):
+    X = entries["gaussian"]
+    estimator = STNDTEstimator(**SMALL, likelihood=Mixture(), heldout_neurons=2).fit(X)
+    assert np.isfinite(estimator.score(X))
+    adapted = estimator.adapt(X[:4, :, 1:])
+    assert adapted.transform(X[..., 1:]).shape == X[..., 1:].shape
+    assert np.isfinite(clone(adapted).fit(X[:4, :, 1:]).score(X[..., 1:]))
+    with pytest.raises(ValueError, match="contradicts pretrained"):
+        estimator.adapt(X[:4], likelihood=Mixture((0.5, 1.0, 3.0)))
+
+
 class WrongShape(Laplace):
     def nll(self, readout, values):
         return super().nll(readout, values).mean()
