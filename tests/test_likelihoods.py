@@ -9,6 +9,7 @@ from sklearn.base import clone
 from test_likelihood import made
 
 from sklearn_stndt import BaggingEnsemble, MultiSessionEstimator, STNDTEstimator, load, save
+from sklearn_stndt._fingerprints import describe
 from sklearn_stndt._scoring import scoring_of
 from sklearn_stndt.metrics import (
     co_smoothing_scorer,
@@ -368,10 +369,11 @@ class Mixture(Laplace):
         super().__init__()
         self.widths = widths
         self.register_buffer("inverse", 1 / torch.tensor(widths))
+        self.weights = torch.nn.Parameter(torch.zeros(len(widths)))
 
     def nll(self, readout, values):
         deviation = (self.link(values) - readout).abs()[..., None] * self.inverse
-        return -(self.inverse.log() - deviation).logsumexp(-1)
+        return -(self.weights.log_softmax(0) + self.inverse.log() - deviation).logsumexp(-1)
 
 
 def test_a_likelihood_may_have_numbers_of_all_neurons(entries):
@@ -381,8 +383,11 @@ def test_a_likelihood_may_have_numbers_of_all_neurons(entries):
     adapted = estimator.adapt(X[:4, :, 1:])
     assert adapted.transform(X[..., 1:]).shape == X[..., 1:].shape
     assert np.isfinite(clone(adapted).fit(X[:4, :, 1:]).score(X[..., 1:]))
+    other = Mixture((0.5, 1.0, 3.0))
     with pytest.raises(ValueError, match="contradicts pretrained"):
-        estimator.adapt(X[:4], likelihood=Mixture((0.5, 1.0, 3.0)))
+        estimator.adapt(X[:4], likelihood=other)
+    # a training with an equal one is continued
+    assert describe(Mixture()) == describe(clone(estimator).likelihood) != describe(other)
 
 
 class WrongShape(Laplace):

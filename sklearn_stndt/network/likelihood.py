@@ -244,6 +244,13 @@ class Likelihood(nn.Module):
         """Parameters and buffers by their names."""
         return dict([*self.named_parameters(), *self.named_buffers()])
 
+    def content(self) -> tuple[type, dict[str, Any], dict[str, NDArray]]:
+        """Class, settings and numbers, by which two likelihoods are the same or not."""
+        of_modules = vars(nn.Module())
+        settings = {name: value for name, value in vars(self).items() if name not in of_modules}
+        numbers = {name: value.detach().cpu().numpy() for name, value in self._numbers().items()}
+        return type(self), settings, numbers
+
     def of(self, neurons: Any) -> Self:
         """Copy on the CPU for some of the neurons: indices, a mask, or ... for all."""
         copied = copy.deepcopy(self).cpu().requires_grad_(False)
