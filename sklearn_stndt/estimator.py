@@ -146,9 +146,9 @@ class STNDTEstimator(RateTransformer):
         recording, or if groups are longer than 512 bins.
     max_epochs : int, "auto" or "long", default="auto"
         Maximum number of epochs. "auto": enough to see each bin 38 times, fewer (down to 25) where
-        all neurons together have less than two spikes per bin on average; at least 130 updates and
-        at most 4,000. "long": half as many again. An epoch is all windows once, or at most 600
-        batches of them.
+        all neurons together have less than 1.5 spikes per bin on average; at least 130 updates and
+        at most 4,000. With `pretrained`, a third of these passes, and at least 46 updates. "long":
+        half as many again. An epoch is all windows once, or at most 600 batches of them.
     batch_size : int or "auto", default="auto"
         Windows per batch. "auto": 16 for up to 500 windows, else 32.
     optimizer : {"muon", "adamw"}, default="muon"
@@ -175,9 +175,12 @@ class STNDTEstimator(RateTransformer):
     calibration : bool, default=True
         After training, choose by the windows set aside: a Gaussian by which log-rates are smoothed
         in time; a factor by which their deviations from each neuron's mean are scaled, because
-        networks trained on few trials exaggerate them; and, of Poisson counts, the share of the
-        log-rates that is inferred by Gaussian-process factor analysis with the loadings of the
-        network [6]_. With `context` or `causal`, the factor alone.
+        networks trained on few trials exaggerate them; and the weight of a second estimate of the
+        log-rates, by Gaussian-process factor analysis with the loadings of the network [6]_: at
+        most .7, or .3 unless windows are whole trials; none with "zero_inflated_gamma". With
+        `causal`, there is no smoothing, and factor analysis uses earlier bins alone; with
+        `context`, there is only the factor. If no windows are set aside, there is no calibration,
+        except with `pretrained`.
     refit : bool, default=False
         Train a second network, on all windows, those set aside included, for as many epochs and
         with the same calibration; it is the result. This doubles the time. Recordings of few
@@ -218,9 +221,10 @@ class STNDTEstimator(RateTransformer):
         of a saved one: this network starts with its core, that is with everything that is not tied
         to neurons, and learns embedding, tokens and readout of the neurons of X anew. For use in
         `cross_val_score` and searches, freeze it: ``pretrained=FrozenEstimator(day1)``. It
-        determines the parameters of the network and the window. If
-        `validation_fraction` gives fewer than 30 windows, none are set aside: all are used for
-        training, and the calibration of `pretrained` is kept. See :meth:`adapt`.
+        determines the parameters of the network and the window. If `validation_fraction` gives
+        fewer than 30 windows, none are set aside: all are used for training, smoothing and factor
+        of the calibration are those of `pretrained`, and the weight of factor analysis is .6 (.3
+        for held-out neurons, and unless windows are whole trials). See :meth:`adapt`.
     inference_passes : int or "auto", default="auto"
         Passes through the network over which `transform` averages log-rates and latent variables.
         In the first everything is visible, and each of the others hides another part of the counts,
@@ -228,7 +232,8 @@ class STNDTEstimator(RateTransformer):
         1. "auto": 4, or 1 with `causal`, which allows no more.
     output : {"rates", "latents"}, default="rates"
         What `transform` returns: rates, or the `d_model` latent variables from which the network
-        computes log-rates. Latent variables of two fits are not aligned.
+        computes log-rates (before these are mixed with those of factor analysis, see
+        `calibration`). Latent variables of two fits are not aligned.
 
     Attributes
     ----------
@@ -507,7 +512,7 @@ class STNDTEstimator(RateTransformer):
         Warns
         -----
         ConvergenceWarning
-            If the network has learnt nothing: after at least 130 updates (60 with `pretrained`),
+            If the network has learnt nothing: after at least 130 updates (46 with `pretrained`),
             hidden counts in the windows set aside are predicted no better than by each neuron's
             mean rate, and after calibration neither. With fewer than 1,000 spikes in these windows,
             the score must be below 0 by more than chance. The warning says what to check.

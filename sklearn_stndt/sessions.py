@@ -54,8 +54,9 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
         Its parameters hold for all sessions; they can be set as ``estimator__lr`` and so on.
         Everything that is "auto" follows from the mean size of the sessions;
         ``max_epochs="auto"`` is .95 of what it is for one session of that size, but enough for at
-        least 240 updates, or 410 for sessions of equal size, so that training takes about as long
-        as a fit of each session. None: an STNDTEstimator with its defaults.
+        least 240 updates (if one session is far larger than the others) to 410 (if all are equal).
+        Training then takes about as long as a fit of each session. None: an STNDTEstimator with its
+        defaults.
     n_jobs : int or None, default=None
         Sessions whose rates or scores are inferred in parallel, as in joblib. Training is a single
         process, because there is a single core.
@@ -85,9 +86,10 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
     A training step takes windows of all sessions: `batch_size` of the largest one, and of the
     others in proportion. In an epoch, each window is used once, or twice if a step would have less
     than five of its session. A session that would set fewer than five windows aside for validation
-    is trained on all of them, if another session has more, and takes over its smoothing and gain.
-    Memory and time grow with the sum of the sessions, not with the product of sessions and neurons
-    as in one array padded with NaN.
+    is trained on all of them, if another session has more. Its smoothing and gain are then means
+    over the validated sessions, and its weight of factor analysis is that of
+    :meth:`STNDTEstimator.adapt` with few trials. Memory and time grow with the sum of the sessions,
+    not with the product of sessions and neurons as in one array padded with NaN.
 
     The rates of one session do not depend on the spikes of another. Nothing in the fit requires
     that latents of different sessions agree, so a decoder is fitted to each session.
@@ -139,9 +141,10 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
         TypeError
             If X is not a list.
         ValueError
-            If X is empty or holds vectors; if the estimator has `pretrained`, `checkpoint_dir` or
-            no width (``d_model=None``); if sessions that know the width of their bins differ in
-            it; or as in :meth:`STNDTEstimator.fit`, with a note that names the session.
+            If X is empty or holds vectors; if the estimator has `pretrained`, `refit`,
+            `checkpoint_dir` or no width (``d_model=None``); if sessions that know the width of
+            their bins differ in it; or as in :meth:`STNDTEstimator.fit`, with a note that names the
+            session.
         """
         with unchanged_if_failed(self):
             self._fit(check_sessions(X), groups)

@@ -199,7 +199,7 @@ class RateStream:
         return self
 
     def warm_up(self, X: ArrayLike) -> Self:
-        """Take in bins without returning their rates, faster than bin by bin.
+        """Read bins without returning their rates, faster than bin by bin.
 
         Parameters
         ----------

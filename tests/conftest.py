@@ -23,6 +23,7 @@ from subprocesses import LIMIT
 
 from sklearn_stndt import BaggingEnsemble, STNDTEstimator
 from sklearn_stndt.datasets import make_reaches
+from sklearn_stndt.network import CausalPosterior, CausalSTNDT
 
 # An import registers a device in the whole process, which doctests must not do.
 collect_ignore = ["stand_in_device.py", "fits_elsewhere.py"]
@@ -205,14 +206,26 @@ def ragged(spikes):
 
 @pytest.fixture(scope="session")
 def perturbed():
-    """Add noise to all weights of a copy of a fitted estimator, so that each influences rates."""
+    """Add noise to all weights of a copy of a fitted estimator, so that each influences rates.
+
+    A causal network gets a filter, if it can have one.
+    """
 
     def perturb(estimator, std=0.3):
         estimator = copy.deepcopy(estimator)
         generator = torch.Generator().manual_seed(0)
+        network = estimator.net_.module_
         with torch.no_grad():
-            for weights in estimator.net_.module_.parameters():
+            for weights in network.parameters():
                 weights += std * torch.randn(weights.shape, generator=generator)
+        if isinstance(network, CausalSTNDT) and network.settings.context is None:
+            sizes = len(network.readout.weight), network.n_bins, 3, 7
+            network.posterior = CausalPosterior(*sizes, restarts=not network.in_trials)
+            for values in network.posterior.buffers():
+                values += std * torch.randn(values.shape, generator=generator)
+            network.posterior.weight.fill_(0.5)
+            network.posterior.lowest -= 5
+            network.posterior.highest += 5
         return estimator
 
     return perturb

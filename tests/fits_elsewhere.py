@@ -51,7 +51,7 @@ ONCE_A_BATCH = {"run_single_epoch"}  # of skorch, for the loss
 AFTER_TRAINING = {
     "_has_finite_weights",
     "validation_step",
-    "_predictions",
+    "predict_hidden",
     "posterior_of",
     "choose_device",
     "of",

@@ -180,7 +180,7 @@ BUILTINS = [b"eval", b"getattr", b"__import__", b"exec", b"open"]
 @pytest.mark.parametrize("module", [b"builtins", b"__builtin__"])
 def test_no_function_of_python_is_found(plane, module, name):
     write_settings(plane, b"c" + module + b"\n" + name + b"\n(S'1'\ntR.")
-    with pytest.raises(ValueError, match="which does not belong into a file of settings"):
+    with pytest.raises(ValueError, match="which does not belong in a file of settings"):
         load_suite2p(plane)
 
 

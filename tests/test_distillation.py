@@ -94,7 +94,9 @@ def test_a_student_has_a_posterior_with_fixed_shares(refit):
     assert network.posterior.weight.tolist() == pytest.approx(expected)
     assert float(network.smoothing.width) == 0
     assert (network.readout.gain == 1).all()
-    for params in ({"calibration": False}, {"causal": True}):
+    causal = ensemble.distill(X, causal=True).net_.module_
+    assert causal.posterior.weight.tolist() == pytest.approx(expected)
+    for params in ({"calibration": False}, {"context": (2, 2)}):
         assert ensemble.distill(X, **params).net_.module_.posterior is None
 
 

@@ -48,12 +48,14 @@ def bins(rows):
     return counts
 
 
-@pytest.mark.parametrize("form", ["default", "banded", "all layers"])
+@pytest.mark.parametrize("form", ["default", "banded", "all layers", "recording"])
 def test_a_step_written_by_torch_infers_the_rates_of_transform(
-    small, perturbed, spikes, bins, form, tmp_path
+    small, perturbed, spikes, rows, bins, form, tmp_path
 ):
-    params = FORMS.get(form, {"spatial_layers": "all"})
-    estimator = perturbed(small(causal=True, max_epochs=1, **params).fit(spikes))
+    params = {"all layers": {"spatial_layers": "all"}, "recording": {"window": 9}}
+    params = FORMS.get(form, params.get(form, {}))
+    X = rows if form == "recording" else spikes
+    estimator = perturbed(small(causal=True, max_epochs=1, **params).fit(X))
     path = to_torch(estimator, tmp_path / "step.pt2", step=True, n_streams=2)
     step = torch.export.load(path).module()
     _, inputs, _ = export._module_of(estimator, True, 2)

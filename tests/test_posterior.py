@@ -375,8 +375,8 @@ def test_held_out_neurons_have_a_share_of_their_own(trials):
 @pytest.mark.parametrize(
     "params",
     [
-        {"causal": True},
         {"context": (5, 5)},
+        {"context": (5, 0), "causal": True},
         {"likelihood": AnotherLoss()},
         {"likelihood": "zero_inflated_gamma"},
         {"calibration": False},

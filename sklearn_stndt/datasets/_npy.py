@@ -2,7 +2,7 @@
 
 suite2p keeps its settings as a pickled dictionary, and unpickling can run any code. `read_setting`
 reads a number out of such a file: no class or function that the file names is ever imported, and
-one that does not belong into a dictionary of settings is an error.
+one that does not belong in a dictionary of settings is an error.
 """
 
 import io
@@ -222,6 +222,6 @@ class _Unpickler(pickle._Unpickler):
         if found in _OTHER:
             return _Make(_ignored)
         raise ValueError(
-            f"{self._where} names {module}.{name}, which does not belong into a file of settings "
+            f"{self._where} names {module}.{name}, which does not belong in a file of settings "
             f"and could run code. Nothing was run. {self._remedy}"
         )

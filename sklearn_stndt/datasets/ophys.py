@@ -60,7 +60,7 @@ def load_nwb_ophys(
         electrophysiology, images and calcium imaging.
 
     only_cells : bool, default=True
-        Whether to leave out regions of interest that the file marks as no cells, in a column
+        Whether to leave out regions of interest that the file marks as not being cells, in a column
         "iscell", "Accepted" or "valid_roi" of their table. Without such a column, all are loaded.
 
     follow_links : bool, default=False

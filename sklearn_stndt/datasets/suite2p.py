@@ -96,7 +96,7 @@ def load_suite2p(
         If an argument is of another type.
     ValueError
         If an argument is out of range; if files are damaged, do not fit each other, or name what
-        does not belong into them; if `fps` is not known; or if no neuron is left.
+        does not belong in them; if `fps` is not known; or if no neuron is left.
 
     Warns
     -----

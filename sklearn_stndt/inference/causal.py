@@ -77,7 +77,7 @@ def _write(
         counts = windows.__getitems__(np.arange(len(chosen)))[0]
         spikes, _, visible = net.split_visible(counts)
         if longest <= window:
-            output = network(spikes, visible)
+            output = net.infer(spikes, visible)
         else:
             memory = memory or network.new_memory(len(chosen), part)
             output = network.continued(spikes, visible, memory)

@@ -59,7 +59,13 @@ class FalconDecoder:
         self._streams: list[RateStream] = []
 
     def set_batch_size(self, batch_size: int) -> None:
-        """Set the number of sessions at once, before :meth:`reset`."""
+        """Set the number of sessions at once, before :meth:`reset`.
+
+        Parameters
+        ----------
+        batch_size : int
+            Number of sessions.
+        """
         self.batch_size = batch_size
         self._tags, self._streams = [], []
 
@@ -70,7 +76,7 @@ class FalconDecoder:
 
         Parameters
         ----------
-        dataset_tags : sequence of str, length batch_size
+        dataset_tags : sequence of str, length batch_size, default=("",)
             Tags of the sessions.
 
         Raises
@@ -123,7 +129,7 @@ class FalconDecoder:
         )
 
     def observe(self, neural_observations: ArrayLike) -> None:
-        """Take in the next bin of each session, of which no prediction is wanted.
+        """Read the next bin of each session without a prediction.
 
         Parameters
         ----------

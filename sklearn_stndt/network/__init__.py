@@ -1,6 +1,7 @@
 """The network in pure torch: model, temporal, spatial and population parts, likelihood, losses."""
 
 from sklearn_stndt.network.causal_model import CausalSTNDT
+from sklearn_stndt.network.causal_posterior import CausalPosterior
 from sklearn_stndt.network.losses import (
     group_sizes,
     info_nce,
@@ -21,6 +22,7 @@ from sklearn_stndt.network.posterior import LatentPosterior
 __all__ = [
     "N_FOLDS",
     "STNDT",
+    "CausalPosterior",
     "CausalSTNDT",
     "LatentPosterior",
     "NetworkOutput",

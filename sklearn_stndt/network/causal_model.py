@@ -14,6 +14,7 @@ from sklearn_stndt.network.causal import (
     CourseFilters,
     Memory,
 )
+from sklearn_stndt.network.causal_posterior import CausalPosterior
 from sklearn_stndt.network.model import STNDT, NetworkOutput, NetworkSettings
 from sklearn_stndt.network.temporal import allowed_keys, visible_keys
 
@@ -38,6 +39,7 @@ class CausalSTNDT(STNDT):
 
     mixing = CausalMixing
     spatial_part = CausalSpatialPart
+    posterior_class = CausalPosterior
 
     def __init__(
         self,
@@ -55,6 +57,16 @@ class CausalSTNDT(STNDT):
         self.bands = [(back, 0) for back in self.back]
         self.n_bins = n_bins
         self.filters = CourseFilters(n_bins)
+
+    @property
+    def in_trials(self) -> bool:
+        """Whether windows begin with a trial, and not anywhere in a recording."""
+        return len(self.positions.weight) > 1
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        super()._load_from_state_dict(*args)
+        if isinstance(self.posterior, CausalPosterior):
+            self.posterior.restarts = not self.in_trials and len(self.posterior.mean) > 1
 
     def new_memory(self, n_streams: int, longest: int = 1) -> Memory:
         """Memory of streams that have not begun.
@@ -81,6 +93,9 @@ class CausalSTNDT(STNDT):
             n_courses = 1 if self.mix_every is None else len(self.layers)
             for i in range(n_courses):
                 shapes[f"courses {i}"] = ((N_FILTERS,), 1, n_neurons)
+        if isinstance(self.posterior, CausalPosterior):
+            n_trajectories = len(self.posterior.trajectories)
+            shapes["amplitudes"] = ((self.posterior.n_filters,), 1, n_trajectories)
         return Memory(shapes, n_streams, longest, self.readout.weight.device)
 
     def advance(
@@ -116,8 +131,34 @@ class CausalSTNDT(STNDT):
             return memory.extend(name, new, n_kept)
 
         output = self._run(entering, values, shown, False, (memory.age, extend))
+        if isinstance(self.posterior, CausalPosterior):
+            log_rates = self._filtered(
+                self.posterior, output.log_rates, spikes, visible, memory.age, extend
+            )
+            output = output._replace(log_rates=log_rates)
         memory.age += n_kept
         return output
+
+    def _filtered(
+        self,
+        posterior: CausalPosterior,
+        log_rates: Tensor,
+        spikes: Tensor,
+        visible: Tensor,
+        age: Tensor,
+        extend: Callable[[str, Tensor], Tensor],
+    ) -> Tensor:
+        """Mix log-rates of the next bins of streams with those of a filter."""
+        nothing = log_rates.new_zeros(
+            len(spikes), posterior.n_filters, 0, len(posterior.trajectories)
+        )
+        before = extend("amplitudes", nothing)[..., 0, :]
+        finite = spikes.nan_to_num(0.0, 0.0, 0.0)
+        estimates, after = posterior.filter(
+            log_rates, finite, visible, self.likelihood, age, before
+        )
+        extend("amplitudes", after)
+        return self.likelihood.limit(torch.lerp(log_rates, estimates, posterior.weight))
 
     def embeddings(self, spikes: Tensor, visible: Tensor) -> list[Tensor]:
         entering, values = self.scaling(spikes, visible.to(spikes.dtype))

@@ -133,6 +133,7 @@ class STNDT(nn.Module):
 
     mixing: type[nn.Module] = SpatialMixing  # spatial attention after the last layer
     spatial_part: type[nn.Module] = PublishedSpatialPart  # and in every layer
+    posterior_class: type[LatentPosterior] = LatentPosterior
 
     def __init__(
         self,
@@ -275,7 +276,7 @@ class STNDT(nn.Module):
         self.posterior = None
         if f"{prefix}posterior.weight" in state_dict:
             n_neurons = self.readout.out_features
-            made = LatentPosterior.shaped_like(state_dict, f"{prefix}posterior.", n_neurons)
+            made = self.posterior_class.shaped_like(state_dict, f"{prefix}posterior.", n_neurons)
             self.posterior = made.to(self.readout.weight.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 

@@ -125,21 +125,11 @@ class LatentPosterior(nn.Module):
             name: tuple(state[prefix + name].shape) for name in names if prefix + name in state
         }
         sizes = shapes.get("trajectories", ())
-        fits = (
-            len(sizes) == 3
-            and min(sizes) > 0
-            and shapes
-            == {
-                "weight": (n_neurons,),
-                "center": (n_neurons,),
-                "loadings": (n_neurons, sizes[2]),
-                "rates": (n_neurons,),
-                "lowest": (n_neurons,),
-                "highest": (n_neurons,),
-                "mean": (sizes[1], sizes[2]),
-                "trajectories": sizes,
-            }
-        )
+        fits = len(sizes) == 3 and min(sizes) > 0
+        if fits:
+            with torch.device("meta"):
+                expected = cls(n_neurons, sizes[1], sizes[2], sizes[0])
+            fits = shapes == {name: tuple(b.shape) for name, b in expected.named_buffers()}
         if not fits:
             raise RuntimeError(
                 f"its posterior has arrays of the shapes {shapes}, which do not fit each other or "
@@ -188,13 +178,16 @@ class LatentPosterior(nn.Module):
 
     def with_more_neurons(self, n_new: int) -> "LatentPosterior":
         """Copy for a network with further neurons, whose log-rates are its own alone."""
-        n_trajectories, n_bins, n_latents = self.trajectories.shape
-        larger = LatentPosterior(len(self.weight) + n_new, n_bins, n_latents, n_trajectories)
-        larger = larger.to(self.weight.device)
+        larger = self.copy_of_shape(len(self.weight) + n_new).to(self.weight.device)
         for name, values in self.named_buffers():
             getattr(larger, name)[tuple(slice(size) for size in values.shape)] = values
         larger.rates[len(self.weight) :] = LEAST_RATE
         return larger
+
+    def copy_of_shape(self, n_neurons: int) -> "LatentPosterior":
+        """Return an empty one for another number of neurons."""
+        n_trajectories, n_bins, n_latents = self.trajectories.shape
+        return type(self)(n_neurons, n_bins, n_latents, n_trajectories)
 
     @torch.no_grad()
     def refine(

@@ -17,6 +17,8 @@ class TrainingHistoryDisplay:
     ----------
     histories : list of skorch histories
         `history_` of one estimator, or of the members of an ensemble.
+    unit : str, default="bits per spike"
+        Unit of the validation score, the label of its axis.
 
     Attributes
     ----------

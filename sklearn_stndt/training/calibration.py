@@ -7,7 +7,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from sklearn_stndt.network import STNDT, LatentPosterior
+from sklearn_stndt.network import STNDT, CausalPosterior, CausalSTNDT, LatentPosterior
 from sklearn_stndt.network.cost import inference_batch_size
 from sklearn_stndt.network.layers import smoothing_kernel
 from sklearn_stndt.network.likelihood import Likelihood
@@ -68,8 +68,8 @@ def calibrate(
     it is the most likely gain; if that is below 1, the nearest to 1 within the same margin, because
     a few windows of a recording that changes ask for far too small a gain.
 
-    Last, a share of the log-rates is inferred by a `LatentPosterior`, unless `context` or `causal`
-    limits the bins, the likelihood has no `gradient`, or windows have more than 1,000 bins. Of the
+    Last, a share of the log-rates is inferred by a `LatentPosterior`, unless `context` limits the
+    bins, the likelihood has no `gradient`, or windows have more than 1,000 bins. Of the
     `SHARES` within `N_ERRORS` standard errors of the most likely one, it is the largest for held-in
     neurons, whose rates it improves more than the likelihood says, and the smallest for held-out
     ones. With a single validation window, these are `few_trials_shares`. Unless each training
@@ -193,7 +193,7 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     """Posterior of a network's latents in training windows; None if it can have none."""
     module: STNDT = net.module_
     likelihood: Likelihood = module.likelihood
-    if not (_is_free(module) and likelihood.has_derivatives):
+    if module.settings.context is not None or not likelihood.has_derivatives:
         return None
     if len(training) < 2 or training.window > MAX_POSTERIOR_BINS:
         return None
@@ -210,6 +210,9 @@ def posterior_of(net: MaskedModellingNet, training: Windows) -> LatentPosterior 
     on_cpu = likelihood.of(...)
     posterior = LatentPosterior.of(log_rates, known, on_cpu)
     posterior.refine(log_rates, spikes, known, on_cpu)
+    if isinstance(module, CausalSTNDT):
+        hidden = groups_of(net)["heldout"]
+        return CausalPosterior.filtering(posterior, hidden, restarts=not module.in_trials)
     return posterior
 
 

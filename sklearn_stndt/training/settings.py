@@ -16,7 +16,7 @@ from sklearn_stndt.network.likelihood import as_likelihood
 from sklearn_stndt.training.objective import ObjectiveSettings
 
 DEFAULT_WINDOW = 128  # bins of a window of a continuous recording
-PASSES = (25, 38)  # times each bin is seen: at one spike per bin or fewer, at two or more
+PASSES = (25, 38)  # times each bin is seen: at one spike per bin or fewer, at 1.5 or more
 N_UPDATES = (130, 4_000)  # fewest and most
 LONG = 1.5  # times the usual number of epochs, with max_epochs="long"
 LEARNING_RATES = {"muon": 8e-3, "adamw": 3e-3}
