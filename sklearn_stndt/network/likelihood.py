@@ -48,8 +48,8 @@ class Likelihood(nn.Module):
 
     A subclass implements `link`, `mean`, `nll` and `sample`, and is passed as an object:
     ``STNDTEstimator(likelihood=Laplace())``. If it has numbers per neuron, it creates them in
-    `set_up` and gives them starting values in `begin`. Its constructor takes settings alone;
-    every fit works on a copy.
+    `set_up` and gives them starting values in `begin`. Its constructor takes settings alone, and
+    tensors that it registers are shared by all neurons. Every fit works on a copy.
 
     Attributes
     ----------
