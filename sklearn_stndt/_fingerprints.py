@@ -13,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
 from sklearn_stndt._pretrained import find_pretrained
+from sklearn_stndt.network.likelihood import Likelihood
 
 # parameters that do not change the trained member
 _WITHOUT_INFLUENCE = ("n_jobs", "verbose", "memory", "checkpoint_dir")
@@ -56,6 +57,8 @@ def describe(value: Any) -> str:
         return f"{name} {_fingerprint_of_fit(value)}"
     if isinstance(value, BaseEstimator):
         return name  # its parameters are parameters too
+    if isinstance(value, Likelihood):
+        value = value.content()
     try:
         return f"{name} {joblib.hash(value)}"
     except Exception:  # objects that cannot be pickled are distinguished only by class

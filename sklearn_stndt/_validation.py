@@ -149,7 +149,7 @@ def check_counts(estimator: Any, X: ArrayLike, *, reset: bool, likelihood: Any =
         if may_be_negative(likelihoods):
             _check_signals(counts, name)
         else:
-            _check_values(counts, name)
+            _check_values(counts, name, largest_entry(likelihoods))
     return counts
 
 
@@ -209,6 +209,12 @@ def may_be_negative(likelihoods: list[Any]) -> bool:
     return any(one.lowest is None for one in known_likelihoods(likelihoods))
 
 
+def largest_entry(likelihoods: list[Any]) -> float:
+    """Largest entry that all of these likelihoods allow; of counts, if there are none."""
+    known = known_likelihoods(likelihoods)
+    return LARGEST_COUNT if not known or any(one.counts for one in known) else LARGEST_SIGNAL
+
+
 def _refuse_unequal(X: Any, name: str) -> None:
     """Explain why a list of trials does not form an array."""
     if isinstance(X, np.ndarray):
@@ -233,8 +239,8 @@ def _refuse_unequal(X: Any, name: str) -> None:
     )
 
 
-def _check_values(counts: NDArray, name: str) -> None:
-    """Refuse values that are not spike counts, and counts that are all NaN."""
+def _check_values(counts: NDArray, name: str, largest_allowed: float) -> None:
+    """Refuse negative or too large values, and counts that are all NaN."""
     smallest, largest = extremes(counts)
     if np.isnan(smallest):
         raise ValueError(
@@ -247,7 +253,9 @@ def _check_values(counts: NDArray, name: str) -> None:
             "counts are at least 0. Pass counts that are not centred; mark missing values "
             'with NaN. For signals such as dF/F, LFP power or EMG, set likelihood="gaussian".'
         )
-    if largest > LARGEST_COUNT:
+    if largest_allowed > LARGEST_COUNT:
+        _check_size(smallest, largest, name)
+    elif largest > LARGEST_COUNT:
         raise ValueError(
             f"X holds a count of {largest:g} in one bin, and {name} infers rates up to e^15 = "
             f"{LARGEST_COUNT:,.0f} spikes per bin. Pass spike counts per bin, NaN for artefacts."
@@ -262,6 +270,11 @@ def _check_signals(signals: NDArray, name: str) -> None:
             f"X is NaN everywhere, and NaN means hidden: {name} has nothing to infer expected "
             "values from. Pass at least one value."
         )
+    _check_size(smallest, largest, name)
+
+
+def _check_size(smallest: float, largest: float, name: str) -> None:
+    """Refuse values too large to be squared."""
     if max(abs(smallest), abs(largest)) > LARGEST_SIGNAL:
         raise ValueError(
             f"X holds values from {smallest:g} to {largest:g}, and {name} takes values up to "

@@ -201,7 +201,7 @@ class STNDTEstimator(RateTransformer):
         1: updates done, held-out score and time left, as a bar in terminals and notebooks and as at
         most ten lines in other output; 2: also one line per epoch.
     warm_start : bool, default=False
-        Continue training from the current weights at the next `fit`.
+        Continue training from the current weights at the next `fit`, and calibrate anew.
     checkpoint_dir : str, PathLike or None, default=None
         Directory to which training is written after an epoch, at most every two seconds. After a
         crash or a kill, the same `fit` (parameters, X and groups, device) continues, and ends
@@ -514,8 +514,8 @@ class STNDTEstimator(RateTransformer):
         ConvergenceWarning
             If the network has learnt nothing: after at least 130 updates (46 with `pretrained`),
             hidden counts in the windows set aside are predicted no better than by each neuron's
-            mean rate. With fewer than 1,000 spikes in these windows, the score must be below 0 by
-            more than chance. The warning says what to check.
+            mean rate, and after calibration neither. With fewer than 1,000 spikes in these windows,
+            the score must be below 0 by more than chance. The warning says what to check.
         """
         with unchanged_if_failed(self):
             fit_network(self, X, groups)

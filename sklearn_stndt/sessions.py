@@ -208,7 +208,7 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
         if nets[0].interrupted_:
             warn_of_interruption(nets[0], None)
             return
-        for i, (member, one) in enumerate(zip(members, data, strict=True)):
+        for i, (member, one, net) in enumerate(zip(members, data, nets, strict=True)):
             where, neurons = f" from session {i}, X[{i}]", member.heldout_neurons_
             warn_if_nothing_learnt(
                 member.history_,
@@ -216,6 +216,7 @@ class MultiSessionEstimator(ShowsSummary, NamedParameters):
                 neurons,
                 member._trained_on,
                 one.likelihood,
+                net,
                 where=where,
             )
 

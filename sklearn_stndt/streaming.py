@@ -13,7 +13,7 @@ from sklearn.compose import TransformedTargetRegressor
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_stndt._rates import pass_through, rate_steps
-from sklearn_stndt._validation import LARGEST_COUNT, may_be_negative
+from sklearn_stndt._validation import LARGEST_COUNT, largest_entry, may_be_negative
 from sklearn_stndt.decoding._base import BinwiseDecoder
 from sklearn_stndt.ensemble import BaggingEnsemble
 from sklearn_stndt.estimator import STNDTEstimator
@@ -114,11 +114,9 @@ class RateStream:
                 stacklevel=2,
             )
         n_rows = n_streams or 1
-        signals = may_be_negative(
-            [s.likelihood for s in (m.settings_.network for *_, m in members)]
-        )
-        self._lowest, self._largest = 0.0, LARGEST_COUNT
-        if signals:
+        likelihoods = [s.likelihood for s in (m.settings_.network for *_, m in members)]
+        self._lowest, self._largest = 0.0, largest_entry(likelihoods)
+        if may_be_negative(likelihoods):
             self._lowest, self._largest = -LARGEST_SIGNAL, LARGEST_SIGNAL
         self._networks = [
             (n_picks, [_for_arrays(step) for step in steps], _Network(member, n_rows, ahead))
@@ -261,7 +259,7 @@ class RateStream:
                 + ". Pass NaN for lost channels."
             )
         if (wrong := (bins < self._lowest) | (bins > self._largest)).any():
-            what = "values of a bin" if self._lowest else "spikes per bin"
+            what = "spikes per bin" if self._largest == LARGEST_COUNT else "values of a bin"
             raise ValueError(
                 f"{name} holds values that are not {what}, which are from {self._lowest:,.0f} to "
                 f"{self._largest:,.0f}: {', '.join(f'{v:g}' for v in bins[wrong][:5])}. Pass "

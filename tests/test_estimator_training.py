@@ -10,6 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import Callback
 
+from sklearn_stndt.training.calibration import shares_of
+
 
 def test_max_epochs_and_history(small, spikes):
     estimator = small(max_epochs=4, n_iter_no_change=4).fit(spikes)
@@ -109,6 +111,27 @@ def test_warm_start_continues_from_the_current_weights(small, spikes):
     assert estimator.n_iter_ == len(estimator.history_) == 6
     estimator.set_params(lr=3e-3).fit(spikes)
     assert not np.allclose(estimator.transform(spikes), rates, rtol=1e-4)
+
+
+def test_a_warm_start_is_calibrated_once(small, spikes):
+    estimator = small(warm_start=True, max_epochs=40).fit(spikes)
+    rates = estimator.transform(spikes)
+    module = estimator.net_.module_
+    calibration = module.smoothing.width, module.readout.gain, shares_of(estimator.net_)
+    assert (calibration[1] != 1).all()
+    assert calibration[2]["heldin"] > 0
+    for _ in range(2):
+        estimator.set_params(lr=1e-9, max_epochs=1).fit(spikes)
+        assert_allclose(estimator.transform(spikes), rates, rtol=1e-3)
+    # without windows set aside, as before
+    for trials in (spikes, spikes[:1]):
+        module = estimator.set_params(early_stopping=False).fit(trials).net_.module_
+        assert_allclose(module.readout.gain, calibration[1], rtol=1e-3)
+        assert module.smoothing.width == calibration[0]
+        assert shares_of(estimator.net_) == calibration[2]
+    module = estimator.set_params(calibration=False).fit(spikes).net_.module_
+    assert (module.readout.gain == 1).all()
+    assert module.posterior is None
 
 
 def test_warm_start_after_loading(small, spikes):

@@ -9,6 +9,7 @@ from sklearn.base import clone
 from test_likelihood import made
 
 from sklearn_stndt import BaggingEnsemble, MultiSessionEstimator, STNDTEstimator, load, save
+from sklearn_stndt._fingerprints import describe
 from sklearn_stndt._scoring import scoring_of
 from sklearn_stndt.metrics import (
     co_smoothing_scorer,
@@ -165,6 +166,20 @@ def test_neurons_without_positive_entries_or_without_zeros_are_learned():
     assert np.isfinite(estimator.score(X))
     np.testing.assert_allclose(means.mean((0, 1))[[0, 1, 3]], X.mean((0, 1))[[0, 1, 3]], rtol=0.3)
     assert (means[..., 2] < 0.1).all()
+
+
+def test_sizes_are_inferred_in_any_unit(entries):
+    X = entries["zero_inflated_gamma"]
+    small = STNDTEstimator(**SMALL | {"causal": True}, likelihood="zero_inflated_gamma").fit(X)
+    large = clone(small).fit(1e8 * X)  # beyond all counts
+    means = large.transform(1e8 * X)
+    np.testing.assert_allclose(means, 1e8 * small.transform(X), rtol=1e-3)
+    streamed = RateStream(large).step(1e8 * np.nan_to_num(X[0, 0]))
+    assert streamed.shape == (N_NEURONS,)
+    with pytest.raises(ValueError, match=r"takes values up to 1e\+15"):
+        large.transform(1e20 * X)
+    with pytest.raises(ValueError, match="not values of a bin"):
+        RateStream(large).step(np.full(N_NEURONS, 1e20))
 
 
 def test_a_dispersion_is_found():
@@ -345,6 +360,34 @@ class WithoutLoss(Likelihood):
 
     def mean(self, readout):
         return readout
+
+
+class Mixture(Laplace):
+    """A likelihood with numbers that all neurons have in common."""
+
+    def __init__(self, widths=(0.5, 1.0, 2.0)):
+        super().__init__()
+        self.widths = widths
+        self.register_buffer("inverse", 1 / torch.tensor(widths))
+        self.weights = torch.nn.Parameter(torch.zeros(len(widths)))
+
+    def nll(self, readout, values):
+        deviation = (self.link(values) - readout).abs()[..., None] * self.inverse
+        return -(self.weights.log_softmax(0) + self.inverse.log() - deviation).logsumexp(-1)
+
+
+def test_a_likelihood_may_have_numbers_of_all_neurons(entries):
+    X = entries["gaussian"]
+    estimator = STNDTEstimator(**SMALL, likelihood=Mixture(), heldout_neurons=2).fit(X)
+    assert np.isfinite(estimator.score(X))
+    adapted = estimator.adapt(X[:4, :, 1:])
+    assert adapted.transform(X[..., 1:]).shape == X[..., 1:].shape
+    assert np.isfinite(clone(adapted).fit(X[:4, :, 1:]).score(X[..., 1:]))
+    other = Mixture((0.5, 1.0, 3.0))
+    with pytest.raises(ValueError, match="contradicts pretrained"):
+        estimator.adapt(X[:4], likelihood=other)
+    # a training with an equal one is continued
+    assert describe(Mixture()) == describe(clone(estimator).likelihood) != describe(other)
 
 
 class WrongShape(Laplace):

@@ -78,8 +78,15 @@ def test_unknown_signals_change_no_score():
     assert rows == pytest.approx(expected)
 
 
-def test_a_signal_that_never_changes_has_a_finite_score():
-    assert -np.inf < gaussian_bits(np.ones((5, 1)), np.ones((5, 1)), 1.0) < -100
+def test_signals_that_never_change_are_not_scored():
+    random = np.random.RandomState(0)
+    means = random.normal(size=(50, 3))
+    values = random.normal(means, 0.5)
+    expected = gaussian_bits(values[:, 1:], means[:, 1:], 0.5)
+    values[:, 0] = 0.1 + np.float32(1e-9) * random.normal(size=50)  # as far as float32 can tell
+    assert gaussian_bits(values, means, 0.5) == pytest.approx(expected)
+    with pytest.warns(RuntimeWarning, match="not defined without variance"):
+        assert np.isnan(gaussian_bits(values[:, :1], means[:, :1], 0.5))
 
 
 # ---- deconvolved calcium

@@ -12,6 +12,7 @@ from sklearn_stndt import STNDTEstimator, load, save
 from sklearn_stndt.datasets import make_reaches
 from sklearn_stndt.network import STNDT, LatentPosterior
 from sklearn_stndt.network.likelihood import LIKELIHOODS, Poisson, Statistics
+from sklearn_stndt.network.posterior import _components
 from sklearn_stndt.training.calibration import calibrate, posterior_of, shares_of
 from sklearn_stndt.windows.cutting import cut
 from sklearn_stndt.windows.segments import as_segments
@@ -287,6 +288,37 @@ def test_long_refinements_use_a_part_of_the_windows(generated, monkeypatch):
     same.refine(log_rates[chosen], spikes[chosen], known[chosen], POISSON)
     for name, values in posterior.named_buffers():
         torch.testing.assert_close(values, getattr(same, name))
+
+
+def test_refinements_in_parts_are_those_of_all_windows(generated, monkeypatch):
+    log_rates, spikes = generated
+    known = torch.ones_like(spikes, dtype=torch.bool)
+    posterior = LatentPosterior.of(log_rates, known, POISSON)
+    same = copy.deepcopy(posterior)
+    posterior.refine(log_rates, spikes, known, POISSON)
+    sizes, expect = [], LatentPosterior._expect
+
+    def noted(self, start, *args):
+        sizes.append(len(start))
+        return expect(self, start, *args)
+
+    monkeypatch.setattr(LatentPosterior, "_expect", noted)
+    of_window = N_BINS * (1 + posterior.loadings.shape[1]) ** 2
+    monkeypatch.setattr("sklearn_stndt.network.posterior.MOST_SQUARES", 7 * of_window)
+    same.refine(log_rates, spikes, known, POISSON)
+    assert max(sizes) == 7
+    assert sum(sizes) == N_WINDOWS
+    for name, values in posterior.named_buffers():
+        torch.testing.assert_close(values, getattr(same, name), atol=1e-5, rtol=1e-4)
+
+
+def test_components_of_more_neurons_than_bins_are_found_from_the_bins(torch_seed):
+    rows = torch.randn(40, 60, dtype=torch.float64) * torch.linspace(0, 3, 60).exp()
+    vectors = torch.linalg.eigh(rows.T @ rows)[1]
+    found = _components(rows)
+    assert found.shape == (60, 40)
+    overlaps = (found[:, :16] * vectors.flip(1)[:, :16]).sum(0).abs()
+    torch.testing.assert_close(overlaps, torch.ones(16, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e3, 1e6])

@@ -11,6 +11,7 @@ from sklearn_stndt.network.likelihood import Gaussian, Poisson
 from sklearn_stndt.training.verdict import (
     count_spikes,
     has_learnt_nothing,
+    score_hidden_counts,
     warn_if_nothing_learnt,
 )
 from sklearn_stndt.windows.cutting import Windows
@@ -87,6 +88,27 @@ def test_a_fit_of_structure_does_not_warn(small, spikes):
     estimator = small(attention="temporal", n_layers=1, max_epochs=75).fit(spikes)
     assert estimator.summary_.n_updates == 150
     assert estimator.summary_.score > 0
+
+
+def test_calibrated_rates_that_are_better_than_mean_rates_are_no_reason_to_warn(small, spikes):
+    fitted = small(attention="temporal", n_layers=1, max_epochs=75, heldout_neurons=[2, 5])
+    fitted.fit(spikes)
+    n_trials, n_bins, n_neurons = spikes.shape
+    starts, lengths = n_bins * np.arange(n_trials), np.full(n_trials, n_bins)
+    rows = np.asarray(spikes, dtype=float).reshape(-1, n_neurons)
+    windows = Windows(rows, starts, lengths, n_bins)
+    history = [{"epoch": 1, "valid_bits": -5.0, "train_batch_count": 200, "kept": True}]
+    neurons, size = fitted.heldout_neurons_, fitted._trained_on
+    score = score_hidden_counts(fitted.net_, windows, neurons)
+    assert score == pytest.approx(fitted.score(spikes), abs=0.1)  # with fewer visible counts
+    assert score > 0
+    warn_if_nothing_learnt(history, windows, neurons, size, Poisson(), fitted.net_)
+    fitted.net_.module_.readout.gain.fill_(-3.0)
+    with pytest.warns(ConvergenceWarning, match=NOTHING):
+        warn_if_nothing_learnt(history, windows, neurons, size, Poisson(), fitted.net_)
+    one = Windows(rows, starts[:1], lengths[:1], n_bins)
+    with pytest.warns(ConvergenceWarning, match=r"may have .* single window .* tells little"):
+        warn_if_nothing_learnt(history, one, neurons, size, Poisson(), fitted.net_)
 
 
 def test_several_sessions_are_judged_one_by_one(small, spikes, noise, monkeypatch):

@@ -1,5 +1,6 @@
 """Log-likelihood of entries under likelihoods other than Poisson, relative to simple models."""
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.special import xlogy
 from sklearn_stndt.metrics._checks import as_float64, check_same_shape
 from sklearn_stndt.metrics.bits import bits_per_spike
 
+RESOLUTION = 2e-7  # of float32: signals that vary less, relative to their mean, are constant
 _SMALLEST_RATE = 1e-9  # replaces rates of 0, as in `bits_per_spike`
 
 
@@ -75,7 +77,8 @@ def gaussian_bits(values: ArrayLike, means: ArrayLike, noise: ArrayLike) -> floa
     Parameters
     ----------
     values : array-like of shape (n_bins, n_neurons) or (n_trials, n_bins, n_neurons)
-        Signals, such as dF/F. Entries with NaN are not evaluated.
+        Signals, such as dF/F. Entries with NaN are not evaluated, and neither are neurons whose
+        entries are all the same, such as those of a dead channel.
     means : array-like of the shape of `values`
         Expected values.
     noise : float or array-like of shape (n_neurons,)
@@ -86,7 +89,8 @@ def gaussian_bits(values: ArrayLike, means: ArrayLike, noise: ArrayLike) -> floa
     score : float
         Higher is better; 0 is the score of each neuron's mean and standard deviation over the
         evaluated entries. Where the noise is that of the evaluated entries, the score is
-        :math:`-\frac12 \log_2 (1 - R^2)`, averaged over neurons.
+        :math:`-\frac12 \log_2 (1 - R^2)`, averaged over neurons. NaN, with a `RuntimeWarning`, if
+        every neuron is constant.
 
     Raises
     ------
@@ -105,14 +109,29 @@ def gaussian_bits(values: ArrayLike, means: ArrayLike, noise: ArrayLike) -> floa
     """
     values, means = _check_pair(values, means)
     noise = _per_neuron(noise, values, "noise")
-    columns = _columns(values)
-
-    def null(column: NDArray) -> float:
-        deviation = column.std() or np.finfo(float).tiny
-        return float(stats.norm.logpdf(column, column.mean(), deviation).sum())
-
-    gain = np.nansum(stats.norm.logpdf(values, means, noise)) - sum(map(null, columns))
-    return float(gain / sum(map(len, columns)) / np.log(2))
+    gain, n_entries = 0.0, 0
+    for column, of_means, of_noise in zip(
+        *(array.reshape(-1, values.shape[-1]).T for array in (values, means, noise)), strict=True
+    ):
+        known = ~np.isnan(column)
+        entries = column[known]
+        if not len(entries):
+            continue
+        mean, deviation = entries.mean(), entries.std()
+        if deviation <= RESOLUTION * abs(mean):
+            continue
+        gain += stats.norm.logpdf(entries, of_means[known], of_noise[known]).sum()
+        gain -= stats.norm.logpdf(entries, mean, deviation).sum()
+        n_entries += len(entries)
+    if not n_entries:
+        warnings.warn(
+            "gaussian_bits is not defined without variance: the evaluated values of each neuron "
+            "are the same in float32. Returning NaN. If a signal has a large offset, subtract it.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return np.nan
+    return float(gain / n_entries / np.log(2))
 
 
 def zero_inflated_gamma_bits(

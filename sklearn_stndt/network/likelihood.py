@@ -48,8 +48,8 @@ class Likelihood(nn.Module):
 
     A subclass implements `link`, `mean`, `nll` and `sample`, and is passed as an object:
     ``STNDTEstimator(likelihood=Laplace())``. If it has numbers per neuron, it creates them in
-    `set_up` and gives them starting values in `begin`. Its constructor takes settings alone;
-    every fit works on a copy.
+    `set_up` and gives them starting values in `begin`. Its constructor takes settings alone, and
+    tensors that it registers are shared by all neurons. Every fit works on a copy.
 
     Attributes
     ----------
@@ -96,6 +96,7 @@ class Likelihood(nn.Module):
     lowest: float | None = None
     root_input = False
     steepest = math.inf
+    _of_all: frozenset[str] = frozenset()  # tensors of the constructor, not of each neuron
 
     def set_up(self, n_neurons: int) -> None:
         """Create the parameters and buffers of a population."""
@@ -234,15 +235,27 @@ class Likelihood(nn.Module):
     def fresh(self, n_neurons: int) -> Self:
         """Copy for a population of neurons."""
         copied = copy.deepcopy(self)
+        copied._of_all = frozenset(copied._numbers())
         copied.register_buffer("start_mean", torch.zeros(n_neurons), persistent=False)
         copied.set_up(n_neurons)
         return copied
 
+    def _numbers(self) -> dict[str, Tensor]:
+        """Parameters and buffers by their names."""
+        return dict([*self.named_parameters(), *self.named_buffers()])
+
+    def content(self) -> tuple[type, dict[str, Any], dict[str, NDArray]]:
+        """Class, settings and numbers, by which two likelihoods are the same or not."""
+        of_modules = vars(nn.Module())
+        settings = {name: value for name, value in vars(self).items() if name not in of_modules}
+        numbers = {name: value.detach().cpu().numpy() for name, value in self._numbers().items()}
+        return type(self), settings, numbers
+
     def of(self, neurons: Any) -> Self:
         """Copy on the CPU for some of the neurons: indices, a mask, or ... for all."""
         copied = copy.deepcopy(self).cpu().requires_grad_(False)
-        for values in [*copied.parameters(), *copied.buffers()]:
-            if values.ndim:
+        for name, values in copied._numbers().items():
+            if values.ndim and name not in self._of_all:
                 values.data = values.data[neurons]
         return copied
 

@@ -22,6 +22,7 @@ LEAST_VARIANCE = 1e-4  # of a function whose amplitude is read from the network'
 PRIOR_BINS = 100.0  # former loadings count as much as so many bins of counts
 PRIOR_WINDOWS = 20.0  # the former prior covariance counts as much as so many windows
 MOST_OPERATIONS = 3e9  # of a step; longer ones use a part of the windows
+MOST_SQUARES = 2**21  # entries of covariances of latents that are kept at once
 LEAST_WINDOWS = 16
 MARGIN = 0.5  # by which log-rates may exceed those of the network in training windows
 
@@ -161,8 +162,7 @@ class LatentPosterior(nn.Module):
         # a unit of information is worth the same in each neuron
         information = rates.sqrt()
         deviations = ((log_rates - center) * information * seen).double()
-        flat = deviations.flatten(0, 1)
-        components = torch.linalg.eigh(flat.T @ flat)[1].flip(1)[:, :n_latents]
+        components = _components(deviations.flatten(0, 1))[:, :n_latents]
         latents = deviations @ components  # (n_windows, n_bins, n_latents)
         mean = latents.sum(0) / seen.sum(0).clamp(min=1)
         trajectories = _trajectories((latents - mean) * seen, seen[..., 0].double())
@@ -212,13 +212,25 @@ class LatentPosterior(nn.Module):
         n_used = min(len(spikes), max(int(MOST_OPERATIONS / cost), LEAST_WINDOWS))
         chosen = np.linspace(0, len(spikes) - 1, n_used).astype(int)
         log_rates, spikes, known = (part[chosen] for part in (log_rates, spikes, known))
-        start = self._infer(log_rates, spikes, known, likelihood).double()
+        start = self._infer(log_rates, spikes, known, likelihood)
         exact = copy.deepcopy(self).double()
         likelihood = copy.deepcopy(likelihood).double()
-        spikes, shown = spikes.double(), known.double()
-        amplitudes, moment, spread = exact._expect(start, spikes, shown, likelihood)
-        latents = exact.mean + torch.einsum("nj,jtk->ntk", amplitudes, exact.trajectories)
-        center, loadings = exact._regress(latents, spread, spikes, shown, likelihood)
+        rows = torch.cat([exact.center[:, None], exact.loadings], 1)  # (n_neurons, n_features)
+        prior = PRIOR_BINS * exact.rates[:, None].expand_as(rows)
+        gradient, curvature = torch.zeros_like(rows), torch.diag_embed(prior)
+        moment = PRIOR_WINDOWS * torch.eye(n_trajectories, dtype=rows.dtype)
+        size = max(MOST_SQUARES // (n_bins * rows.shape[1] ** 2), 1)
+        for parts in zip(*(x.split(size) for x in (start, spikes, known)), strict=True):
+            of_part, counts, shown = (part.double() for part in parts)
+            amplitudes, moments, spread = exact._expect(of_part, counts, shown, likelihood)
+            moment += moments
+            latents = exact.mean + torch.einsum("nj,jtk->ntk", amplitudes, exact.trajectories)
+            slopes = exact._derivatives(latents, spread, counts, shown, likelihood)
+            gradient += slopes[0]
+            curvature += slopes[1]
+        moment /= n_used + PRIOR_WINDOWS
+        rows = rows + torch.linalg.solve(curvature, gradient).clamp(-1, 1)
+        center, loadings = rows[:, 0], rows[:, 1:]
         courses = torch.linalg.cholesky(moment).T @ exact.trajectories.flatten(1)
         # latents such that loadings are orthonormal in units of information
         units = exact.rates.sqrt()[:, None]
@@ -245,7 +257,7 @@ class LatentPosterior(nn.Module):
         -------
         amplitudes : Tensor, shape (n_windows, n_trajectories)
         moment : Tensor, shape (n_trajectories, n_trajectories)
-            Mean of the second moments of amplitudes and of the prior's, the identity.
+            Sum of the second moments of amplitudes.
         spread : Tensor, shape (n_windows, n_bins, n_latents, n_latents)
             Covariance of the latents of a bin.
         """
@@ -269,13 +281,12 @@ class LatentPosterior(nn.Module):
             whitened = torch.linalg.solve_triangular(root, flat, upper=False)
             whitened = whitened.view(trajectories.shape)
             spread.append(torch.einsum("jtk,jtl->tkl", whitened, whitened))
-        moment = (moment + PRIOR_WINDOWS * identity) / (len(start) + PRIOR_WINDOWS)
         return torch.stack(amplitudes), moment, torch.stack(spread)
 
-    def _regress(
+    def _derivatives(
         self, latents: Tensor, spread: Tensor, spikes: Tensor, shown: Tensor, likelihood: Likelihood
     ) -> tuple[Tensor, Tensor]:
-        """Center, (n_neurons,), and loadings, (n_neurons, n_latents), after a Newton step.
+        """Derivatives of the expected log-likelihood with respect to center and loadings.
 
         Parameters
         ----------
@@ -284,6 +295,12 @@ class LatentPosterior(nn.Module):
         spread, spikes, shown : Tensor
             As in `_expect`.
         likelihood : Likelihood
+
+        Returns
+        -------
+        gradient : Tensor, shape (n_neurons, 1 + n_latents)
+        curvature : Tensor, shape (n_neurons, 1 + n_latents, 1 + n_latents)
+            Minus the second derivatives.
         """
         rows = torch.cat([self.center[:, None], self.loadings], 1)  # (n_neurons, n_features)
         features = nn.functional.pad(latents, (1, 0), value=1.0).flatten(0, 1)
@@ -298,10 +315,7 @@ class LatentPosterior(nn.Module):
             return (information.T @ squares.flatten(1)).unflatten(1, squares.shape[1:])
 
         gradient = score.T @ features - (total(spread) @ rows[..., None])[..., 0]
-        prior = PRIOR_BINS * self.rates[:, None].expand_as(rows)
-        curvature = total(outer + spread) + torch.diag_embed(prior)
-        rows = rows + torch.linalg.solve(curvature, gradient).clamp(-1, 1)
-        return rows[:, 0], rows[:, 1:]
+        return gradient, total(outer + spread)
 
     def estimate(
         self, log_rates: Tensor, spikes: Tensor, visible: Tensor, likelihood: Likelihood
@@ -360,6 +374,14 @@ class LatentPosterior(nn.Module):
         """Mix the network's log-rates with those of `estimate`, of the same parameters."""
         estimate = self.estimate(log_rates, spikes, visible, likelihood)
         return torch.lerp(log_rates, estimate, self.weight)
+
+
+def _components(rows: Tensor) -> Tensor:
+    """Principal components, (n_neurons, n_neurons or fewer), of (n_rows, n_neurons), in order."""
+    n_rows, n_neurons = rows.shape
+    if N_LATENTS <= n_rows < n_neurons:  # far faster with thousands of neurons
+        return torch.linalg.svd(rows, full_matrices=False)[2].T
+    return torch.linalg.eigh(rows.T @ rows)[1].flip(1)
 
 
 def _trajectories(changes: Tensor, seen: Tensor) -> Tensor:

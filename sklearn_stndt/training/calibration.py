@@ -286,6 +286,15 @@ def calibrate_taught(net: MaskedModellingNet, windows: Windows) -> None:
         _set_shares(net, posterior, TAUGHT_SHARES)
 
 
+@torch.no_grad()
+def remove_calibration(module: STNDT) -> None:
+    """Set a network to what it was before calibration."""
+    module.posterior = None
+    module.smoothing.width.zero_()
+    module.readout.gain.fill_(1.0)
+    module.readout.shift.zero_()
+
+
 def shares_of(net: MaskedModellingNet) -> dict[str, float]:
     """Shares of a network's posterior, under the names of `groups_of`; none: empty."""
     posterior = net.module_.posterior

@@ -16,6 +16,7 @@ from sklearn_stndt.training.calibration import (
     calibrate_as,
     calibrate_taught,
     few_trials_shares,
+    remove_calibration,
     shares_of,
 )
 from sklearn_stndt.training.checkpointing import DamagedCheckpointError, TrainingCheckpoint
@@ -228,6 +229,12 @@ def _train(
                 width, gain = float(core.smoothing.width), float(core.readout.gain.median())
                 calibrate_as(net, width, gain, data.windows, few_trials_shares(data.windows))
                 average_heldout(net, data.windows)
+            elif previous is not None and training.calibration:
+                of_previous = previous.module_
+                width, gain = float(of_previous.smoothing.width), of_previous.readout.gain
+                calibrate_as(net, width, gain, data.windows, shares_of(previous))
+                if net.module_.posterior is None:  # from a single window, there is no other
+                    net.module_.posterior = copy.deepcopy(of_previous.posterior)
             fit_constants(net, data.windows, data.validation)
             check_finite(net)
             if checkpoint is not None and not net.interrupted_:
@@ -305,7 +312,7 @@ def count_positions(settings: Settings, sessions: Sequence[TrainingData]) -> int
 
 
 def _take_weights(net: MaskedModellingNet, previous: MaskedModellingNet) -> None:
-    """Load the weights of another net."""
+    """Load the weights of another net, without its calibration, which each training ends with."""
     try:
         net.module_.load_state_dict(previous.module_.state_dict())
     except RuntimeError as error:
@@ -314,6 +321,7 @@ def _take_weights(net: MaskedModellingNet, previous: MaskedModellingNet) -> None
             "they were trained. Restore the network's parameters (d_model, n_layers, ...), or fit "
             "a clone."
         ) from error
+    remove_calibration(net.module_)
 
 
 def known_statistics(X: NDArray, likelihood: Likelihood = _POISSON) -> Statistics:

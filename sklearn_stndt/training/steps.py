@@ -113,7 +113,7 @@ def fit_network(
             "core": None if core is None else core.net_.module_,
             "likelihood": known_likelihood,
         }
-        net = train(data, settings, checkpoint=checkpoint, **begun)
+        net = judged = train(data, settings, checkpoint=checkpoint, **begun)
         if estimator.refit and data.validation is not None and not net.interrupted_:
             if checkpoint is not None:
                 checkpoint = stack.enter_context(checkpoint.next().opened())
@@ -130,6 +130,7 @@ def fit_network(
         estimator.heldout_neurons_,
         estimator._trained_on,
         data.likelihood,
+        judged,
         has_core=start.settings is not None,
     )
 

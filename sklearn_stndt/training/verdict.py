@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 
+from sklearn_stndt.metrics import bits_per_spike
+from sklearn_stndt.network.isolation import isolated_torch
 from sklearn_stndt.network.likelihood import Likelihood
+from sklearn_stndt.training.hidden import predict_hidden
+from sklearn_stndt.training.net import MaskedModellingNet
 from sklearn_stndt.training.settings import LEAST_UPDATES, N_UPDATES
 from sklearn_stndt.training.summary import count_updates, kept_row
 from sklearn_stndt.windows.cutting import Windows
@@ -50,12 +55,28 @@ def has_learnt_nothing(score: float, n_spikes: float, n_neurons: int) -> bool:
     return gain <= (0 if n_spikes >= MANY_SPIKES else -NOISE / math.sqrt(n_spikes))
 
 
+@torch.no_grad()
+def score_hidden_counts(net: MaskedModellingNet, windows: Windows, neurons: NDArray) -> float:
+    """Bits per spike of hidden counts of some neurons, or of all if `neurons` is empty.
+
+    Other than the score of an epoch, it is that of a calibrated network, with its posterior.
+    """
+    with isolated_torch(1, device=net.device):
+        parts = predict_hidden(net, windows)[0]
+    if len(neurons):
+        parts = parts.of(torch.as_tensor(neurons, dtype=torch.long))
+    rates = net.module_.likelihood.of(neurons if len(neurons) else ...).mean(parts.log_rates)
+    spikes = torch.where(parts.scored, parts.spikes, torch.nan)
+    return bits_per_spike(spikes.numpy(), rates.numpy())
+
+
 def warn_if_nothing_learnt(
     history: Sequence[Mapping[str, Any]],
     validation: Windows | None,
     neurons: NDArray,
     trained_on: Mapping[str, Any],
     likelihood: Likelihood,
+    net: MaskedModellingNet | None = None,
     *,
     has_core: bool = False,
     where: str = "",
@@ -74,6 +95,9 @@ def warn_if_nothing_learnt(
         The `DataSize` of the training data.
     likelihood : Likelihood
         Entries that are no counts are not judged.
+    net : MaskedModellingNet, default=None
+        The trained net. There is no warning if its rates, after calibration, are better than mean
+        rates. None: the history alone is judged.
     has_core : bool, default=False
         Whether training started with the core of another network. With fewer updates than "auto"
         makes at least, there is no warning.
@@ -89,10 +113,16 @@ def warn_if_nothing_learnt(
     n_neurons, n_bins = trained_on["n_neurons"], trained_on["n_bins"]
     if not has_learnt_nothing(score, count_spikes(validation, neurons), len(neurons) or n_neurons):
         return
+    if net is not None and score_hidden_counts(net, validation, neurons) > 0:
+        return
     n_spikes = trained_on["spikes_per_bin"] * n_bins
+    few = len(validation) == 1
+    outcome, windows = ("may have", "single window") if few else ("has", "windows")
+    advice = "One window tells little: score other trials, too. " if few else ""
     warnings.warn(
-        f"Training has learnt nothing{where}: on the windows set aside, the held-out score is "
-        f"{score:.3g} bits per spike, and 0 is the score of each neuron's mean rate. Check first: "
+        f"Training {outcome} learnt nothing{where}: on the {windows} set aside, the held-out score "
+        f"is {score:.3g} bits per spike, and 0 is the score of each neuron's mean rate. {advice}"
+        "Check first: "
         f"(1) neurons are the last axis of X, here {n_neurons:,}; (2) bins are in order of time, "
         "not shuffled; (3) bins are neither too narrow nor too wide, 5 to 50 ms suit most "
         f"recordings, here a neuron has {n_spikes / n_bins / n_neurons:.2g} spikes per bin; (4) "
