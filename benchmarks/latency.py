@@ -2,12 +2,13 @@
 
     python benchmarks/latency.py [--neurons 182] [--window 100] [--steps 10000] [--streams 10]
 
-Fits causal networks with default settings to 40 generated reaches for 20 epochs, so that calibration
-adds factor analysis, as it usually does, and prints quantiles of the time of a step in milliseconds, for one
-stream, for several, with bins ahead and with a decoder; and the median and the 99 % quantile of the
-time of the processor, which other programs affect less. The first row for comparison is the same
-loop without a memory: `transform` of the last window in every step. Also printed: how much the
-process grew during the steps, and the largest difference from the rates of `transform`.
+Fits causal networks with default settings to 40 generated reaches for 20 epochs, so that
+calibration adds factor analysis, as it usually does, and prints quantiles of the time of a step in
+milliseconds, for one stream, for several, with bins ahead and with a decoder; and the median and
+the 99 % quantile of the time of the processor, which other programs affect less. The first row for
+comparison is the same loop without a memory: `transform` of the last window in every step. Also
+printed: how much the process grew during the steps, and the largest difference from the rates of
+`transform`.
 
     python benchmarks/latency.py --published <folder>
 
