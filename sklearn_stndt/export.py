@@ -79,6 +79,8 @@ def to_onnx(
         for counts in bins:
             rates, *memory = session.run(None, dict(zip(names, [counts, *memory])))
 
+    To write a step takes seconds, and a window of 128 bins of a causal network about a minute.
+
     Held-out neurons stay hidden. Forecasts are windows, or steps, of which all counts are NaN; the
     memory that such a step returns is to be thrown away.
     """
