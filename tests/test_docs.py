@@ -117,3 +117,9 @@ def test_pages_link_to_examples_that_exist():
 def test_no_page_of_the_documentation_is_too_long():
     for page in [*(ROOT / "docs" / "guide").glob("*.md"), *(ROOT / "docs" / "_ext").glob("*.py")]:
         assert len(page.read_text().splitlines()) <= 400, page.name
+
+
+def test_no_page_has_control_characters():
+    """A lost backslash, as of \\frac, leaves one, which a renderer refuses or drops."""
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("docs/guide/*.md")]:
+        assert not re.findall(r"[^\S \n]|[\x00-\x08\x0e-\x1f]", page.read_text()), page.name
